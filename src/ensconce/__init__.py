@@ -1,0 +1,26 @@
+"""Ensconce serves machine-learning models from machines that nobody has to trust.
+
+The map of the house; imports point downwards only (a contract that CI checks):
+
+=============  ==========================================================================================
+cli            one thin file per command group
+cluster        the deployment file, and the processes that it describes on one machine
+enclave        what runs inside: image, Gramine manifest, lint, signature, the replica's own program
+provisioning   the secret provisioning server, and the enclave's side of it
+serving        TensorFlow Serving's API: messages, gRPC, REST, model manager, engines
+gateway        Nginx configuration and its process; an embedded pass-through where there is no Nginx
+client         attested TLS, tunnel, predictions
+platform       where am I? Gramine's ``/dev/attestation``, or the simulated platform
+ratls          certificates that carry evidence; channel-bound proof
+models         seal, describe, load
+appraisal      opinion: collateral, quote verification to a Verdict, policy to an Acceptance
+audit          hash-chained log with Merkle inclusion and consistency proofs
+keys           custody of the owner's secrets behind one protocol
+evidence       bytes to frozen dataclasses, without an opinion
+encfile        Gramine's encrypted-file format
+files          files that are there in full or not at all
+errors         one hierarchy; every error knows what was checked, what was found and the remedy
+=============  ==========================================================================================
+"""
+
+__version__ = "0.1.0"

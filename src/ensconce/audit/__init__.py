@@ -1,0 +1,1 @@
+"""A hash-chained log with Merkle inclusion and consistency proofs."""

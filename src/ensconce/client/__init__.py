@@ -1,0 +1,1 @@
+"""The client's side: attested TLS, tunnel, predictions."""

@@ -1,0 +1,1 @@
+"""The deployment file, and the processes that it describes on one machine."""

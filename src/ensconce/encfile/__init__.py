@@ -1,0 +1,1 @@
+"""Gramine's encrypted-file format, versions 1 and 2, streaming."""

@@ -1,0 +1,108 @@
+"""One hierarchy of errors; every error knows what was checked, what was found, under which rule, and the remedy.
+
+Each class fixes the exit status that a command ends with:
+
+====  =====================================================================
+   1  something failed that is none of the below (``EnsconceError``)
+   2  the input or the configuration is wrong (``InputError``)
+   3  the evidence is not genuine (``EvidenceError``)
+   4  the evidence is genuine, but the policy refuses it (``RefusedError``)
+   5  the other side could not be reached (``UnreachableError``)
+   6  stored data was changed or is damaged (``IntegrityError``)
+ 130  interrupted (Ctrl-C)
+====  =====================================================================
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "EnsconceError",
+    "EvidenceError",
+    "InputError",
+    "IntegrityError",
+    "RefusedError",
+    "UnreachableError",
+]
+
+
+class EnsconceError(Exception):
+    """A check that failed: one line for people (``str``), fields for programs (``fields``).
+
+    Args:
+        check: dotted name of the check, stable across releases, e.g. ``quote.signature`` or ``policy.mr_enclave``.
+        problem: what is wrong, a short sentence without a full stop.
+        found: the offending value, shortened; never a secret.
+        rule: what would have been right, or the line of policy or specification that says so.
+        remedy: what the reader can do about it.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        check: str,
+        problem: str,
+        *,
+        found: str | None = None,
+        rule: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(check, problem, found, rule, remedy)
+        self.check = check
+        self.problem = problem
+        self.found = found
+        self.rule = rule
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.problem} [{self.check}]"
+        if self.found is not None:
+            text += f"; found: {self.found}"
+        if self.rule is not None:
+            text += f"; rule: {self.rule}"
+        if self.remedy is not None:
+            text += f"; remedy: {self.remedy}"
+        return " ".join(text.split())
+
+    def fields(self) -> dict[str, str]:
+        """The error as flat fields for ``--json``, logs and wire refusals; absent ones are left out."""
+        every = {
+            "check": self.check,
+            "problem": self.problem,
+            "found": self.found,
+            "rule": self.rule,
+            "remedy": self.remedy,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
+
+class InputError(EnsconceError):
+    """An argument, a file of ours or a configuration is wrong, or a local resource (port, disk) is not to be had."""
+
+    exit_status = 2
+
+
+class EvidenceError(EnsconceError):
+    """Evidence is malformed, or not genuine: nothing may be concluded from it."""
+
+    exit_status = 3
+
+
+class RefusedError(EnsconceError):
+    """A policy judged genuine evidence and said no."""
+
+    exit_status = 4
+
+
+class UnreachableError(EnsconceError):
+    """The other side did not answer, or did not speak the protocol."""
+
+    exit_status = 5
+
+
+class IntegrityError(EnsconceError):
+    """Stored data (an encrypted file, a log, a keystore) was changed, truncated or swapped."""
+
+    exit_status = 6

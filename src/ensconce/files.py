@@ -1,0 +1,109 @@
+"""Files that are either there in full or not at all: write aside, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ensconce.errors import InputError
+
+__all__ = ["read_bounded", "sync_folder", "write_aside", "writing_aside"]
+
+
+@contextlib.contextmanager
+def writing_aside(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a new file beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+        mode: permission bits of the new file.
+
+    Yields:
+        A binary file opened for reading and writing, in the same folder as ``path``.
+
+    Raises:
+        InputError: the folder is missing or not writable, or the disk is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise _os_error("file.create", path, error) from error
+    aside = Path(name)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            os.fchmod(file.fileno(), mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise _os_error("file.write", path, error) from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write ``data`` to ``path`` in full or not at all.
+
+    Raises:
+        InputError: as :func:`writing_aside`.
+    """
+    with writing_aside(path, mode) as file:
+        file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in ``folder`` survive a power cut (fsync of the directory, POSIX)."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: the file is missing, not readable, not a regular file, or longer than ``limit``.
+    """
+    try:
+        if not path.is_file():
+            reason = "it is not a regular file" if path.exists() else "there is no such file"
+            raise InputError("file.read", f"cannot read {path}: {reason}", remedy="check the path")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise _os_error("file.read", path, error) from error
+    if len(data) > limit:
+        raise InputError(
+            "file.size",
+            f"{path} is too large",
+            found=f"more than {limit} bytes",
+            rule=f"at most {limit} bytes",
+            remedy="check that this is the right file",
+        )
+    return data
+
+
+def _os_error(check: str, path: Path, error: OSError) -> InputError:
+    remedies = {
+        errno.ENOSPC: "free some space and try again; nothing was left half-written",
+        errno.EDQUOT: "raise the quota and try again; nothing was left half-written",
+        errno.EACCES: "check the permissions",
+        errno.EROFS: "choose a folder that can be written",
+        errno.ENOENT: "create the folder first",
+    }
+    return InputError(
+        check,
+        f"cannot {check.removeprefix('file.')} {path}: {error.strerror or error}",
+        remedy=remedies.get(error.errno or 0, "check the path and its folder"),
+    )

@@ -1,0 +1,1 @@
+"""The pass-through in front of the replicas: Nginx, or the embedded one."""

@@ -1,0 +1,1 @@
+"""Custody of the owner's secrets behind one protocol."""

@@ -1,0 +1,1 @@
+"""Model versions: seal, describe, load."""

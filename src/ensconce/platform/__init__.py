@@ -1,0 +1,1 @@
+"""Where am I? The Platform protocol, Gramine's /dev/attestation, and the simulated platform."""

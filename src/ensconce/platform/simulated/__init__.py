@@ -1,0 +1,1 @@
+"""The simulated platform: it replaces the CPU and nothing else."""

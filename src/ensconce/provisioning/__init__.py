@@ -1,0 +1,1 @@
+"""The secret provisioning server, and the enclave's side of it."""

@@ -1,0 +1,1 @@
+"""Certificates that carry evidence, TLS contexts that judge them, and channel-bound proof."""

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's API: messages, gRPC, REST, model manager, engines."""
