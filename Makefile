@@ -1,0 +1,87 @@
+# Two targets for everybody: `make demo` runs the whole story, `make test` the tests.
+PYTHON ?= python3
+VENV   := .venv
+TF     := .venv-tf
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes
+UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
+          --no-emit-index-url --no-emit-find-links
+
+.PHONY: help setup demo test lint format types contract build check bench interop-env lock clean
+
+help:
+	@echo "make demo         set everything up and play the whole story on this machine"
+	@echo "make test         run the tests"
+	@echo "make check        lint, types, import contract"
+	@echo "make build        build the wheel and try it in a second, empty environment"
+	@echo "make interop-env  an environment with TensorFlow Serving's published client, for its interop tests"
+	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
+	@echo "make lock         resolve requirements/*.txt anew"
+
+$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Ensconce needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; exit 1; }; }
+	@echo "installing what Ensconce runs on"
+	@$(PIP) -r requirements/runtime.txt -r requirements/build.txt
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "installing what the tests need"
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(TF)/.interop: requirements/interop.txt
+	@test -x $(TF)/bin/python || $(PYTHON) -m venv $(TF)
+	@echo "installing TensorFlow Serving's published client (large)"
+	@$(TF)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r requirements/interop.txt
+	@touch $@
+
+setup: $(VENV)/.runtime
+
+interop-env: $(TF)/.interop
+
+demo: setup
+	@$(BIN)/ensconce demo
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+contract: $(VENV)/.dev
+	@$(BIN)/lint-imports
+
+check: lint types contract
+
+build: $(VENV)/.dev
+	@rm -rf dist build/wheel-env
+	@$(BIN)/python -m build --no-isolation --outdir dist . > /dev/null
+	@$(PYTHON) -m venv build/wheel-env
+	@build/wheel-env/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r requirements/runtime.txt
+	@build/wheel-env/bin/python -m pip --quiet --disable-pip-version-check install --no-deps dist/*.whl
+	@build/wheel-env/bin/python -m pip check | grep -v openvino-telemetry || true
+	@build/wheel-env/bin/ensconce --version
+	@build/wheel-env/bin/python -c 'import importlib.util as u; assert u.find_spec("openvino_telemetry") is None'
+
+bench: $(VENV)/.dev
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(VENV)/.dev
+	@$(BIN)/python -m pip --quiet install uv
+	@echo openvino | $(UV) pyproject.toml - --no-emit-package openvino-telemetry -o requirements/runtime.txt
+	@$(UV) requirements/build.in -o requirements/build.txt
+	@$(UV) requirements/dev.in -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	@$(UV) requirements/interop.in --no-emit-package tensorflow -o requirements/interop.txt
+
+clean:
+	@rm -rf $(VENV) $(TF) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
