@@ -1,1 +1,1 @@
-"""Bytes to frozen dataclasses, bounded, without an opinion: quotes, reports, SIGSTRUCTs, RA-TLS certificate extensions."""
+"""Bytes to frozen dataclasses, bounded, without an opinion: quotes, reports, SIGSTRUCTs, RA-TLS evidence."""
