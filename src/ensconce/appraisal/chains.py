@@ -1,0 +1,122 @@
+"""Certificate chains of DCAP: which certificates, in which order, under which names.
+
+Intel's own verification library accepts exactly these shapes, and so does this module; dcap-qvl alone would follow any
+chain to the root, and let a PCK key sign TCB information.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import NoReturn
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from ensconce.errors import EvidenceError
+
+__all__ = ["PCK_CA_NAMES", "certificates_in", "check_chain", "common_name", "to_pem"]
+
+ROOT_NAME = "Intel SGX Root CA"
+TCB_SIGNING_NAME = "Intel SGX TCB Signing"
+PCK_NAME = "Intel SGX PCK Certificate"
+PCK_CA_NAMES = {"Intel SGX PCK Processor CA": "processor", "Intel SGX PCK Platform CA": "platform"}
+"""Subject common names of the two authorities that issue PCK certificates, and what the PCCS API calls them."""
+
+PCK_CHAIN = (frozenset({PCK_NAME}), frozenset(PCK_CA_NAMES), frozenset({ROOT_NAME}))
+SIGNER_CHAIN = (frozenset({TCB_SIGNING_NAME}), frozenset({ROOT_NAME}))
+CRL_CHAIN = (frozenset(PCK_CA_NAMES), frozenset({ROOT_NAME}))
+
+_MAX_CHAIN_SIZE = 32 * 1024
+_MAX_CERTIFICATES = 4
+_BLOCK = r"-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----[ \t\r\n]*"
+_CHAIN = re.compile(rf"(?:{_BLOCK})+\0?")
+
+
+def certificates_in(pem: bytes, check: str) -> tuple[x509.Certificate, ...]:
+    """The certificates of a PEM chain, in order, with nothing between or around them.
+
+    Args:
+        pem: the chain; one NUL at the end is allowed, as Intel's quoting library leaves it there.
+        check: name of the check, should it fail.
+
+    Raises:
+        EvidenceError: no such chain, or more than four certificates.
+    """
+
+    def malformed(problem: str) -> NoReturn:
+        raise EvidenceError(
+            check,
+            f"the certificate chain cannot be read: {problem}",
+            found=f"{len(pem)} bytes",
+            rule=f"PEM certificates and nothing else, at most {_MAX_CERTIFICATES}",
+            remedy="fetch the collateral, or the quote, anew",
+        ) from None
+
+    if len(pem) > _MAX_CHAIN_SIZE:
+        malformed("it is too long")
+    try:
+        text = pem.decode("ascii")
+    except UnicodeDecodeError:
+        malformed("it is not ASCII")
+    if not _CHAIN.fullmatch(text):
+        malformed("it is not PEM")
+    blocks = re.findall(_BLOCK, text)
+    if len(blocks) > _MAX_CERTIFICATES:
+        malformed("it has too many certificates")
+    try:
+        ders = [base64.b64decode("".join(block.split()), validate=True) for block in blocks]
+        return tuple(x509.load_der_x509_certificate(der) for der in ders)
+    except (ValueError, binascii.Error) as error:
+        malformed(str(error)[:100])
+
+
+def check_chain(
+    chain: tuple[x509.Certificate, ...], shape: tuple[frozenset[str], ...], root_fingerprint: str, check: str
+) -> None:
+    """Check that a chain has the right number of certificates, names, links and root; signatures are not looked at.
+
+    Args:
+        chain: leaf first.
+        shape: for each certificate the common names that it may have.
+        root_fingerprint: SHA-256 of the DER root certificate, hexadecimal.
+        check: name of the check, without its last part.
+
+    Raises:
+        EvidenceError: ``<check>.shape`` or ``<check>.root``.
+    """
+    names = [common_name(certificate) for certificate in chain]
+    linked = all(below.issuer == above.subject for below, above in zip(chain, (*chain[1:], chain[-1]), strict=True))
+    right = len(chain) == len(shape) and all(name in allowed for name, allowed in zip(names, shape, strict=True))
+    if not right or not linked:
+        raise EvidenceError(
+            f"{check}.shape",
+            "the certificate chain does not have the shape that DCAP prescribes",
+            found=" <- ".join(names),
+            rule=" <- ".join(" or ".join(sorted(allowed)) for allowed in shape),
+            remedy="fetch the collateral, or the quote, anew; no platform's vendor makes chains of another shape",
+        )
+    found = hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest()
+    if found != root_fingerprint:
+        raise EvidenceError(
+            f"{check}.root",
+            "the certificate chain hangs from another root",
+            found=found,
+            rule=root_fingerprint,
+            remedy="verify under the root of the platform that made the quote: Intel's for real hardware, "
+            "the simulated platform's own otherwise",
+        )
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Subject common name; empty when there is not exactly one."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def to_pem(chain: tuple[x509.Certificate, ...]) -> str:
+    """A chain as PEM again, in the one form that leaves a reader no choice."""
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain)

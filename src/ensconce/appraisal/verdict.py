@@ -1,0 +1,135 @@
+"""Verdicts: what is known once a quote has been verified.
+
+A verdict says that evidence is genuine and how up to date its platform is. It does not say that anybody should accept
+it: that is for a policy. Only :func:`ensconce.appraisal.dcap.verify_quote` makes verdicts, and evidence of a simulated
+platform gets a class of its own, so that neither can stand in for the other by accident.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import InitVar, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from ensconce.evidence.report import SgxReport, TdReport
+
+__all__ = ["GenuineVerdict", "SimulatedVerdict", "TcbStatus", "Verdict"]
+
+_MINT = object()
+
+
+class TcbStatus(StrEnum):
+    """How the platform compares with what its vendor wants it to be, in Intel's words (PCS API, TCB info).
+
+    Revoked is missing on purpose: a quote from a revoked platform is refused, and has no verdict.
+    """
+
+    UP_TO_DATE = "UpToDate"
+    SW_HARDENING_NEEDED = "SWHardeningNeeded"
+    CONFIGURATION_NEEDED = "ConfigurationNeeded"
+    CONFIGURATION_AND_SW_HARDENING_NEEDED = "ConfigurationAndSWHardeningNeeded"
+    OUT_OF_DATE = "OutOfDate"
+    OUT_OF_DATE_CONFIGURATION_NEEDED = "OutOfDateConfigurationNeeded"
+    TD_RELAUNCH_ADVISED = "TDRelaunchAdvised"
+    TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED = "TDRelaunchAdvisedConfigurationNeeded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a verified quote says, and about which platform.
+
+    Attributes:
+        tee: kind of trusted execution environment.
+        root: name of the root it hangs from, ``intel`` or ``simulated:<sha256 of the root certificate>``.
+        status: of the platform, its quoting enclave and, for TDX, its module: the worst of them.
+        advisory_ids: Intel security advisories that apply at this status.
+        report: the body of the quote.
+        fmspc: kind of platform, 12 hexadecimal digits.
+        pce_id: of the provisioning certification enclave, 4 hexadecimal digits.
+        ppid: the platform's own id, 32 hexadecimal digits.
+        tcb_date: date of the TCB level that matched, seconds since 1970.
+        tcb_evaluation_data_number: of the older of TCB info and QE identity; grows with every TCB recovery.
+        valid_until: earliest expiry of all collateral and certificates involved, seconds since 1970.
+        at: the time for which all this was found, seconds since 1970.
+    """
+
+    mint: InitVar[object]
+    tee: Literal["sgx", "tdx"]
+    root: str
+    status: TcbStatus
+    advisory_ids: tuple[str, ...]
+    report: SgxReport | TdReport
+    fmspc: str
+    pce_id: str
+    ppid: str
+    tcb_date: int
+    tcb_evaluation_data_number: int
+    valid_until: int
+    at: int
+
+    def __post_init__(self, mint: object) -> None:
+        if mint is not _MINT or type(self) not in (GenuineVerdict, SimulatedVerdict):
+            raise TypeError("verdicts come from verify_quote only")
+
+    @property
+    def debug(self) -> bool:
+        """The host can read the memory of what was measured."""
+        return self.report.attributes.debug if isinstance(self.report, SgxReport) else self.report.debug
+
+    def to_json_object(self) -> dict[str, Any]:
+        """The verdict for ``--json``: bytes in lower-case hexadecimal, times as ISO 8601 and in seconds.
+
+        Keys of the other kind of environment are there with ``None``, except TDX's own beyond ``mr_td``.
+        """
+        sgx = self.report if isinstance(self.report, SgxReport) else None
+        value: dict[str, Any] = {
+            "status": self.status.value,
+            "advisory_ids": list(self.advisory_ids),
+            "tee": self.tee,
+            "root": self.root,
+            "mr_enclave": sgx.mr_enclave.hex() if sgx else None,
+            "mr_signer": sgx.mr_signer.hex() if sgx else None,
+            "isv_prod_id": sgx.isv_prod_id if sgx else None,
+            "isv_svn": sgx.isv_svn if sgx else None,
+            "debug": self.debug,
+            "attributes": sgx.attributes.to_bytes().hex() if sgx else None,
+            "misc_select": f"{sgx.misc_select:08x}" if sgx else None,
+            "mr_td": None,
+        }
+        if isinstance(self.report, TdReport):
+            value |= {
+                name: getattr(self.report, name).hex()
+                for name in (
+                    *("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config"),
+                    *("mr_seam", "mr_signer_seam", "seam_attributes", "td_attributes", "xfam", "tee_tcb_svn"),
+                )
+            }
+        value |= {
+            "report_data": self.report.report_data.hex(),
+            "fmspc": self.fmspc,
+            "pce_id": self.pce_id,
+            "ppid": self.ppid,
+            "tcb_date": self.tcb_date,
+            "tcb_date_iso": _iso(self.tcb_date),
+            "tcb_evaluation_data_number": self.tcb_evaluation_data_number,
+            "at": self.at,
+            "at_iso": _iso(self.at),
+            "valid_until": self.valid_until,
+            "valid_until_iso": _iso(self.valid_until),
+        }
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenuineVerdict(Verdict):
+    """A verdict on evidence that hangs from Intel's root: real hardware made it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedVerdict(Verdict):
+    """A verdict on evidence that hangs from any other root: no hardware protects what it describes."""
+
+
+def _iso(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
