@@ -13,6 +13,7 @@ import re
 from typing import NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -69,8 +70,8 @@ def certificates_in(pem: bytes, check: str) -> tuple[x509.Certificate, ...]:
         malformed("it has too many certificates")
     try:
         ders = [base64.b64decode("".join(block.split()), validate=True) for block in blocks]
-        return tuple(x509.load_der_x509_certificate(der) for der in ders)
-    except (ValueError, binascii.Error) as error:
+        return tuple(_certificate(der) for der in ders)
+    except (ValueError, UnsupportedAlgorithm, binascii.Error) as error:
         malformed(str(error)[:100])
 
 
@@ -109,6 +110,14 @@ def check_chain(
             remedy="verify under the root of the platform that made the quote: Intel's for real hardware, "
             "the simulated platform's own otherwise",
         )
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(der)
+    # cryptography reads names, times and keys when they are first asked for: ask now, where failure has a name.
+    _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    certificate.public_key()
+    return certificate
 
 
 def common_name(certificate: x509.Certificate) -> str:

@@ -49,7 +49,8 @@ class Verdict:
         pce_id: of the provisioning certification enclave, 4 hexadecimal digits.
         ppid: the platform's own id, 32 hexadecimal digits.
         tcb_date: date of the TCB level that matched, seconds since 1970.
-        tcb_evaluation_data_number: of the older of TCB info and QE identity; grows with every TCB recovery.
+        tcb_evaluation_data_number: of the TCB info; it grows with every TCB recovery.
+        qe_evaluation_data_number: the same of the quoting enclave's identity.
         valid_until: earliest expiry of all collateral and certificates involved, seconds since 1970.
         at: the time for which all this was found, seconds since 1970.
     """
@@ -65,6 +66,7 @@ class Verdict:
     ppid: str
     tcb_date: int
     tcb_evaluation_data_number: int
+    qe_evaluation_data_number: int
     valid_until: int
     at: int
 
@@ -113,6 +115,7 @@ class Verdict:
             "tcb_date": self.tcb_date,
             "tcb_date_iso": _iso(self.tcb_date),
             "tcb_evaluation_data_number": self.tcb_evaluation_data_number,
+            "qe_evaluation_data_number": self.qe_evaluation_data_number,
             "at": self.at,
             "at_iso": _iso(self.at),
             "valid_until": self.valid_until,

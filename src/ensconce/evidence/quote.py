@@ -8,6 +8,7 @@ stranger wrote until :func:`ensconce.appraisal.dcap.verify_quote` has said other
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ensconce.errors import EvidenceError
 from ensconce.evidence.report import (
@@ -90,7 +91,7 @@ class Quote:
     certification_data: bytes
 
     @property
-    def tee(self) -> str:
+    def tee(self) -> Literal["sgx", "tdx"]:
         """``sgx`` or ``tdx``."""
         return "sgx" if isinstance(self.body, SgxReport) else "tdx"
 

@@ -1,0 +1,76 @@
+"""The PCK certificate in a quote: which platform it says it is from.
+
+Nothing here is verified. It chooses collateral, and is compared with what verification found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
+from cryptography import x509
+
+from ensconce.appraisal.chains import PCK_CA_NAMES, certificates_in, common_name, to_pem
+from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import PCK_CERTIFICATE_CHAIN, Quote
+
+__all__ = ["Pck", "PckCa", "read_pck"]
+
+PckCa = Literal["processor", "platform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pck:
+    """What a quote says of the platform it is from.
+
+    Attributes:
+        chain: the certificates in the quote, leaf first.
+        ca: which of the vendor's two authorities issued the leaf.
+        fmspc: kind of platform, 12 upper-case hexadecimal digits.
+        pce_id: of the provisioning certification enclave, 4 upper-case hexadecimal digits.
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    ca: PckCa
+    fmspc: str
+    pce_id: str
+
+
+def read_pck(quote: Quote) -> Pck:
+    """Read the PCK certificate chain of a quote.
+
+    Raises:
+        EvidenceError: the quote carries no such chain, or its leaf has no SGX extension (Intel, *SGX PCK certificate
+            and certificate revocation list profile specification*, section 1.3.5), or an unknown issuer.
+    """
+    if quote.certification_type != PCK_CERTIFICATE_CHAIN:
+        raise EvidenceError(
+            "quote.certification_type",
+            "the quote does not carry its PCK certificate chain",
+            found=f"certification data type {quote.certification_type}",
+            rule=f"type {PCK_CERTIFICATE_CHAIN}",
+            remedy="let the machine register with its provider's PCCS, so that its quoting library has the chain",
+        )
+    chain = certificates_in(quote.certification_data, "pck_chain.format")
+    ca = PCK_CA_NAMES.get(common_name(chain[1]) if len(chain) > 1 else "")
+    if ca is None:
+        raise EvidenceError(
+            "pck_chain.shape",
+            "the PCK certificate was not issued by an authority for PCK certificates",
+            found=" <- ".join(common_name(certificate) for certificate in chain),
+            rule=" or ".join(PCK_CA_NAMES),
+            remedy="ask the platform for a new quote",
+        )
+    try:
+        extension = dcap_qvl.parse_pck_extension_from_pem(to_pem(chain[:1]).encode())
+        fmspc, pce_id = bytes(extension.fmspc).hex().upper(), bytes(extension.pce_id).hex().upper()
+    except ValueError as error:
+        raise EvidenceError(
+            "pck_chain.extension",
+            "the PCK certificate does not say which platform it is for",
+            found=str(error)[:200],
+            rule="extension 1.2.840.113741.1.13.1",
+            remedy="ask the platform for a new quote",
+        ) from error
+    return Pck(chain=chain, ca=cast(PckCa, ca), fmspc=fmspc, pce_id=pce_id)
