@@ -1,0 +1,104 @@
+"""Signing an enclave: the SIGSTRUCT by which an owner says "this measurement is mine".
+
+Source: Intel SDM volume 3D, "Enclave Signature Structure (SIGSTRUCT)". The key is RSA-3072 with exponent 3; the
+signature is PKCS #1 v1.5 with SHA-256 over bytes 0 to 127 and 900 to 1027; Q1 and Q2 are quotients that spare the CPU
+the divisions when it checks the signature. The masks are Gramine's (``manifest-syntax``, "Optional CPU features"):
+every flag is pinned, AVX-512, AMX and the like are left to the platform, MPX and PKRU are pinned off.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from ensconce.errors import InputError
+from ensconce.evidence.report import Attributes
+from ensconce.evidence.sigstruct import Sigstruct
+from ensconce.platform.manifest import Manifest
+
+__all__ = ["mr_signer", "new_signing_key", "sign_manifest"]
+
+_KEY_BITS = 3072
+_EXPONENT = 3
+_FIELD = 384
+_XFRM_LEGACY = 0x3
+_FLAGS_MASK = 0xFFFF_FFFF_FFFF_FFFF
+_XFRM_MASK = 0xFFFF_FFFF_FFF9_FF1B
+_MISC_MASK = 0xFFFF_FFFF
+
+
+def new_signing_key() -> rsa.RSAPrivateKey:
+    """A fresh key that SGX accepts: RSA-3072, exponent 3."""
+    return rsa.generate_private_key(public_exponent=_EXPONENT, key_size=_KEY_BITS)
+
+
+def mr_signer(key: rsa.RSAPublicKey) -> bytes:
+    """MRSIGNER of enclaves signed by ``key``: SHA-256 of the modulus in little-endian order, 32 bytes."""
+    return hashlib.sha256(key.public_numbers().n.to_bytes(_FIELD, "little")).digest()
+
+
+def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey, *, date: datetime.date) -> bytes:
+    """Sign an enclave: product id, security version and debug come from its manifest, so they cannot disagree.
+
+    Args:
+        manifest: the manifest that the measurement is of.
+        mr_enclave: its measurement, 32 bytes.
+        key: the owner's signing key.
+        date: day of signing; SIGSTRUCT has no finer clock.
+
+    Returns:
+        The SIGSTRUCT, 1808 bytes, as in Gramine's ``.sig`` files.
+
+    Raises:
+        InputError: the key is not RSA-3072 with exponent 3, or the measurement is not 32 bytes.
+    """
+    numbers = key.public_key().public_numbers()
+    if key.key_size != _KEY_BITS or numbers.e != _EXPONENT:
+        raise InputError(
+            "sign.key",
+            "SGX does not accept signatures of this key",
+            found=f"RSA-{key.key_size}, exponent {numbers.e}",
+            rule=f"RSA-{_KEY_BITS}, exponent {_EXPONENT}",
+            remedy="make the key with `ensconce init`, or `openssl genrsa -3 3072`",
+        )
+    if len(mr_enclave) != 32:
+        raise InputError("sign.measurement", "a measurement is 32 bytes", found=f"{len(mr_enclave)} bytes")
+    flags = Attributes.MODE64BIT | (Attributes.DEBUG if manifest.debug else 0)
+    unsigned = Sigstruct(
+        vendor=0,
+        date=date,
+        sw_defined=0,
+        modulus=numbers.n.to_bytes(_FIELD, "little"),
+        exponent=numbers.e,
+        signature=bytes(_FIELD),
+        misc_select=0,
+        misc_mask=_MISC_MASK,
+        cet_attributes=0,
+        cet_attributes_mask=0,
+        isv_family_id=bytes(16),
+        attributes=Attributes(flags, _XFRM_LEGACY),
+        attribute_mask=Attributes(_FLAGS_MASK, _XFRM_MASK),
+        mr_enclave=mr_enclave,
+        isv_ext_prod_id=bytes(16),
+        isv_prod_id=manifest.isv_prod_id,
+        isv_svn=manifest.isv_svn,
+        q1=bytes(_FIELD),
+        q2=bytes(_FIELD),
+    )
+    body = unsigned.to_bytes()
+    signature = int.from_bytes(key.sign(unsigned.signed, padding.PKCS1v15(), hashes.SHA256()), "big")
+    # SDM, EINIT: q1 = floor(s^2 / m), q2 = floor((s^3 - q1 * s * m) / m).
+    q1, remainder = divmod(signature * signature, numbers.n)
+    q2 = remainder * signature // numbers.n
+    return b"".join(
+        (
+            body[:516],
+            signature.to_bytes(_FIELD, "little"),
+            body[900:1040],
+            q1.to_bytes(_FIELD, "little"),
+            q2.to_bytes(_FIELD, "little"),
+        )
+    )
