@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ensconce.errors import InputError
+from ensconce.gateway.tap import Tap
+
+
+@pytest.fixture
+def shouter() -> Iterator[tuple[str, int]]:
+    """Sends everything back doubled, until the client ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk(connection: socket.socket) -> None:
+            with connection:
+                while data := connection.recv(65536):
+                    connection.sendall(data * 2)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[:2]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def converse(address: tuple[str, int], data: bytes) -> bytes:
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        got = b""
+        while part := client.recv(65536):
+            got += part
+    return got
+
+
+def test_records_both_directions_of_each_connection(shouter: tuple[str, int], tmp_path: Path) -> None:
+    large = os.urandom(300_000)
+    with Tap(shouter, tmp_path / "spied") as tap:
+        assert converse(tap.address, b"one") == b"oneone"
+        assert len(converse(tap.address, large)) == 600_000
+    recorded = {file.name: file.read_bytes() for file in (tmp_path / "spied").iterdir()}
+    assert recorded["0001.to-server"] == b"one"
+    assert recorded["0001.to-client"] == b"oneone"
+    assert recorded["0002.to-server"] == large
+    assert len(recorded["0002.to-client"]) == 600_000
+    assert len(recorded) == 4
+    assert tap.recorded == 9 + 900_000
+
+
+def test_what_cannot_be_recorded_does_not_pass(shouter: tuple[str, int], tmp_path: Path) -> None:
+    tap = Tap(shouter, tmp_path, limit=10)
+    tap.start()
+    with contextlib.suppress(ConnectionError):
+        assert converse(tap.address, b"four") == b""
+    with pytest.raises(InputError) as refused:
+        tap.stop()
+    assert refused.value.check == "tap.limit"
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 10
+
+
+def test_a_target_that_is_away_closes_the_connection(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        away = free.getsockname()[:2]
+    with Tap(away, tmp_path) as tap:
+        assert converse(tap.address, b"") == b""
+
+
+def test_stop_cuts_what_is_open(shouter: tuple[str, int], tmp_path: Path) -> None:
+    with Tap(shouter, tmp_path) as tap:
+        client = socket.create_connection(tap.address, timeout=10)
+        client.sendall(b"x")
+        assert client.recv(10) == b"xx"
+    with client:
+        assert client.recv(10) == b""
+    tap.stop()
+
+
+def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    tap = Tap(("127.0.0.1", 1), tmp_path, host="192.0.2.1")
+    with pytest.raises(InputError) as refused:
+        tap.start()
+    assert refused.value.check == "tap.address"
