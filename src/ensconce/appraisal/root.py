@@ -10,6 +10,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.appraisal.chains import certificates_in
@@ -23,6 +25,7 @@ __all__ = [
     "SimulatedRoot",
     "TrustRoot",
     "claimed_root",
+    "parse_root_certificate",
     "parse_root_name",
     "root_named",
 ]
@@ -98,6 +101,27 @@ def parse_root_name(name: str) -> str:
             remedy="take the name that the simulated platform printed, or intel for real hardware",
         )
     return name
+
+
+def parse_root_certificate(data: bytes) -> SimulatedRoot:
+    """The root in a certificate file, PEM or DER; never Intel's, which goes by its name.
+
+    Raises:
+        InputError: not one self-signed certificate, or Intel's.
+    """
+    try:
+        pem = data.lstrip().startswith(b"-----BEGIN")
+        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise InputError(
+            "root.certificate",
+            "this is no root certificate",
+            found=str(error)[:200] or "not signed by its own key",
+            rule="one self-signed X.509 certificate, PEM or DER",
+            remedy="give root.pem of the simulated platform, or the name intel",
+        ) from error
+    return SimulatedRoot(certificate.public_bytes(Encoding.DER))
 
 
 def root_named(name: str, collateral: Collateral) -> TrustRoot:

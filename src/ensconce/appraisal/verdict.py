@@ -77,50 +77,26 @@ class Verdict:
     @property
     def debug(self) -> bool:
         """The host can read the memory of what was measured."""
-        return self.report.attributes.debug if isinstance(self.report, SgxReport) else self.report.debug
+        return self.report.debug
 
     def to_json_object(self) -> dict[str, Any]:
-        """The verdict for ``--json``: bytes in lower-case hexadecimal, times as ISO 8601 and in seconds.
+        """The verdict for ``--json``: bytes in lower-case hexadecimal, times in seconds since 1970 and as ISO 8601.
 
-        Keys of the other kind of environment are there with ``None``, except TDX's own beyond ``mr_td``.
+        ``mr_enclave``, ``mr_signer``, ``isv_prod_id`` and ``isv_svn`` are ``None`` for TDX, ``mr_td`` is for SGX.
         """
-        sgx = self.report if isinstance(self.report, SgxReport) else None
+        either = ("mr_enclave", "mr_signer", "isv_prod_id", "isv_svn", "mr_td")
         value: dict[str, Any] = {
             "status": self.status.value,
             "advisory_ids": list(self.advisory_ids),
             "tee": self.tee,
             "root": self.root,
-            "mr_enclave": sgx.mr_enclave.hex() if sgx else None,
-            "mr_signer": sgx.mr_signer.hex() if sgx else None,
-            "isv_prod_id": sgx.isv_prod_id if sgx else None,
-            "isv_svn": sgx.isv_svn if sgx else None,
-            "debug": self.debug,
-            "attributes": sgx.attributes.to_bytes().hex() if sgx else None,
-            "misc_select": f"{sgx.misc_select:08x}" if sgx else None,
-            "mr_td": None,
+            **dict.fromkeys(either),
+            **self.report.to_json_object(),
         }
-        if isinstance(self.report, TdReport):
-            value |= {
-                name: getattr(self.report, name).hex()
-                for name in (
-                    *("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config"),
-                    *("mr_seam", "mr_signer_seam", "seam_attributes", "td_attributes", "xfam", "tee_tcb_svn"),
-                )
-            }
-        value |= {
-            "report_data": self.report.report_data.hex(),
-            "fmspc": self.fmspc,
-            "pce_id": self.pce_id,
-            "ppid": self.ppid,
-            "tcb_date": self.tcb_date,
-            "tcb_date_iso": _iso(self.tcb_date),
-            "tcb_evaluation_data_number": self.tcb_evaluation_data_number,
-            "qe_evaluation_data_number": self.qe_evaluation_data_number,
-            "at": self.at,
-            "at_iso": _iso(self.at),
-            "valid_until": self.valid_until,
-            "valid_until_iso": _iso(self.valid_until),
-        }
+        value |= {name: getattr(self, name) for name in ("fmspc", "pce_id", "ppid")}
+        value |= {name: getattr(self, name) for name in ("tcb_evaluation_data_number", "qe_evaluation_data_number")}
+        for name in ("tcb_date", "at", "valid_until"):
+            value |= {name: getattr(self, name), f"{name}_iso": _iso(getattr(self, name))}
         return value
 
 

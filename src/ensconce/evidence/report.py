@@ -8,7 +8,7 @@ Integers are little-endian. Reserved bytes must be zero: a bit that nobody here 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ensconce.errors import EvidenceError
 
@@ -135,29 +135,29 @@ class SgxReport:
             EvidenceError: not 384 bytes, or a reserved byte is not zero.
         """
         _expect_size(data, SGX_REPORT_SIZE, "report.size", "an SGX report body")
-        fields = _SGX.unpack(data)
+        parts = _SGX.unpack(data)
         for at in (2, 6, 8, 13):
-            if any(fields[at]):
+            if any(parts[at]):
                 raise EvidenceError(
                     "report.reserved",
                     "reserved bytes of the SGX report body are not zero",
-                    found=fields[at].hex(),
+                    found=parts[at].hex(),
                     rule="Intel SDM volume 3D, REPORT: reserved bytes are zero",
                     remedy="ask the enclave for a new quote; if its CPU is newer than this release, update Ensconce",
                 )
         return cls(
-            cpu_svn=fields[0],
-            misc_select=fields[1],
-            isv_ext_prod_id=fields[3],
-            attributes=Attributes.from_bytes(fields[4]),
-            mr_enclave=fields[5],
-            mr_signer=fields[7],
-            config_id=fields[9],
-            isv_prod_id=fields[10],
-            isv_svn=fields[11],
-            config_svn=fields[12],
-            isv_family_id=fields[14],
-            report_data=fields[15],
+            cpu_svn=parts[0],
+            misc_select=parts[1],
+            isv_ext_prod_id=parts[3],
+            attributes=Attributes.from_bytes(parts[4]),
+            mr_enclave=parts[5],
+            mr_signer=parts[7],
+            config_id=parts[9],
+            isv_prod_id=parts[10],
+            isv_svn=parts[11],
+            config_svn=parts[12],
+            isv_family_id=parts[14],
+            report_data=parts[15],
         )
 
     def to_bytes(self) -> bytes:
@@ -196,6 +196,29 @@ class SgxReport:
             self.isv_family_id,
             self.report_data,
         )
+
+    @property
+    def debug(self) -> bool:
+        """Anyone on the host can read and write the enclave's memory."""
+        return self.attributes.debug
+
+    def to_json_object(self) -> dict[str, str | int | bool]:
+        """The fields under their names, bytes in lower-case hexadecimal."""
+        return {
+            "mr_enclave": self.mr_enclave.hex(),
+            "mr_signer": self.mr_signer.hex(),
+            "isv_prod_id": self.isv_prod_id,
+            "isv_svn": self.isv_svn,
+            "debug": self.debug,
+            "attributes": self.attributes.to_bytes().hex(),
+            "misc_select": f"{self.misc_select:08x}",
+            "cpu_svn": self.cpu_svn.hex(),
+            "isv_ext_prod_id": self.isv_ext_prod_id.hex(),
+            "isv_family_id": self.isv_family_id.hex(),
+            "config_id": self.config_id.hex(),
+            "config_svn": self.config_svn,
+            "report_data": self.report_data.hex(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +306,18 @@ class TdReport:
     def debug(self) -> bool:
         """Anyone on the host can read and write the trust domain's memory (TD attributes, bit 0)."""
         return bool(self.td_attributes[0] & 1)
+
+    def to_json_object(self) -> dict[str, str | int | bool]:
+        """The fields under their names, bytes in lower-case hexadecimal; those of a later version only if there."""
+        value: dict[str, str | int | bool] = {"mr_td": self.mr_td.hex(), "debug": self.debug}
+        for holder in (self, self.extension):
+            for field in fields(holder) if holder else ():
+                member = getattr(holder, field.name)
+                if isinstance(member, bytes):
+                    value[field.name] = member.hex()
+                elif isinstance(member, int):
+                    value[field.name] = member
+        return value
 
 
 def _expect_size(data: bytes, size: int, check: str, what: str) -> None:

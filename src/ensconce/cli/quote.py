@@ -1,0 +1,161 @@
+"""``ensconce quote``: look at quotes, and verify them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensconce.appraisal.chains import certificates_in
+from ensconce.appraisal.collateral import MAX_COLLATERAL_SIZE, Collateral
+from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.pck import read_pck
+from ensconce.appraisal.root import IntelRoot, TrustRoot, claimed_root, parse_root_certificate
+from ensconce.cli.output import print_json, say
+from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import Quote, parse_quote
+from ensconce.files import read_bounded
+
+__all__ = ["app", "show", "verify"]
+
+app = typer.Typer(no_args_is_help=True, help="Look at quotes, and verify them.")
+
+# Beyond this a file is not taken for a quote at all; a shorter one that is too long for a quote is bad evidence.
+_MAX_FILE = 1024 * 1024
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The quote, in binary.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
+
+
+@app.command(
+    epilog="Example: ensconce quote show replica.quote --json | jq .mr_enclave",
+)
+def show(file: _File, json: _Json = False) -> None:
+    """Print what a quote says, without verifying any of it.
+
+    Exit status: 0, or 2 when the file cannot be read, or 3 when it is no quote.
+    """
+    shown = _describe(parse_quote(read_bounded(file, _MAX_FILE)))
+    if json:
+        print_json(shown)
+    else:
+        _print("Not verified.", shown)
+
+
+@app.command(
+    epilog="Example: ensconce quote verify replica.quote --collateral collateral.json --at $(date +%s) --root root.pem",
+)
+def verify(
+    file: _File,
+    collateral: Annotated[
+        Path, typer.Option(metavar="FILE", help="The collateral: a JSON file of nine members, as dcap-qvl writes it.")
+    ],
+    at: Annotated[int, typer.Option(metavar="UNIX_TIME", help="Verify as of this time, in seconds since 1970.")],
+    root: Annotated[
+        str, typer.Option(metavar="intel|FILE", help="Whom to trust: Intel, or a root certificate in a file.")
+    ] = "intel",
+    json: _Json = False,
+) -> None:
+    """Verify a quote: is it genuine, and how up to date is its platform?
+
+    The TCB status is a result, not a failure: whether it is good enough is for a policy to say.
+
+    Exit status: 0 when the quote is genuine, 3 when it is not, 2 when an argument or a file is wrong.
+    """
+    trusted: TrustRoot = IntelRoot() if root == "intel" else parse_root_certificate(read_bounded(Path(root), 64 * 1024))
+    papers = Collateral.from_json(read_bounded(collateral, MAX_COLLATERAL_SIZE))
+    verdict = verify_quote(read_bounded(file, _MAX_FILE), papers, at=at, root=trusted)
+    if json:
+        print_json(verdict.to_json_object())
+    else:
+        _print(
+            "Genuine."
+            if isinstance(trusted, IntelRoot)
+            else "Genuine for a simulated platform, which protects nothing.",
+            verdict.to_json_object(),
+        )
+
+
+def _describe(quote: Quote) -> dict[str, Any]:
+    header = quote.header
+    value: dict[str, Any] = {
+        "verified": False,
+        "version": header.version,
+        "tee": quote.tee,
+        "attestation_key_type": header.attestation_key_type,
+        "qe_svn": header.qe_svn,
+        "pce_svn": header.pce_svn,
+        "qe_vendor_id": header.qe_vendor_id.hex(),
+        "user_data": header.user_data.hex(),
+        **quote.body.to_json_object(),
+        "signature": quote.signature.hex(),
+        "attestation_key": quote.attestation_key.hex(),
+        "qe_report": quote.qe_report.to_json_object(),
+        "qe_report_signature": quote.qe_report_signature.hex(),
+        "qe_auth_data": quote.qe_auth_data.hex(),
+        "certification_type": quote.certification_type,
+        "certificates": None,
+        "fmspc": None,
+        "pce_id": None,
+        "ca": None,
+        "root": None,
+    }
+    # A quote is worth looking at even when its certificates are not: they are what is often wrong with it.
+    try:
+        value["certificates"] = [
+            {
+                "subject": certificate.subject.rfc4514_string(),
+                "issuer": certificate.issuer.rfc4514_string(),
+                "serial_number": f"{certificate.serial_number:x}",
+                "not_before": _iso(certificate.not_valid_before_utc),
+                "not_after": _iso(certificate.not_valid_after_utc),
+            }
+            for certificate in certificates_in(quote.certification_data, "pck_chain.format")
+        ]
+        value["root"] = claimed_root(quote)
+        pck = read_pck(quote)
+        value |= {"fmspc": pck.fmspc, "pce_id": pck.pce_id, "ca": pck.ca}
+    except EvidenceError as error:
+        value["certificates_error"] = error.fields()
+    return value
+
+
+def _print(title: str, value: Mapping[str, Any]) -> None:
+    # Plain lines: a table would fold or cut what people copy most, the measurements.
+    rows = _rows(value)
+    width = max(len(name) for name, _ in rows)
+    say(title)
+    for name, text in rows:
+        say(f"{name:<{width}}  {text}")
+
+
+def _rows(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """What ``--json`` prints, flat."""
+    rows: list[tuple[str, str]] = []
+    for name, member in value.items():
+        if isinstance(member, Mapping):
+            rows += _rows(member, f"{prefix}{name}.")
+        elif isinstance(member, list) and any(isinstance(item, Mapping) for item in member):
+            for index, item in enumerate(member):
+                rows += _rows(item, f"{prefix}{name}[{index}].")
+        elif member is not None:
+            rows.append((prefix + name, _text(member)))
+    return rows
+
+
+def _text(member: object) -> str:
+    if isinstance(member, bool):
+        return "yes" if member else "no"
+    if isinstance(member, list):
+        return ", ".join(map(str, member)) or "none"
+    text = str(member)
+    if len(text) >= 32 and not text.strip("0"):
+        return f"zero ({len(text) // 2} bytes)"
+    return text
+
+
+def _iso(when: datetime.datetime) -> str:
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
