@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+import ensconce.audit.log
+from ensconce.audit import AuditLog, Entry, verify_log
+from ensconce.audit.entry import make_entry
+from ensconce.audit.merkle import consistency_proof, inclusion_proof, verify_consistency, verify_inclusion
+from ensconce.errors import InputError, IntegrityError
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = KEY.public_key()
+
+
+def clock() -> int:
+    return 1_769_860_800
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "audit"
+
+
+@pytest.fixture
+def log(folder: Path) -> AuditLog:
+    return AuditLog.open(folder, KEY, clock)
+
+
+def test_what_was_appended_is_there_chained_and_signed(log: AuditLog, folder: Path) -> None:
+    first = log.append("key.released", model="digits", keys=["model/digits/1"], svn=1, debug=False)
+    second = log.append("key.refused", check="policy.debug")
+    assert first.seq == 0
+    assert first.previous == bytes(32)
+    assert second.previous == first.hash
+    assert first.time == "2026-01-31T12:00:00Z"
+    assert list(log.entries()) == [first, second]
+    head = verify_log(folder, PUBLIC)
+    assert head == log.head()
+    assert (head.size, head.last) == (2, second.hash)
+
+
+def test_a_new_log_is_empty_private_and_verifies(log: AuditLog, folder: Path) -> None:
+    assert verify_log(folder, PUBLIC).size == 0
+    assert list(log.entries()) == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
+        "head.json": 0o600,
+        "lock": 0o600,
+        "log.jsonl": 0o600,
+    }
+
+
+def test_a_field_may_be_called_as_the_parameters_are(log: AuditLog) -> None:
+    assert log.append("a", event="b", self="c").fields == {"event": "b", "self": "c"}
+
+
+def test_a_refused_entry_leaves_nothing(log: AuditLog, folder: Path) -> None:
+    with pytest.raises(InputError):
+        log.append("a", key=b"secret")  # type: ignore[arg-type]
+    assert (folder / "log.jsonl").read_bytes() == b""
+    log.append("a")
+    assert verify_log(folder, PUBLIC).size == 1
+
+
+def test_it_goes_on_after_opening_again(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    again = AuditLog.open(folder, KEY, clock)
+    assert again.append("b").seq == 1
+    assert log.append("c").seq == 2
+    assert verify_log(folder, PUBLIC).size == 3
+
+
+def test_an_append_does_not_reread_the_log(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.append("a")
+
+    def fail(*_: object) -> None:
+        pytest.fail("the log was reread")
+
+    monkeypatch.setattr(ensconce.audit.log, "follow", fail)
+    assert log.append("b").seq == 1
+
+
+def test_proofs_lead_to_the_signed_heads(log: AuditLog) -> None:
+    heads = []
+    for number in range(11):
+        log.append("a", number=number)
+        heads.append(log.head())
+    entries = list(log.entries())
+    leaves = [entry.leaf_hash() for entry in entries]
+    last = heads[-1]
+    for entry in entries:
+        verify_inclusion(entry.leaf_hash(), entry.seq, last.size, inclusion_proof(leaves, entry.seq), last.root)
+    for head in heads:
+        verify_consistency(head.size, last.size, consistency_proof(leaves, head.size), head.root, last.root)
+
+
+def test_another_key_may_not_write(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    with pytest.raises(IntegrityError) as caught:
+        AuditLog.open(folder, Ed25519PrivateKey.generate(), clock)
+    assert caught.value.check == "audit.key"
+
+
+def test_a_missing_parent_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        AuditLog.open(tmp_path / "no" / "audit", KEY, clock)
+    assert caught.value.check == "audit.open"
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "audit").write_bytes(b"")
+    with pytest.raises(InputError):
+        AuditLog.open(tmp_path / "audit", KEY, clock)
+
+
+# --- crowds
+
+
+def _append_many(folder: Path, name: str) -> None:
+    log = AuditLog.open(folder, KEY, clock)
+    for number in range(10):
+        log.append("a", who=name, number=number)
+
+
+def test_threads_and_processes_lose_nothing(log: AuditLog, folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_append_many, args=(folder, f"p{n}")) for n in range(3)]
+
+    def append(name: str) -> None:
+        for number in range(10):
+            log.append("a", who=name, number=number)
+
+    threads = [threading.Thread(target=append, args=(f"t{n}",)) for n in range(3)]
+    for worker in [*processes, *threads]:
+        worker.start()
+    seen = 0
+    while any(worker.is_alive() for worker in [*processes, *threads]):
+        # A reader finds a good log at every moment, and it only grows.
+        size = verify_log(folder, PUBLIC).size
+        assert size >= seen
+        seen = size
+    for worker in [*processes, *threads]:
+        worker.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert verify_log(folder, PUBLIC).size == 60
+    order: dict[object, list[object]] = {}
+    for entry in log.entries():
+        order.setdefault(entry.fields["who"], []).append(entry.fields["number"])
+    assert order == {name: list(range(10)) for name in ("p0", "p1", "p2", "t0", "t1", "t2")}
+
+
+# --- crashes
+
+
+@pytest.fixture
+def before_and_after(log: AuditLog, folder: Path) -> tuple[bytes, bytes, bytes, bytes, Entry]:
+    """Log and head before the last entry, and after it."""
+    for number in range(3):
+        log.append("a", number=number)
+    log_before, head_before = (folder / "log.jsonl").read_bytes(), (folder / "head.json").read_bytes()
+    last = log.append("b", what="the last")
+    return log_before, head_before, (folder / "log.jsonl").read_bytes(), (folder / "head.json").read_bytes(), last
+
+
+def test_a_crash_at_any_byte_loses_no_acknowledged_entry(
+    before_and_after: tuple[bytes, bytes, bytes, bytes, Entry], folder: Path
+) -> None:
+    log_before, head_before, log_after, _, last = before_and_after
+    for end in range(len(log_before), len(log_after) + 1):
+        (folder / "log.jsonl").write_bytes(log_after[:end])
+        (folder / "head.json").write_bytes(head_before)
+        if end > len(log_before):
+            with pytest.raises(IntegrityError) as caught:
+                verify_log(folder, PUBLIC)
+            assert caught.value.check == "audit.tail"
+            assert "entry 3" in caught.value.problem
+        again = AuditLog.open(folder, KEY, clock)
+        adopted = end == len(log_after)
+        assert verify_log(folder, PUBLIC).size == (4 if adopted else 3)
+        assert ([*again.entries()][-1] == last) is adopted
+        again.append("c")
+        assert verify_log(folder, PUBLIC).size == (5 if adopted else 4)
+
+
+def test_a_page_of_zeros_after_a_power_cut_is_cut_off(
+    before_and_after: tuple[bytes, bytes, bytes, bytes, Entry], folder: Path
+) -> None:
+    log_before, head_before, _, _, _ = before_and_after
+    for tail in (bytes(4096), bytes(100) + b'"}\n', b"\n"):
+        (folder / "log.jsonl").write_bytes(log_before + tail)
+        (folder / "head.json").write_bytes(head_before)
+        AuditLog.open(folder, KEY, clock)
+        assert (folder / "log.jsonl").read_bytes() == log_before
+
+
+def _die_at(folder: Path, step: str) -> None:
+    log = AuditLog.open(folder, KEY, clock)
+    die = lambda *_, **__: os._exit(9)  # noqa: E731
+    if step == "fsync":
+        os.fsync = die
+    elif step == "write":
+        real = os.pwrite
+        os.pwrite = lambda file, data, at: (real(file, data[:50], at), os._exit(9))[0]
+    elif step == "head":
+        ensconce.audit.log.write_aside = die
+    else:
+        Path.replace = die  # type: ignore[method-assign]
+    log.append("b")
+
+
+@pytest.mark.parametrize(("step", "size"), [("write", 1), ("fsync", 2), ("head", 2), ("rename of the head", 2)])
+def test_a_writer_killed_at_each_step(log: AuditLog, folder: Path, step: str, size: int) -> None:
+    log.append("a")
+    child = multiprocessing.get_context("fork").Process(target=_die_at, args=(folder, step))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 9
+    # The writer that lived on puts it right, and so does one that opens the log.
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    AuditLog.open(copy, KEY, clock)
+    assert verify_log(copy, PUBLIC).size == size
+    assert sorted(path.name for path in copy.iterdir()) == ["head.json", "lock", "log.jsonl"]
+    assert log.append("c").seq == size
+    assert verify_log(folder, PUBLIC).size == size + 1
+
+
+def test_a_full_disk_is_a_clear_error_and_the_log_goes_on_afterwards(
+    log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append("a")
+    real = os.pwrite
+    calls = itertools.count()
+
+    def full(file: int, data: bytes, at: int) -> int:
+        if next(calls):
+            raise OSError(28, "No space left on device")
+        return real(file, data[:40], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(InputError) as caught:
+            log.append("b")
+    assert caught.value.check == "audit.write"
+    assert "No space left" in caught.value.problem
+    assert log.append("c").seq == 1
+    assert verify_log(folder, PUBLIC).size == 2
+
+
+def test_short_writes_are_finished(log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[:7], at))
+    log.append("a")
+    assert verify_log(folder, PUBLIC).size == 1
+
+
+# --- the writer refuses a log that was changed
+
+
+def test_an_entry_that_somebody_else_added_is_not_adopted(log: AuditLog, folder: Path) -> None:
+    # Right number, and made to continue the chain; only the signature is not the owner's.
+    last = log.append("a")
+    entry = make_entry(1, last.time, "key.retired", {}, last.hash, Ed25519PrivateKey.generate())
+    with (folder / "log.jsonl").open("ab") as file:
+        file.write(entry.to_line())
+    for act in (lambda: AuditLog.open(folder, KEY, clock), lambda: log.append("b"), lambda: verify_log(folder, PUBLIC)):
+        with pytest.raises(IntegrityError) as caught:
+            act()
+        assert caught.value.check == "audit.signature"
+        assert "entry 1" in caught.value.problem
+
+
+def test_more_than_one_entry_after_the_head_is_refused(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    head = (folder / "head.json").read_bytes()
+    log.append("b")
+    log.append("c")
+    (folder / "head.json").write_bytes(head)
+    for act in (lambda: AuditLog.open(folder, KEY, clock), lambda: verify_log(folder, PUBLIC)):
+        with pytest.raises(IntegrityError) as caught:
+            act()
+        assert caught.value.check == "audit.tail"
+        assert "entry 1" in caught.value.problem
+
+
+def test_a_log_that_shrank_under_a_running_writer_is_refused(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    saved = {name: (folder / name).read_bytes() for name in ("log.jsonl", "head.json")}
+    log.append("b")
+    for name, data in saved.items():
+        (folder / name).write_bytes(data)
+    with pytest.raises(IntegrityError) as caught:
+        log.append("c")
+    assert caught.value.check == "audit.head"
+    assert "put back" in caught.value.problem
+
+
+def test_a_missing_head_is_not_begun_anew(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    (folder / "head.json").unlink()
+    for act in (lambda: AuditLog.open(folder, KEY, clock), lambda: verify_log(folder, PUBLIC)):
+        with pytest.raises(IntegrityError) as caught:
+            act()
+        assert caught.value.check == "audit.head"
+
+
+def test_a_missing_log_is_not_begun_anew(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    (folder / "log.jsonl").unlink()
+    with pytest.raises(IntegrityError) as caught:
+        verify_log(folder, PUBLIC)
+    assert caught.value.check == "audit.truncated"
+    with pytest.raises(IntegrityError) as caught:
+        AuditLog.open(folder, KEY, clock)
+    assert caught.value.check == "audit.truncated"
+
+
+def test_the_head_says_what_the_reference_says(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    head = json.loads((folder / "head.json").read_bytes())
+    assert set(head) == {"size", "root", "last", "time", "key_id", "signature"}
