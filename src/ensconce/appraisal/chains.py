@@ -19,17 +19,28 @@ from cryptography.x509.oid import NameOID
 
 from ensconce.errors import EvidenceError
 
-__all__ = ["PCK_CA_NAMES", "certificates_in", "check_chain", "common_name", "to_pem"]
+__all__ = [
+    "CRL_CHAIN",
+    "PCK_CHAIN",
+    "PCK_PLATFORM_CA_NAME",
+    "SIGNER_CHAIN",
+    "certificates_in",
+    "check_root",
+    "check_shape",
+    "common_name",
+    "to_pem",
+]
 
 ROOT_NAME = "Intel SGX Root CA"
 TCB_SIGNING_NAME = "Intel SGX TCB Signing"
 PCK_NAME = "Intel SGX PCK Certificate"
-PCK_CA_NAMES = {"Intel SGX PCK Processor CA": "processor", "Intel SGX PCK Platform CA": "platform"}
-"""Subject common names of the two authorities that issue PCK certificates, and what the PCCS API calls them."""
+PCK_PLATFORM_CA_NAME = "Intel SGX PCK Platform CA"
+PCK_PROCESSOR_CA_NAME = "Intel SGX PCK Processor CA"
+_PCK_CAS = frozenset({PCK_PLATFORM_CA_NAME, PCK_PROCESSOR_CA_NAME})
 
-PCK_CHAIN = (frozenset({PCK_NAME}), frozenset(PCK_CA_NAMES), frozenset({ROOT_NAME}))
+PCK_CHAIN = (frozenset({PCK_NAME}), _PCK_CAS, frozenset({ROOT_NAME}))
 SIGNER_CHAIN = (frozenset({TCB_SIGNING_NAME}), frozenset({ROOT_NAME}))
-CRL_CHAIN = (frozenset(PCK_CA_NAMES), frozenset({ROOT_NAME}))
+CRL_CHAIN = (_PCK_CAS, frozenset({ROOT_NAME}))
 
 _MAX_CHAIN_SIZE = 32 * 1024
 _MAX_CERTIFICATES = 4
@@ -75,19 +86,16 @@ def certificates_in(pem: bytes, check: str) -> tuple[x509.Certificate, ...]:
         malformed(str(error)[:100])
 
 
-def check_chain(
-    chain: tuple[x509.Certificate, ...], shape: tuple[frozenset[str], ...], root_fingerprint: str, check: str
-) -> None:
-    """Check that a chain has the right number of certificates, names, links and root; signatures are not looked at.
+def check_shape(chain: tuple[x509.Certificate, ...], shape: tuple[frozenset[str], ...], check: str) -> None:
+    """Check that a chain has the right number of certificates, names and links; signatures are not looked at.
 
     Args:
         chain: leaf first.
         shape: for each certificate the common names that it may have.
-        root_fingerprint: SHA-256 of the DER root certificate, hexadecimal.
         check: name of the check, without its last part.
 
     Raises:
-        EvidenceError: ``<check>.shape`` or ``<check>.root``.
+        EvidenceError: ``<check>.shape``.
     """
     names = [common_name(certificate) for certificate in chain]
     linked = all(below.issuer == above.subject for below, above in zip(chain, (*chain[1:], chain[-1]), strict=True))
@@ -96,17 +104,25 @@ def check_chain(
         raise EvidenceError(
             f"{check}.shape",
             "the certificate chain does not have the shape that DCAP prescribes",
-            found=" <- ".join(names),
+            found=" <- ".join(names)[:300],
             rule=" <- ".join(" or ".join(sorted(allowed)) for allowed in shape),
             remedy="fetch the collateral, or the quote, anew; no platform's vendor makes chains of another shape",
         )
+
+
+def check_root(chain: tuple[x509.Certificate, ...], fingerprint: str, check: str) -> None:
+    """Check that a chain ends in the certificate with this SHA-256, hexadecimal.
+
+    Raises:
+        EvidenceError: ``<check>.root``.
+    """
     found = hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest()
-    if found != root_fingerprint:
+    if found != fingerprint:
         raise EvidenceError(
             f"{check}.root",
             "the certificate chain hangs from another root",
             found=found,
-            rule=root_fingerprint,
+            rule=fingerprint,
             remedy="verify under the root of the platform that made the quote: Intel's for real hardware, "
             "the simulated platform's own otherwise",
         )
@@ -121,9 +137,10 @@ def _certificate(der: bytes) -> x509.Certificate:
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """Subject common name; empty when there is not exactly one."""
+    """Subject common name, fit for a terminal; empty when there is not exactly one."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
+    name = str(names[0].value) if len(names) == 1 else ""
+    return name if name.isprintable() else ascii(name)
 
 
 def to_pem(chain: tuple[x509.Certificate, ...]) -> str:

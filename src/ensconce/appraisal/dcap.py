@@ -16,7 +16,7 @@ from typing import Any
 import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
 from cryptography import x509
 
-from ensconce.appraisal.chains import CRL_CHAIN, PCK_CHAIN, SIGNER_CHAIN, certificates_in, check_chain, to_pem
+from ensconce.appraisal.chains import CRL_CHAIN, SIGNER_CHAIN, certificates_in, check_root, check_shape, to_pem
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.diagnosis import diagnose
 from ensconce.appraisal.documents import Document, TcbInfo, read_qe_identity, read_tcb_info
@@ -95,7 +95,7 @@ def _check_kind(quote: Quote) -> None:
 
 
 def _read_papers(quote: Quote, pck: Pck, collateral: Collateral, root: TrustRoot) -> _Papers:
-    check_chain(pck.chain, PCK_CHAIN, root.fingerprint, "pck_chain")
+    check_root(pck.chain, root.fingerprint, "pck_chain")
     chains = {"pck_chain": pck.chain}
     for name, pem, shape in (
         ("tcb_info", collateral.tcb_info_issuer_chain, SIGNER_CHAIN),
@@ -104,7 +104,8 @@ def _read_papers(quote: Quote, pck: Pck, collateral: Collateral, root: TrustRoot
     ):
         check = f"collateral.{name}.chain"
         chains[check] = certificates_in(pem.encode(errors="replace"), f"{check}.format")
-        check_chain(chains[check], shape, root.fingerprint, check)
+        check_shape(chains[check], shape, check)
+        check_root(chains[check], root.fingerprint, check)
     for name in ("tcb_info", "qe_identity"):
         size = len(getattr(collateral, f"{name}_signature"))
         if size != 64:

@@ -21,9 +21,17 @@ _NEW_QUOTE = "ask the enclave for a new quote; if that fails too, its machine or
 _NEW_COLLATERAL = "fetch newer collateral, and check this machine's clock"
 _OTHER_COLLATERAL = "fetch the collateral anew, for the FMSPC and kind of quote at hand, from a source that you trust"
 _UPDATE = "have the operator update the platform's BIOS, microcode and SGX software, and fetch newer collateral"
+_WRONG_QE = "the quoting enclave is not the one that its vendor names"
 
 _TEXTS: tuple[tuple[str, str, str, str], ...] = (
     # text in dcap-qvl's message, check, problem, remedy
+    # The first that fits counts: what concerns the quoting enclave comes before what may concern either.
+    ("QE ISVSVN", "tcb.qe_level", "the quoting enclave is below every TCB level that its vendor lists", _UPDATE),
+    ("QE MRSIGNER", "quote.qe_identity", _WRONG_QE, _NEW_QUOTE),
+    ("QE ISVPRODID", "quote.qe_identity", _WRONG_QE, _NEW_QUOTE),
+    ("QE MISCSELECT", "quote.qe_identity", _WRONG_QE, _NEW_QUOTE),
+    ("QE ATTRIBUTES", "quote.qe_identity", _WRONG_QE, _NEW_QUOTE),
+    ("QE report validation failed", "quote.qe_identity", _WRONG_QE, _NEW_QUOTE),
     ("Debug mode is enabled", "quote.debug", "the quote is of a debug enclave, whose memory the host can read",
      "sign and start the enclave without debug"),
     ("TCB status is invalid: Revoked", "tcb.revoked", "the platform or its quoting enclave is revoked",
@@ -39,13 +47,6 @@ _TEXTS: tuple[tuple[str, str, str, str], ...] = (
     ("Invalid QE auth data length", "quote.qe_auth_data",
      "the quoting enclave's authentication data is not 32 bytes", _NEW_QUOTE),
     ("Unknown QE vendor ID", "quote.qe_vendor", "the quoting enclave is not Intel's", _NEW_QUOTE),
-    ("QE MRSIGNER", "quote.qe_identity", "the quoting enclave is not the one that its vendor names", _NEW_QUOTE),
-    ("QE ISVPRODID", "quote.qe_identity", "the quoting enclave is not the one that its vendor names", _NEW_QUOTE),
-    ("QE MISCSELECT", "quote.qe_identity", "the quoting enclave is not the one that its vendor names", _NEW_QUOTE),
-    ("QE ATTRIBUTES", "quote.qe_identity", "the quoting enclave is not the one that its vendor names", _NEW_QUOTE),
-    ("QE ISVSVN", "tcb.qe_level", "the quoting enclave is below every TCB level that its vendor lists", _UPDATE),
-    ("QE report validation failed", "quote.qe_identity", "the quoting enclave is not the one that its vendor names",
-     _NEW_QUOTE),
     ("SEPT_VE_DISABLE", "quote.td_attributes", "the trust domain's attributes are not safe",
      "start the trust domain with SEPT_VE_DISABLE"),
     ("TD attributes", "quote.td_attributes", "the trust domain's attributes are not safe", _NEW_QUOTE),

@@ -6,16 +6,18 @@ Nothing here is verified. It chooses collateral, and is compared with what verif
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
 from cryptography import x509
 
-from ensconce.appraisal.chains import PCK_CA_NAMES, certificates_in, common_name, to_pem
+from ensconce.appraisal.chains import PCK_CHAIN, PCK_PLATFORM_CA_NAME, certificates_in, check_shape, common_name, to_pem
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import PCK_CERTIFICATE_CHAIN, Quote
 
 __all__ = ["Pck", "PckCa", "read_pck"]
+
+_TCB_OID = "1.2.840.113741.1.13.1.2"
 
 PckCa = Literal["processor", "platform"]
 
@@ -41,8 +43,8 @@ def read_pck(quote: Quote) -> Pck:
     """Read the PCK certificate chain of a quote.
 
     Raises:
-        EvidenceError: the quote carries no such chain, or its leaf has no SGX extension (Intel, *SGX PCK certificate
-            and certificate revocation list profile specification*, section 1.3.5), or an unknown issuer.
+        EvidenceError: the quote carries no such chain, or one of another shape, or its leaf has no SGX extension
+            (Intel, *SGX PCK certificate and certificate revocation list profile specification*, section 1.3.5).
     """
     if quote.certification_type != PCK_CERTIFICATE_CHAIN:
         raise EvidenceError(
@@ -53,18 +55,17 @@ def read_pck(quote: Quote) -> Pck:
             remedy="let the machine register with its provider's PCCS, so that its quoting library has the chain",
         )
     chain = certificates_in(quote.certification_data, "pck_chain.format")
-    ca = PCK_CA_NAMES.get(common_name(chain[1]) if len(chain) > 1 else "")
-    if ca is None:
-        raise EvidenceError(
-            "pck_chain.shape",
-            "the PCK certificate was not issued by an authority for PCK certificates",
-            found=" <- ".join(common_name(certificate) for certificate in chain),
-            rule=" or ".join(PCK_CA_NAMES),
-            remedy="ask the platform for a new quote",
-        )
+    check_shape(chain, PCK_CHAIN, "pck_chain")
     try:
         extension = dcap_qvl.parse_pck_extension_from_pem(to_pem(chain[:1]).encode())
         fmspc, pce_id = bytes(extension.fmspc).hex().upper(), bytes(extension.pce_id).hex().upper()
+        components = [
+            int.from_bytes(extension.get_value(f"{_TCB_OID}.{number}") or b"", "big") for number in range(1, 17)
+        ]
+        # dcap-qvl compares CPUSVN with TCB levels, Intel's library the components; they say the same in every genuine
+        # certificate, and must.
+        if components != list(bytes(extension.cpu_svn)):
+            raise ValueError("the TCB components and CPUSVN contradict each other")
     except ValueError as error:
         raise EvidenceError(
             "pck_chain.extension",
@@ -73,4 +74,5 @@ def read_pck(quote: Quote) -> Pck:
             rule="extension 1.2.840.113741.1.13.1",
             remedy="ask the platform for a new quote",
         ) from error
-    return Pck(chain=chain, ca=cast(PckCa, ca), fmspc=fmspc, pce_id=pce_id)
+    ca: PckCa = "platform" if common_name(chain[1]) == PCK_PLATFORM_CA_NAME else "processor"
+    return Pck(chain=chain, ca=ca, fmspc=fmspc, pce_id=pce_id)

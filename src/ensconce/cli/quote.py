@@ -151,7 +151,8 @@ def _text(member: object) -> str:
         return "yes" if member else "no"
     if isinstance(member, list):
         return ", ".join(map(str, member)) or "none"
-    text = str(member)
+    # Names in certificates are a stranger's: no escape sequence of theirs may reach the terminal.
+    text = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(member))
     if len(text) >= 32 and not text.strip("0"):
         return f"zero ({len(text) // 2} bytes)"
     return text
