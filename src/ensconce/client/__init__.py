@@ -1,1 +1,4 @@
-"""The client's side: attested TLS, tunnel, predictions."""
+"""The client's side: attested TLS, tunnel, predictions.
+
+Nothing is sent to a server before its evidence was accepted, on any connection.
+"""

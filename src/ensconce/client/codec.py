@@ -1,0 +1,75 @@
+"""Predictions as TensorFlow Serving's messages: arrays in a request, arrays out of a response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ensconce.errors import InputError, UnreachableError
+from ensconce.serving.api.messages import PREDICTION_SERVICE, PredictRequest, PredictResponse
+from ensconce.serving.api.refusal import RequestError
+from ensconce.serving.api.tensor import from_proto, to_proto
+
+__all__ = ["PREDICT", "Array", "decode_response", "encode_request"]
+
+Array = np.ndarray[Any, Any]
+
+# A few bytes can stand for a large tensor, all of one value.
+_MAX_TENSOR = 256 * 1024 * 1024
+
+PREDICT = f"/{PREDICTION_SERVICE}/Predict"
+
+
+def encode_request(
+    model: str,
+    inputs: Mapping[str, Array],
+    *,
+    version: int | None = None,
+    signature: str = "",
+    outputs: Sequence[str] = (),
+) -> bytes:
+    """A ``PredictRequest``.
+
+    Args:
+        model: the model's name.
+        inputs: one array for each input of the signature.
+        version: ``None`` for the newest.
+        signature: empty for ``serving_default``.
+        outputs: which outputs to send back; empty for all.
+
+    Raises:
+        InputError: check ``predict.inputs``; an array has no tensor type.
+    """
+    request = PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    if version is not None:
+        request.model_spec.version.value = version
+    for name, array in inputs.items():
+        try:
+            request.inputs[name].CopyFrom(to_proto(array))
+        except RequestError as error:
+            raise InputError(
+                "predict.inputs", f"input {name} cannot be sent: {error.problem}", found=str(array.dtype)
+            ) from error
+    request.output_filter.extend(outputs)
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
+
+def decode_response(data: bytes) -> dict[str, Array]:
+    """The outputs in a ``PredictResponse``; some arrays are read-only.
+
+    Raises:
+        UnreachableError: check ``predict.response``; this is no such message.
+    """
+    try:
+        response = PredictResponse.FromString(data)
+        return {name: from_proto(tensor, limit=_MAX_TENSOR) for name, tensor in response.outputs.items()}
+    except (DecodeError, RequestError) as error:
+        raise UnreachableError(
+            "predict.response", "the server's answer is no PredictResponse", found=str(error)[:200]
+        ) from error

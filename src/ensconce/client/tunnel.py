@@ -1,0 +1,201 @@
+"""A local socket whose every connection becomes an attested connection of its own.
+
+Clients that cannot judge evidence (gRPC's channel, an HTTP library) connect here, inside this process, in the clear;
+what they say leaves the process over TLS to a replica that was accepted. A library opens connections whenever it likes,
+on failures, after a server's GOAWAY, to share the load: each is judged, not only the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ensconce.client.attested import AttestedSocket
+from ensconce.client.leaf import Accepted
+from ensconce.client.pump import pump
+from ensconce.errors import EnsconceError, InputError
+
+__all__ = ["Tunnel"]
+
+_SOCKET = "tunnel"
+# unix(7): sun_path has 108 bytes, a NUL among them.
+_MAX_PATH = 107
+_FIRST_KEEPS_S = 3.0
+_JOIN_S = 2.0
+
+
+class Tunnel:
+    """A Unix socket in a private folder, for this process alone.
+
+    Args:
+        connect: opens an attested connection, or raises why not; called in threads of the tunnel.
+    """
+
+    def __init__(self, connect: Callable[[], AttestedSocket]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._acceptor = threading.Thread(target=self._accept, name="tunnel", daemon=True)
+        self._first: tuple[AttestedSocket, float] | None = None
+        self._open: dict[threading.Thread, socket.socket] = {}
+        self._connections: Counter[str] = Counter()
+        self._latest: Accepted | None = None
+        self._failure: EnsconceError | None = None
+        self._closed = False
+
+    @property
+    def path(self) -> str:
+        """The Unix socket's path."""
+        assert self._folder is not None, "the tunnel has not been started"
+        return str(self._folder / _SOCKET)
+
+    @property
+    def accepted(self) -> Accepted | None:
+        """The replica of the newest connection."""
+        return self._latest
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections were opened to each replica so far, by replica id."""
+        with self._lock:
+            return dict(self._connections)
+
+    @property
+    def failure(self) -> EnsconceError | None:
+        """Why the newest attempt to connect failed; ``None`` when it did not.
+
+        The library on the local side sees no more than a connection that was closed; this is the true reason.
+        """
+        return self._failure
+
+    def start(self) -> None:
+        """Open the first attested connection, kept for the first local one, then listen.
+
+        Raises:
+            EnsconceError: whatever ``connect`` raises: an unreachable or refused replica is known at once.
+            InputError: no folder can be made for the socket.
+        """
+        self._first = (self._judged(), time.monotonic())
+        try:
+            self._folder = _private_folder()
+            self._server.bind(self.path)
+            self._server.listen(64)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise InputError(
+                    "tunnel.socket",
+                    f"cannot make a local socket: {error.strerror}",
+                    remedy="make room in the folder for temporary files, or set TMPDIR",
+                ) from error
+            raise
+        self._acceptor.start()
+
+    def close(self) -> None:
+        """Cut every connection and remove the socket. Idempotent."""
+        with self._lock:
+            already, self._closed = self._closed, True
+            first, self._first = self._first, None
+            workers = dict(self._open)
+        if already:
+            return
+        # close() alone would leave the acceptor waiting in accept().
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        if first is not None:
+            first[0].close()
+        for local in workers.values():
+            with contextlib.suppress(OSError):
+                local.shutdown(socket.SHUT_RDWR)
+        for thread in (self._acceptor, *workers):
+            if thread.is_alive():
+                thread.join(_JOIN_S)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                local, _ = self._server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(local,), name="tunnel connection", daemon=True)
+            with self._lock:
+                if self._closed or not _is_ours(local):
+                    local.close()
+                    continue
+                self._open[thread] = local
+                thread.start()
+
+    def _serve(self, local: socket.socket) -> None:
+        try:
+            with local, self._take_first() or self._judged() as attested:
+                pump(local, attested.tls)
+        except EnsconceError:
+            # Kept in `failure`. The local connection is closed, and nothing was sent anywhere.
+            pass
+        finally:
+            with self._lock:
+                self._open.pop(threading.current_thread(), None)
+
+    def _take_first(self) -> AttestedSocket | None:
+        with self._lock:
+            first, self._first = self._first, None
+        if first is None:
+            return None
+        attested, opened = first
+        if time.monotonic() - opened <= _FIRST_KEEPS_S:
+            return attested
+        # The server may have given up on a client that says nothing.
+        attested.close()
+        return None
+
+    def _judged(self) -> AttestedSocket:
+        try:
+            attested = self._connect()
+        except EnsconceError as error:
+            self._failure = error
+            raise
+        with self._lock:
+            self._failure = None
+            self._latest = attested.accepted
+            self._connections[attested.replica_id] += 1
+        return attested
+
+
+def _private_folder() -> Path:
+    """A new folder, mode 0700, with a path that leaves room for the socket's name."""
+    folder = Path(tempfile.mkdtemp(prefix="ensconce-"))
+    if len(os.fsencode(folder)) + len(_SOCKET) + 1 > _MAX_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="ensconce-", dir="/tmp"))
+    return folder
+
+
+def _is_ours(local: socket.socket) -> bool:
+    """Whether this very process is on the other side (unix(7), SO_PEERCRED)."""
+    credentials = local.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, _, _ = struct.unpack("3i", credentials)
+    return bool(pid == os.getpid())

@@ -1,0 +1,337 @@
+"""A simulated machine, an owner, replicas of any kind, and servers that write down what reaches them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import http.server
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.collateral import Collateral
+from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.verdict import TcbStatus
+from ensconce.client.codec import PREDICT
+from ensconce.client.target import Target
+from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.platform.simulated.pki import SimulatedVendor
+from ensconce.platform.simulated.quoting import make_quote
+from ensconce.ratls.authority import CertificateAuthority
+from ensconce.ratls.request import make_certificate_request
+from ensconce.ratls.verify import read_signed_request
+from ensconce.serving.api.messages import PredictRequest, PredictResponse
+from ensconce.serving.api.tensor import from_proto, to_proto
+
+DOMAIN = "digits.example.test"
+CODE = bytes(range(32))
+OTHER_CODE = bytes(32)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a server identifies itself with."""
+
+    key: ec.EllipticCurvePrivateKey
+    chain_pem: bytes
+
+    @property
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+@dataclass
+class World:
+    """Everything outside of the client under test."""
+
+    folder: Path
+    vendor: SimulatedVendor
+    authority: CertificateAuthority
+    now: int
+    quotes: int = 0
+
+    def __post_init__(self) -> None:
+        self.collateral = self.vendor.collateral(self.now)
+
+    def quote(self, report_data: bytes, mr_enclave: bytes = CODE, debug: bool = False) -> bytes:
+        flags = Attributes.INIT | Attributes.MODE64BIT | (Attributes.DEBUG if debug else 0)
+        report = SgxReport(
+            cpu_svn=self.vendor.cpu_svn,
+            misc_select=0,
+            isv_ext_prod_id=bytes(16),
+            attributes=Attributes(flags, 3),
+            mr_enclave=mr_enclave,
+            mr_signer=bytes(32),
+            config_id=bytes(64),
+            isv_prod_id=1,
+            isv_svn=1,
+            config_svn=0,
+            isv_family_id=bytes(16),
+            report_data=report_data,
+        )
+        return make_quote(self.vendor, report)
+
+    def replica(
+        self,
+        *,
+        mr_enclave: bytes = CODE,
+        debug: bool = False,
+        domain: str = DOMAIN,
+        issued: int | None = None,
+        authority: CertificateAuthority | None = None,
+    ) -> Identification:
+        """A key and its certificate, made the way a replica and the provisioning server make them."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        request = read_signed_request(
+            make_certificate_request(key, domain, lambda data: self.quote(data, mr_enclave, debug))
+        )
+        chain = (authority or self.authority).issue_server(
+            request.public_key, domain, now=issued or self.now, evidence=request.extension
+        )
+        return Identification(key, chain)
+
+    def thief(self, victim: Identification, *, self_signed: bool) -> Identification:
+        """Another key with the evidence of ``victim``."""
+        stolen = next(
+            extension.value
+            for extension in x509.load_pem_x509_certificate(victim.chain_pem).extensions
+            if isinstance(extension.value, x509.UnrecognizedExtension)
+        )
+        key = ec.generate_private_key(ec.SECP256R1())
+        if not self_signed:
+            return Identification(
+                key, self.authority.issue_server(key.public_key(), DOMAIN, now=self.now, evidence=stolen)
+            )
+        return self.self_signed(key, stolen)
+
+    def self_signed(
+        self, key: ec.EllipticCurvePrivateKey, evidence: x509.UnrecognizedExtension | None
+    ) -> Identification:
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "RATLS")])
+        now = dt.datetime.fromtimestamp(self.now, dt.UTC)
+        builder = x509.CertificateBuilder(
+            name, name, key.public_key(), 1, now - dt.timedelta(hours=1), now + dt.timedelta(days=3650)
+        ).add_extension(x509.SubjectAlternativeName([x509.DNSName(DOMAIN)]), critical=False)
+        if evidence is not None:
+            builder = builder.add_extension(evidence, critical=False)
+        return Identification(key, builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+
+    def appraiser(self, *, mr_enclave: bytes = CODE, root: str | None = None, after: int = 0) -> Appraiser:
+        policy = Policy(
+            roots=(root or self.vendor.root_name,),
+            tcb_statuses=(TcbStatus.UP_TO_DATE,),
+            identities=(Identity(name="server", mr_enclave=mr_enclave),),
+        )
+        return Appraiser(policy, Held(self.collateral), lambda: self.now + after)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Collateral that is here already."""
+
+    collateral: Collateral
+
+    def get_for(self, quote: bytes) -> Collateral:
+        return self.collateral
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    now = int(time.time())
+    vendor = SimulatedVendor.create(folder / "vendor", now, seed=bytes(32))
+    return World(folder, vendor, CertificateAuthority.create("owner", now), now)
+
+
+def server_context(who: Identification, alpn: list[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(alpn)
+    with tempfile.NamedTemporaryFile() as pem:
+        pem.write(who.chain_pem + who.key_pem)
+        pem.flush()
+        context.load_cert_chain(pem.name)
+    return context
+
+
+@dataclass
+class Recorder:
+    """A TLS server that writes down every application byte, and answers each chunk in capitals."""
+
+    who: Identification
+    alpn: list[str] = field(default_factory=lambda: ["h2", "http/1.1"])
+    maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+    received: bytearray = field(default_factory=bytearray)
+    accepted: int = 0
+    ended: int = 0
+    names: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._context = server_context(self.who, self.alpn)
+        self._context.maximum_version = self.maximum
+        self._context.sni_callback = lambda _socket, name, _context: self.names.append(name)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def target(self) -> Target:
+        return Target("127.0.0.1", self._server.getsockname()[1])
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.accepted += 1
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        self._open.add(connection)
+        try:
+            with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as tls:
+                self._open.add(tls)
+                while data := tls.recv(65536):
+                    self.received += data
+                    tls.sendall(data.upper())
+        finally:
+            self.ended += 1
+
+
+@pytest.fixture
+def recorder() -> Iterator[Callable[..., Recorder]]:
+    made: list[Recorder] = []
+
+    def make(*arguments, **options) -> Recorder:
+        made.append(Recorder(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@dataclass
+class GrpcReplica:
+    """A gRPC server with ``Predict``: each input comes back under its own name, doubled."""
+
+    who: Identification
+    port: int = 0
+    max_age_ms: int = 3_600_000
+    served: int = 0
+
+    def __post_init__(self) -> None:
+        options = [("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", self.max_age_ms)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+        _, service, method = PREDICT.split("/")
+        handlers = {method: grpc.unary_unary_rpc_method_handler(self._predict, PredictRequest.FromString, _serialize)}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        credentials = grpc.ssl_server_credentials([(self.who.key_pem, self.who.chain_pem)])
+        self.port = self._server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
+        self._server.start()
+
+    @property
+    def target(self) -> Target:
+        return Target("127.0.0.1", self.port)
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+    def _predict(self, request, context: grpc.ServicerContext):
+        self.served += 1
+        if request.model_spec.name == "absent":
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(absent)")
+        if request.model_spec.name == "slow":
+            time.sleep(1)
+        response = PredictResponse()
+        for name, tensor in request.inputs.items():
+            response.outputs[name].CopyFrom(to_proto(from_proto(tensor) * 2))
+        return response
+
+
+def _serialize(message) -> bytes:
+    return message.SerializeToString()
+
+
+@pytest.fixture
+def grpc_replica() -> Iterator[Callable[..., GrpcReplica]]:
+    made: list[GrpcReplica] = []
+
+    def make(*arguments, **options) -> GrpcReplica:
+        made.append(GrpcReplica(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+class _Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        answer = f"{self.headers['host']} {self.path} ".encode() + body
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def rest_replica() -> Iterator[Callable[[Identification], Target]]:
+    made: list[http.server.ThreadingHTTPServer] = []
+
+    def make(who: Identification) -> Target:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
+        server.daemon_threads = True
+        server.socket = server_context(who, ["http/1.1"]).wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        made.append(server)
+        return Target("127.0.0.1", server.server_address[1])
+
+    yield make
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], bool], str], None]:
+    """Polls until something is so; fails after ten seconds."""
+
+    def wait(reached: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 10
+        while not reached():
+            assert time.monotonic() < deadline, f"still waiting for: {what}"
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,83 @@
+"""Clients, gateway and replicas together, with a spy on the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ensconce.client import load
+from ensconce.client.predict import PredictClient
+from ensconce.client.target import Target
+from ensconce.errors import RefusedError, UnreachableError
+from ensconce.gateway import Backend, open_gateway
+from ensconce.gateway.nginx_program import Nginx, find_nginx
+from ensconce.gateway.tap import Tap
+
+DOMAIN = "digits.example.test"
+
+
+@pytest.fixture(params=["nginx", "embedded"])
+def gateway(request: pytest.FixtureRequest, tmp_path: Path):
+    found = find_nginx()
+    if request.param == "nginx" and not isinstance(found, Nginx):
+        pytest.skip(found.reason)
+    made = open_gateway(
+        request.param, tmp_path / "gateway", grpc=("127.0.0.1", 0), rest=("127.0.0.1", 0), domain=DOMAIN
+    )
+    yield made
+    made.stop()
+
+
+def backend(replica) -> Backend:
+    return Backend("replica", "127.0.0.1", replica.port, replica.port)
+
+
+def test_every_replica_serves_and_nothing_leaks(world, grpc_replica, gateway, tmp_path: Path) -> None:
+    replicas = [grpc_replica(world.replica()) for _ in range(2)]
+    gateway.start([backend(replica) for replica in replicas])
+    pixels = np.frombuffer(bytes(range(1, 65)), np.uint8).astype(np.float32).reshape(1, 64)
+    with Tap(gateway.addresses["grpc"], tmp_path / "spied") as tap:
+        with PredictClient(
+            [Target(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=4
+        ) as client:
+            result = load.run(client, "digits", [{"images": pixels}] * 20, concurrency=4)
+            assert sorted(result.per_replica.values()) == [10, 10]
+
+            # A third joins; connections that are made from now on reach it.
+            replicas.append(grpc_replica(world.replica()))
+            gateway.reload([backend(replica) for replica in replicas])
+        with PredictClient(
+            [Target(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=3
+        ) as client:
+            assert len(load.run(client, "digits", [{"images": pixels}] * 6).per_replica) == 3
+    recording = b"".join(file.read_bytes() for file in (tmp_path / "spied").iterdir())
+    assert len(recording) > 20_000
+    assert DOMAIN.encode() in recording
+    assert pixels[0, :8].tobytes() not in recording
+    assert b"PredictionService" not in recording
+
+
+def test_an_impostor_behind_the_gateway(world, grpc_replica, gateway) -> None:
+    impostor = grpc_replica(world.replica(mr_enclave=bytes(32)))
+    gateway.start([backend(impostor)])
+    with pytest.raises(RefusedError) as refused:
+        PredictClient(
+            [Target(*gateway.addresses["grpc"])], DOMAIN, world.appraiser(), authority=world.authority.certificate
+        )
+    assert refused.value.check == "policy.mr_enclave"
+    assert impostor.served == 0
+
+
+def test_a_name_that_the_gateway_does_not_serve(world, grpc_replica, gateway) -> None:
+    gateway.start([backend(grpc_replica(world.replica()))])
+    with pytest.raises(UnreachableError) as failed:
+        PredictClient(
+            [Target(*gateway.addresses["grpc"])],
+            "other.example.test",
+            world.appraiser(),
+            authority=world.authority.certificate,
+        )
+    assert failed.value.check == "tls.handshake"
+    assert "other.example.test" in (failed.value.remedy or "")

@@ -1,0 +1,194 @@
+"""A tunnel: every local connection is an attested connection of its own, or is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from ensconce.client.attested import connect_tls
+from ensconce.client.tunnel import Tunnel
+from ensconce.errors import InputError, RefusedError, UnreachableError
+
+DOMAIN = "digits.example.test"
+
+
+@pytest.fixture
+def tunnel_to(world):
+    made: list[Tunnel] = []
+
+    def make(target, appraiser=None) -> Tunnel:
+        connect = functools.partial(
+            connect_tls,
+            target,
+            DOMAIN,
+            appraiser or world.appraiser(),
+            authority=world.authority.certificate,
+            alpn="h2",
+            timeout=5.0,
+        )
+        made.append(Tunnel(connect))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def local(tunnel: Tunnel) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(tunnel.path)
+    return connection
+
+
+def say(connection: socket.socket, data: bytes) -> bytes:
+    connection.sendall(data)
+    return connection.recv(65536)
+
+
+def test_every_local_connection_has_its_own(world, recorder, tunnel_to, wait_for) -> None:
+    server = recorder(world.replica())
+    with tunnel_to(server.target) as tunnel:
+        assert tunnel.accepted is not None
+        assert tunnel.connections == {tunnel.accepted.replica_id: 1}
+        with local(tunnel) as one, local(tunnel) as two:
+            assert say(one, b"one") == b"ONE"
+            assert say(two, b"two") == b"TWO"
+        assert server.accepted == 2
+        assert tunnel.connections == {tunnel.accepted.replica_id: 2}
+        wait_for(lambda: server.ended == 2, "both connections to end with the local ones")
+    assert sorted(server.names) == [DOMAIN, DOMAIN]
+
+
+def test_a_refused_replica_is_known_at_once(world, recorder, tunnel_to) -> None:
+    server = recorder(world.replica(mr_enclave=bytes(32)))
+    tunnel = tunnel_to(server.target)
+    with pytest.raises(RefusedError) as refused:
+        tunnel.start()
+    assert refused.value.check == "policy.mr_enclave"
+    assert tunnel.failure is refused.value
+    assert server.received == b""
+
+
+def test_a_later_connection_that_is_refused_is_closed_and_says_why(world, recorder, tunnel_to) -> None:
+    """The gateway's target changes under the tunnel, as when a host swaps the replica behind it."""
+    good = recorder(world.replica())
+    bad = recorder(world.replica(mr_enclave=bytes(32)))
+    targets = iter([good.target, bad.target, good.target])
+
+    def connect():
+        return connect_tls(
+            next(targets), DOMAIN, world.appraiser(), authority=world.authority.certificate, alpn="h2", timeout=5.0
+        )
+
+    with Tunnel(connect) as tunnel:
+        with local(tunnel) as first:
+            assert say(first, b"a") == b"A"
+            with local(tunnel) as second, contextlib.suppress(ConnectionError):
+                second.sendall(b"pixels that nobody may see")
+                assert second.recv(100) == b""
+            assert tunnel.failure is not None
+            assert tunnel.failure.check == "policy.mr_enclave"
+            assert say(first, b"b") == b"B"
+        with local(tunnel) as third:
+            assert say(third, b"c") == b"C"
+        assert tunnel.failure is None
+    assert bad.received == b""
+
+
+def test_large_transfers_in_both_directions_at_once(world, recorder, tunnel_to) -> None:
+    size = 12 << 20
+    sent = os.urandom(1 << 16) * (size >> 16)
+    got = bytearray()
+    server = recorder(world.replica())
+    with tunnel_to(server.target) as tunnel, local(tunnel) as connection:
+
+        def read() -> None:
+            while len(got) < size:
+                got.extend(connection.recv(1 << 20))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        connection.sendall(sent)
+        reader.join(30)
+    assert got == sent.upper()
+
+
+def test_the_replica_ends_the_connection(world, recorder, tunnel_to) -> None:
+    server = recorder(world.replica())
+    with tunnel_to(server.target) as tunnel, local(tunnel) as connection:
+        assert say(connection, b"x") == b"X"
+        server.cut()
+        assert connection.recv(100) == b""
+
+
+def test_the_folder_is_private_and_vanishes(world, recorder, tunnel_to) -> None:
+    tunnel = tunnel_to(recorder(world.replica()).target)
+    tunnel.start()
+    folder = Path(tunnel.path).parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    tunnel.close()
+    tunnel.close()
+    assert not folder.exists()
+
+
+def test_close_cuts_what_is_open_and_leaves_no_thread(world, recorder, tunnel_to, wait_for) -> None:
+    before = threading.active_count()
+    server = recorder(world.replica())
+    tunnel = tunnel_to(server.target)
+    tunnel.start()
+    with local(tunnel) as connection:
+        assert say(connection, b"x") == b"X"
+        tunnel.close()
+        assert connection.recv(100) == b""
+    wait_for(lambda: server.ended == 1, "the replica to see the end")
+    server.stop()
+    wait_for(lambda: threading.active_count() <= before, "threads to end")
+
+
+def test_another_process_cannot_use_it(world, recorder, tunnel_to) -> None:
+    server = recorder(world.replica())
+    with tunnel_to(server.target) as tunnel:
+        program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(100))"
+        stranger = subprocess.run([sys.executable, "-c", program, tunnel.path], capture_output=True, timeout=30)
+        assert stranger.stdout in {b"b''\n", b""}
+        with local(tunnel) as connection:
+            assert say(connection, b"x") == b"X"
+    assert server.received == b"x"
+
+
+def test_unreachable(tunnel_to) -> None:
+    from ensconce.client.target import Target
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = Target("127.0.0.1", free.getsockname()[1])
+    with pytest.raises(UnreachableError):
+        tunnel_to(target).start()
+
+
+def test_a_folder_for_temporary_files_with_a_long_name(world, recorder, tunnel_to, tmp_path, monkeypatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with tunnel_to(recorder(world.replica()).target) as tunnel, local(tunnel) as connection:
+        assert say(connection, b"x") == b"X"
+    assert list(long.iterdir()) == []
+
+
+def test_no_folder_for_temporary_files(world, recorder, tunnel_to, tmp_path, monkeypatch, wait_for) -> None:
+    server = recorder(world.replica())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(InputError) as failed:
+        tunnel_to(server.target).start()
+    assert failed.value.check == "tunnel.socket"
+    wait_for(lambda: server.ended == 1, "the first connection to be closed again")
