@@ -1,0 +1,224 @@
+"""The enclave's side of wire v2: a fresh key, a certificate for it, and the keys of the models.
+
+Everything that comes from the network is the host's to choose, so everything is checked: the server's certificate
+under the measured authority and for the measured name, the answer against the question, and the certificate against
+the key that never leaves this process.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from pydantic import ValidationError
+
+from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
+from ensconce.evidence.certificate import OID_TCG
+from ensconce.provisioning.frames import read_frame, write_frame
+from ensconce.provisioning.messages import (
+    MAX_MODELS,
+    Grant,
+    ModelVersion,
+    Request,
+    encode,
+    parse_answer,
+    parse_challenge,
+)
+from ensconce.ratls.binding import channel_binding
+from ensconce.ratls.context import (
+    check_channel,
+    check_server,
+    client_context,
+    exporter,
+    impostor,
+    peer_spki,
+    refused_certificate,
+)
+from ensconce.ratls.request import make_certificate_request, make_key_container, spki_of
+from ensconce.ratls.stream import TlsStream
+
+__all__ = ["TIMEOUT", "Provisioned", "provision"]
+
+TIMEOUT = 30.0
+"""Seconds for one server, from connecting to its answer."""
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """What an enclave has once the owner trusts it.
+
+    Attributes:
+        secrets: keys of the models that were granted, by key id ``model/<name>/<version>``.
+        certificate_chain: for the service's domain, PEM, leaf first.
+        private_key: the leaf's key; born here, known to nobody else.
+        refused: why the other keys that were asked for were not granted, by key id.
+    """
+
+    secrets: Mapping[str, bytes] = field(repr=False)
+    certificate_chain: bytes
+    private_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    refused: Mapping[str, EnsconceError]
+
+
+def provision(
+    servers: Sequence[str],
+    server_name: str,
+    ca_pem: bytes,
+    quote: Callable[[bytes], bytes],
+    domain: str,
+    models: Sequence[tuple[str, int]],
+    *,
+    timeout: float = TIMEOUT,
+) -> Provisioned:
+    """Prove to the owner what runs here, and receive what it may have.
+
+    Args:
+        servers: ``HOST:PORT``, tried in this order until one is there. Whatever that one says stands: a refusal, or a
+            server that is not the owner's, is not made good by asking another.
+        server_name: the name in the server's certificate.
+        ca_pem: the owner's authority, the only one that is believed.
+        quote: makes a quote for 64 bytes of report data.
+        domain: the service's name, which the certificate will be for.
+        models: name and version of each model whose key is wanted; none asks for a certificate alone.
+        timeout: seconds for each server.
+
+    Raises:
+        UnreachableError: no server is there, or it does not speak the protocol, or cannot decide now.
+        EvidenceError: ``provisioning.server_certificate`` it is not the owner's server; ``provisioning.grant`` its
+            answer does not fit the question; or it does not believe this enclave's evidence.
+        RefusedError: the owner's policy refuses this enclave, or all the keys that were asked for.
+        InputError: an argument is wrong.
+    """
+    wanted = _wanted(models)
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = make_certificate_request(key, domain, quote)
+    with _connect(servers, server_name, ca_pem, key, timeout) as stream:
+        grant = _converse(stream, ca_pem, server_name, key, request, quote, wanted)
+    _check_keys(grant, wanted)
+    chain = grant.certificate_chain.encode("ascii", "replace")
+    _check_certificate(chain, ca_pem, domain, key, request)
+    return Provisioned(
+        secrets=dict(grant.secrets),
+        certificate_chain=chain,
+        private_key=key,
+        refused={refused.key_id: refused.error.error("policy") for refused in grant.refused},
+    )
+
+
+def _wanted(models: Sequence[tuple[str, int]]) -> tuple[ModelVersion, ...]:
+    try:
+        wanted = tuple(ModelVersion(name=name, version=version) for name, version in models)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
+        raise InputError("provisioning.models", "this is no model version", rule=problem) from None
+    if len(wanted) > MAX_MODELS or len(set(wanted)) != len(wanted):
+        raise InputError(
+            "provisioning.models",
+            "too many model versions, or one of them twice",
+            found=f"{len(wanted)} model versions",
+            rule=f"at most {MAX_MODELS}, each once",
+            remedy="take old versions out of the models folder",
+        )
+    return wanted
+
+
+def _connect(
+    servers: Sequence[str], server_name: str, ca_pem: bytes, key: ec.EllipticCurvePrivateKey, timeout: float
+) -> TlsStream:
+    context = client_context(key, make_key_container(key), ca_pem)
+    failures = []
+    for server in servers:
+        deadline = time.monotonic() + timeout
+        try:
+            sock = socket.create_connection(_host_and_port(server), timeout)
+        except OSError as error:
+            failures.append(f"{server}: {error.strerror or error}")
+            continue
+        return TlsStream(context, sock, deadline=deadline, server_name=server_name)
+    raise UnreachableError(
+        "provisioning.unreachable",
+        "no provisioning server is there",
+        found="; ".join(failures)[:300] or "no server was named",
+        rule=f"one of {', '.join(servers)}"[:300],
+        remedy="start it with `ensconce provision serve` on the owner's machine, and check the network between",
+    )
+
+
+def _converse(
+    stream: TlsStream,
+    ca_pem: bytes,
+    server_name: str,
+    key: ec.EllipticCurvePrivateKey,
+    request: bytes,
+    quote: Callable[[bytes], bytes],
+    models: tuple[ModelVersion, ...],
+) -> Grant:
+    connection = stream.connection
+    try:
+        stream.handshake()
+    except UnreachableError:
+        if (found := refused_certificate(connection)) is not None:
+            raise impostor(found, server_name) from None
+        raise
+    check_server(connection, ca_pem, server_name, dt.datetime.now(dt.UTC))
+    check_channel(connection)
+    challenge = parse_challenge(read_frame(stream))
+    binding = channel_binding(
+        nonce=challenge.nonce,
+        exporter=exporter(connection),
+        server_spki=peer_spki(connection),
+        client_spki=spki_of(key.public_key()),
+        certificate_request=request,
+    )
+    write_frame(stream, encode(Request(quote=quote(binding), certificate_request=request, models=models)))
+    return parse_answer(read_frame(stream))
+
+
+def _check_keys(grant: Grant, models: tuple[ModelVersion, ...]) -> None:
+    """Each key that was asked for is granted or refused, and no other."""
+    answered = [*grant.secrets, *(refused.key_id for refused in grant.refused)]
+    if sorted(answered) != sorted(model.key_id for model in models):
+        raise _misfit("the keys that it answers for are not those that were asked for")
+
+
+def _check_certificate(
+    chain: bytes, ca_pem: bytes, domain: str, key: ec.EllipticCurvePrivateKey, request: bytes
+) -> None:
+    """The certificate is for this key and name, under the owner's authority, and carries this enclave's evidence."""
+    try:
+        leaf, *others = x509.load_pem_x509_certificates(chain)
+        evidence = leaf.extensions.get_extension_for_oid(OID_TCG).value
+        wanted = x509.load_der_x509_csr(request).extensions.get_extension_for_oid(OID_TCG).value
+        verifier = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(ca_pem)]))
+        verifier.build_server_verifier(x509.DNSName(domain)).verify(leaf, others)
+    except (ValueError, x509.ExtensionNotFound, VerificationError) as error:
+        raise _misfit(f"its certificate does not hold: {str(error)[:200]}") from None
+    if leaf.public_key() != key.public_key():
+        raise _misfit("its certificate is for another key")
+    if evidence != wanted:
+        raise _misfit("its certificate carries other evidence")
+
+
+def _misfit(found: str) -> EvidenceError:
+    return EvidenceError(
+        "provisioning.grant",
+        "the provisioning server's answer does not fit the question",
+        found=found,
+        rule="docs/reference/wire-v2.md, grant",
+        remedy="check the server's clock and version",
+    )
+
+
+def _host_and_port(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InputError(
+            "provisioning.servers", "this is not an address", found=server[:100], rule="HOST:PORT, or [IPV6]:PORT"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)

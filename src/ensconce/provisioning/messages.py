@@ -1,0 +1,253 @@
+"""The messages of wire v2: strict JSON objects, every length bounded, nothing in them believed yet.
+
+Reference: ``docs/reference/wire-v2.md``, section "Messages".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
+from ensconce.evidence.quote import MAX_QUOTE_SIZE
+from ensconce.provisioning.frames import MAX_FRAME
+from ensconce.ratls.binding import NONCE_SIZE
+
+__all__ = [
+    "MAX_MODELS",
+    "Challenge",
+    "ErrorFields",
+    "Grant",
+    "Kind",
+    "ModelVersion",
+    "Refusal",
+    "RefusedKey",
+    "Request",
+    "encode",
+    "parse_answer",
+    "parse_challenge",
+    "parse_request",
+]
+
+MAX_MODELS = 32
+"""Model versions in one request."""
+
+MAX_REQUEST = 24 * 1024
+"""Bytes of a certificate request; with a quote of the greatest length in it."""
+
+_MAX_SECRET = 256
+_MAX_CHAIN = 32 * 1024
+_MAX_TEXT = 256
+
+Kind = Literal["evidence", "policy", "protocol", "unavailable"]
+"""Why a request is refused: not genuine; genuine and not accepted; not this protocol; the server cannot decide."""
+
+
+def _decode(value: object) -> bytes:
+    """Base64 as RFC 4648 section 4 has it: with padding, without blanks, and only the canonical spelling."""
+    if isinstance(value, bytes):
+        return value  # made here; JSON has no bytes
+    if not isinstance(value, str):
+        raise ValueError("base64 text")
+    try:
+        data = base64.b64decode(value.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise ValueError("base64, RFC 4648 section 4") from None
+    if base64.b64encode(data).decode() != value:
+        raise ValueError("base64 in its canonical form")
+    return data
+
+
+def _encode(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _unique(models: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
+    if len(set(models)) != len(models):
+        raise ValueError("each model version once")
+    return models
+
+
+Base64 = Annotated[bytes, BeforeValidator(_decode), PlainSerializer(_encode)]
+KeyId = Annotated[str, Field(pattern=r"^model/[a-z0-9][a-z0-9._-]{0,127}/(?:0|[1-9][0-9]{0,18})$")]
+
+
+class _Message(BaseModel):
+    # hide_input_in_errors: what fails to parse may be a secret all the same.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Challenge(_Message):
+    """Server to client, first: a nonce for one connection."""
+
+    type: Literal["challenge"] = "challenge"
+    nonce: Annotated[Base64, Field(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
+
+
+class ModelVersion(_Message):
+    """A version of a model whose key is asked for."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+    version: Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+    @property
+    def key_id(self) -> str:
+        """Its key in the keystore."""
+        return f"model/{self.name}/{self.version}"
+
+
+class Request(_Message):
+    """Client to server: fresh evidence, a request for a certificate, and the models whose keys are wanted."""
+
+    type: Literal["request"] = "request"
+    quote: Annotated[Base64, Field(min_length=1, max_length=MAX_QUOTE_SIZE)]
+    certificate_request: Annotated[Base64, Field(min_length=1, max_length=MAX_REQUEST)]
+    models: Annotated[tuple[ModelVersion, ...], Field(max_length=MAX_MODELS), AfterValidator(_unique)]
+
+
+class ErrorFields(_Message):
+    """An :class:`EnsconceError` on the wire."""
+
+    check: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}(?:\.[a-z0-9_]{1,32}){0,4}$")]
+    problem: Annotated[str, Field(max_length=_MAX_TEXT)]
+    found: Annotated[str, Field(max_length=_MAX_TEXT)] | None = None
+    rule: Annotated[str, Field(max_length=_MAX_TEXT)] | None = None
+    remedy: Annotated[str, Field(max_length=_MAX_TEXT)] | None = None
+
+    @classmethod
+    def of(cls, error: EnsconceError) -> ErrorFields:
+        """The fields of an error, each cut to what a message may hold."""
+        fields = {name: _one_line(value) for name, value in error.fields().items()}
+        return cls(**(fields | {"check": error.check}))
+
+    def error(self, kind: Kind) -> EnsconceError:
+        """The error again, on the other side."""
+        raised = {"evidence": EvidenceError, "policy": RefusedError}.get(kind, UnreachableError)
+        return raised(self.check, self.problem, found=self.found, rule=self.rule, remedy=self.remedy)
+
+
+class RefusedKey(_Message):
+    """A key that is not given although others are."""
+
+    key_id: KeyId
+    error: ErrorFields
+
+
+class Grant(_Message):
+    """Server to client: keys, and a certificate chain for the key in the certificate request."""
+
+    type: Literal["grant"] = "grant"
+    secrets: Annotated[
+        dict[KeyId, Annotated[Base64, Field(min_length=1, max_length=_MAX_SECRET)]],
+        Field(max_length=MAX_MODELS, repr=False),
+    ]
+    certificate_chain: Annotated[str, Field(min_length=1, max_length=_MAX_CHAIN)]
+    refused: Annotated[tuple[RefusedKey, ...], Field(max_length=MAX_MODELS)] = ()
+
+
+class Refusal(_Message):
+    """Server to client: nothing is given, and why."""
+
+    type: Literal["refusal"] = "refusal"
+    kind: Kind
+    error: ErrorFields
+
+
+M = TypeVar("M", bound=_Message)
+
+
+def encode(message: Challenge | Request | Grant | Refusal) -> bytes:
+    """The message as it is framed: JSON, UTF-8, absent fields left out.
+
+    Raises:
+        ValueError: it does not fit into a frame.
+    """
+    data = message.model_dump_json(exclude_none=True).encode()
+    if len(data) > MAX_FRAME:
+        raise ValueError("the message does not fit into a frame")
+    return data
+
+
+def parse_challenge(data: bytes) -> Challenge:
+    """Read the server's challenge, or the refusal that it sends instead.
+
+    Raises:
+        UnreachableError: ``provisioning.message``.
+        EnsconceError: the refusal.
+    """
+    message = _parse(data, {"challenge": Challenge, "refusal": Refusal})
+    if isinstance(message, Refusal):
+        raise message.error.error(message.kind)
+    return _expect(message, Challenge)
+
+
+def parse_request(data: bytes) -> Request:
+    """Read the client's request.
+
+    Raises:
+        UnreachableError: ``provisioning.message``.
+    """
+    return _expect(_parse(data, {"request": Request}), Request)
+
+
+def parse_answer(data: bytes) -> Grant:
+    """Read the server's answer, which is a grant.
+
+    Raises:
+        UnreachableError: ``provisioning.message``.
+        EnsconceError: the refusal that it is instead.
+    """
+    message = _parse(data, {"grant": Grant, "refusal": Refusal})
+    if isinstance(message, Refusal):
+        raise message.error.error(message.kind)
+    return _expect(message, Grant)
+
+
+def _expect(message: _Message, kind: type[M]) -> M:
+    assert isinstance(message, kind)
+    return message
+
+
+def _parse(data: bytes, kinds: dict[str, type[Any]]) -> _Message:
+    try:
+        value = json.loads(data, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError):
+        raise _malformed("it is not a JSON object", kinds) from None
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise _malformed("it is of another type", kinds)
+    try:
+        message = kinds[kind].model_validate_json(data, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part)[:40] for part in first["loc"])
+        # Not chained, and without its input: a grant that fails to parse holds secrets.
+        raise _malformed(f"{place}: {first['msg']}"[:200], kinds) from None
+    assert isinstance(message, _Message)
+    return message
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a field is there twice")
+    return value
+
+
+def _malformed(found: str, kinds: dict[str, type[Any]]) -> UnreachableError:
+    return UnreachableError(
+        "provisioning.message",
+        "the other side sent a message that is not of this protocol",
+        found=found,
+        rule=f"a message of type {' or '.join(kinds)}, docs/reference/wire-v2.md",
+        remedy="check the versions of both sides",
+    )
+
+
+def _one_line(text: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."

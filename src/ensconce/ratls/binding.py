@@ -1,0 +1,55 @@
+"""The report data of a quote that proves: this enclave, now, at the other end of exactly this TLS channel.
+
+Wire format: ``docs/reference/wire-v2.md``, section "Channel binding". Every part is there for an attack:
+
+* *nonce*, chosen by the server and used once: an old quote (replay);
+* *exporter* (RFC 9266): a quote made for another connection (relay, diversion). In TLS 1.3 it covers the handshake up
+  to the server's Finished message (RFC 8446, section 7.5), so not the client's certificate;
+* *client's key*: therefore bound by itself: another client's certificate on the enclave's channel;
+* *server's key*: a quote for an impostor that hopes to reflect it to the true server;
+* *certificate request*: a request swapped for another after the quote was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["DOMAIN", "EXPORTER_SIZE", "NONCE_SIZE", "channel_binding"]
+
+DOMAIN = b"ensconce/1 channel binding"
+"""Separates these hashes from every other use of SHA-512 over quotes' report data."""
+
+NONCE_SIZE = 32
+"""Bytes in the server's nonce."""
+
+EXPORTER_SIZE = 32
+"""Bytes of keying material that RFC 9266 exports."""
+
+
+def channel_binding(
+    *, nonce: bytes, exporter: bytes, server_spki: bytes, client_spki: bytes, certificate_request: bytes
+) -> bytes:
+    """The 64 bytes of report data for one attested channel.
+
+    SHA-512 over six byte strings, each preceded by its length as 4 bytes big-endian: :data:`DOMAIN` and the five
+    arguments in this order.
+
+    Args:
+        nonce: 32 bytes from the server's challenge.
+        exporter: 32 bytes, ``tls-exporter`` of RFC 9266.
+        server_spki: the server's leaf key, DER SubjectPublicKeyInfo.
+        client_spki: the client's leaf key, DER SubjectPublicKeyInfo.
+        certificate_request: the certificate request exactly as it is sent, DER.
+
+    Raises:
+        ValueError: a part is missing or has the wrong length, which would be a bug in the caller.
+    """
+    if len(nonce) != NONCE_SIZE or len(exporter) != EXPORTER_SIZE:
+        raise ValueError("nonce and exporter have 32 bytes each")
+    if not (server_spki and client_spki and certificate_request):
+        raise ValueError("both keys and the certificate request are needed")
+    digest = hashlib.sha512()
+    for part in (DOMAIN, nonce, exporter, server_spki, client_spki, certificate_request):
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,408 @@
+"""TLS and frames: what the server takes, what it refuses, and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import SSL
+
+from ensconce.errors import InputError, UnreachableError
+from ensconce.provisioning.frames import MAX_FRAME, read_frame
+from ensconce.provisioning.messages import parse_answer
+from ensconce.provisioning.server import Limits, ProvisioningServer
+from ensconce.ratls.context import ALPN, client_context, exporter
+from ensconce.ratls.request import make_key_container
+from ensconce.ratls.stream import TlsStream
+
+SERVER_NAME = "provisioning.digits.example.test"
+
+
+def self_signed(key: Any, signer: Any = None, issuer: str = "x", **dates: dt.datetime) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(dates.get("begin", now - dt.timedelta(days=1)))
+        .not_valid_after(dates.get("end", now + dt.timedelta(days=1)))
+        .sign(signer or key, hashes.SHA256())
+    )
+
+
+def context_with(owner: Any, key: Any, certificate: x509.Certificate) -> SSL.Context:
+    return client_context(key, certificate, owner.authority.certificate_pem)
+
+
+def drain(sock: socket.socket) -> None:
+    """Read until the other side hangs up, politely or not."""
+    with contextlib.suppress(ConnectionResetError):
+        while sock.recv(4096):
+            pass
+
+
+class TestTls:
+    """With Python's own TLS, which shares no code with ours."""
+
+    def connect(
+        self, owner: Any, tmp_path: Path, *, alpn: list[str] | None, container: bool = True, **versions: Any
+    ) -> Any:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=owner.authority.certificate_pem.decode())
+        if alpn is not None:
+            context.set_alpn_protocols(alpn)
+        for name, value in versions.items():
+            setattr(context, name, value)
+        if container:
+            key = ec.generate_private_key(ec.SECP256R1())
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            (tmp_path / "client.pem").write_bytes(pem + make_key_container(key).public_bytes(Encoding.PEM))
+            context.load_cert_chain(tmp_path / "client.pem")
+        raw = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        return context.wrap_socket(raw, server_hostname=SERVER_NAME)
+
+    def test_a_stock_client_is_challenged(self, owner: Any, tmp_path: Path) -> None:
+        with self.connect(owner, tmp_path, alpn=["ensconce/1"]) as tls:
+            assert tls.version() == "TLSv1.3"
+            assert tls.selected_alpn_protocol() == "ensconce/1"
+            size = int.from_bytes(tls.recv(4), "big")
+            challenge = json.loads(tls.recv(size))
+            assert challenge["type"] == "challenge"
+            assert set(challenge) == {"type", "nonce"}
+            tls.sendall((2).to_bytes(4, "big") + b"{}")
+            size = int.from_bytes(tls.recv(4), "big")
+            refusal = json.loads(tls.recv(size))
+            assert refusal["type"] == "refusal"
+            assert refusal["kind"] == "protocol"
+            assert refusal["error"]["check"] == "provisioning.message"
+            assert tls.recv(1) == b""
+
+    def test_tls_1_2_is_refused(self, owner: Any, tmp_path: Path) -> None:
+        with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+            self.connect(owner, tmp_path, alpn=["ensconce/1"], maximum_version=ssl.TLSVersion.TLSv1_2)
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"], fields["found"]) == ("key.refused", "tls.handshake", "unsupported protocol")
+
+    @pytest.mark.parametrize("alpn", [None, ["h2"], ["ensconce/2", "http/1.1"], ["ensconce/10"]])
+    def test_without_our_alpn_there_is_no_conversation(
+        self, owner: Any, tmp_path: Path, alpn: list[str] | None
+    ) -> None:
+        with self.connect(owner, tmp_path, alpn=alpn) as tls:
+            assert tls.selected_alpn_protocol() is None
+            assert tls.recv(1) == b""
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"]) == ("key.refused", "tls.alpn")
+
+    def test_our_alpn_among_others_is_found(self, owner: Any, tmp_path: Path) -> None:
+        with self.connect(owner, tmp_path, alpn=["h2", "ensconce/2", "ensconce/1"]) as tls:
+            assert tls.selected_alpn_protocol() == "ensconce/1"
+
+    def test_without_a_client_certificate_there_is_no_conversation(self, owner: Any, tmp_path: Path) -> None:
+        with (
+            self.connect(owner, tmp_path, alpn=["ensconce/1"], container=False) as tls,
+            pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
+        ):
+            tls.recv(1)
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"]) == ("key.refused", "tls.handshake")
+
+    def test_what_is_no_tls_is_refused(self, owner: Any) -> None:
+        for bytes_ in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(300), b"SECRET_PROVISION_RA_TLS_REQUEST_V1\0"):
+            with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+                sock.sendall(bytes_)
+                sock.shutdown(socket.SHUT_WR)
+                drain(sock)
+        assert {fields["check"] for _, fields in owner.wait_for_log(3)} <= {"tls.handshake", "tls.closed"}
+
+    def test_knocking_is_not_recorded(self, owner: Any, enclave: Any) -> None:
+        for _ in range(3):
+            socket.create_connection(("127.0.0.1", owner.server.port), 5).close()
+        owner.provision(enclave)
+        assert [event for event, _ in owner.log()] == ["key.released"]
+
+
+class TestClientCertificates:
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: (ec.generate_private_key(ec.SECP384R1()), None),
+            lambda: (rsa.generate_private_key(65537, 2048), None),
+        ],
+        ids=["P-384", "RSA"],
+    )
+    def test_keys_of_other_kinds_are_refused(self, owner: Any, raw: Any, make: Callable[[], Any]) -> None:
+        key, _ = make()
+        client = raw(key=key, context=context_with(owner, key, self_signed(key)), hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "ratls.container"
+
+    def test_certificates_that_another_key_signed_are_refused(self, owner: Any, raw: Any) -> None:
+        key, other = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        for certificate in (self_signed(key, other), self_signed(key, other, issuer="somebody")):
+            client = raw(key=key, context=context_with(owner, key, certificate), hello=False)
+            with pytest.raises(UnreachableError):
+                client.answer()
+        assert {fields["check"] for _, fields in owner.wait_for_log(2)} <= {"ratls.container", "tls.handshake"}
+
+    def test_a_certificate_under_the_owners_own_authority_is_no_key_container(
+        self, owner: Any, raw: Any, enclave: Any
+    ) -> None:
+        provisioned = owner.provision(enclave)
+        key = provisioned.private_key
+        leaf = x509.load_pem_x509_certificate(provisioned.certificate_chain)
+        client = raw(key=key, context=context_with(owner, key, leaf), hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+
+    def test_more_than_one_certificate_is_refused(self, owner: Any, raw: Any) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        context = context_with(owner, key, make_key_container(key))
+        context.add_extra_chain_cert(self_signed(ec.generate_private_key(ec.SECP256R1())))
+        client = raw(key=key, context=context, hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] in ("ratls.container", "tls.handshake")
+
+    def test_expired_containers_are_refused(self, owner: Any, raw: Any) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+        certificate = self_signed(key, begin=past, end=past + dt.timedelta(days=1))
+        client = raw(key=key, context=context_with(owner, key, certificate), hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+
+
+def test_no_session_is_resumed(owner: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    context = client_context(key, make_key_container(key), owner.authority.certificate_pem)
+    # A client that would like to resume.
+    context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT)
+    secrets = set()
+    session = None
+    for _ in range(3):
+        sock = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME)
+        if session is not None:
+            stream.connection.set_session(session)
+        stream.handshake()
+        read_frame(stream)  # whatever tickets there are have been read with it
+        assert not SSL._lib.SSL_session_reused(stream.connection._ssl)
+        session = stream.connection.get_session()
+        secrets.add(exporter(stream.connection))
+        stream.close()
+    assert len(secrets) == 3
+
+
+def test_the_exporter_is_that_of_rfc_9266(raw: Any) -> None:
+    connection = raw().stream.connection
+    assert exporter(connection) == connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    # RFC 8446, section 7.5: in TLS 1.3 no context and an empty one are the same.
+    assert exporter(connection) == connection.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+    assert len(exporter(connection)) == 32
+
+
+class TestFrames:
+    @pytest.mark.parametrize(
+        ("frame", "check"),
+        [
+            (b"\x00\x00\x00\x00", "provisioning.frame"),
+            ((MAX_FRAME + 1).to_bytes(4, "big"), "provisioning.frame"),
+            (b"\xff\xff\xff\xff" + b"x" * 100_000, "provisioning.frame"),
+            (b"\x00\x00\x00\x02{]", "provisioning.message"),
+            (b"\x00\x00\x00\x04null", "provisioning.message"),
+            (b"\x00\x00\x00\x02[]", "provisioning.message"),
+            (b"\x00\x00\x00\x08\xff\xfe\x00\x01\x02\x03\x04\x05", "provisioning.message"),
+            (b"\x00\x00\x80\x00" + b"[" * 0x8000, "provisioning.message"),
+            (b"\x00\x01\x00\x00" + b"9" * 0x10000, "provisioning.message"),
+        ],
+    )
+    def test_frames_that_are_none_are_refused(self, owner: Any, raw: Any, frame: bytes, check: str) -> None:
+        client = raw()
+        client.stream.write(frame)
+        with pytest.raises(UnreachableError) as caught:
+            client.answer()
+        assert caught.value.check == check
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"]) == ("key.refused", check)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"extra": 1},
+            {"type": "grant"},
+            {"type": "challenge"},
+            {"type": None},
+            {"quote": 5},
+            {"quote": "AAA"},
+            {"quote": "AA==\n"},
+            {"quote": "AB=="},
+            {"quote": ""},
+            {"quote": "A" * 4 * 6000},
+            {"certificate_request": None},
+            {"models": None},
+            {"models": {}},
+            {"models": [{"name": "digits", "version": "1"}]},
+            {"models": [{"name": "digits", "version": 1.0}]},
+            {"models": [{"name": "digits", "version": True}]},
+            {"models": [{"name": "digits", "version": -1}]},
+            {"models": [{"name": "digits", "version": 2**63}]},
+            {"models": [{"name": "../digits", "version": 1}]},
+            {"models": [{"name": "digits", "version": 1, "x": 1}]},
+            {"models": [{"name": "digits", "version": 1}, {"name": "digits", "version": 1}]},
+            {"models": [{"name": "digits", "version": v} for v in range(33)]},
+        ],
+    )
+    def test_fields_that_are_none_are_refused(self, raw: Any, changes: dict[str, Any]) -> None:
+        sound = {"type": "request", "quote": "AAAA", "certificate_request": "AAAA", "models": []}
+        client = raw()
+        message = json.dumps(sound | changes).encode()
+        client.stream.write(len(message).to_bytes(4, "big") + message)
+        with pytest.raises(UnreachableError) as caught:
+            client.answer()
+        assert caught.value.check == "provisioning.message"
+
+    def test_a_field_that_is_there_twice_is_refused(self, raw: Any) -> None:
+        message = b'{"type":"request","quote":"AAAA","quote":"AAAA","certificate_request":"AAAA","models":[]}'
+        client = raw()
+        client.stream.write(len(message).to_bytes(4, "big") + message)
+        with pytest.raises(UnreachableError) as caught:
+            client.answer()
+        assert "twice" in str(caught.value) or caught.value.check == "provisioning.message"
+
+    @pytest.mark.parametrize("part", [b"", b"\x00\x00", b"\x00\x00\x10\x00", b"\x00\x00\x10\x00{"])
+    def test_a_frame_that_ends_early_is_recorded(self, owner: Any, raw: Any, part: bytes) -> None:
+        client = raw()
+        client.stream.write(part)
+        client.stream.close()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "tls.closed"
+
+
+class TestBounds:
+    def test_silent_connections_end_and_others_are_served(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(connections=2, handshake_time=0.3, exchange_time=0.3, closing_time=0.5))
+        silent = [socket.create_connection(("127.0.0.1", owner.server.port), 5) for _ in range(6)]
+        assert owner.provision(enclave).secrets
+        for sock in silent:
+            assert sock.recv(1) == b""
+            sock.close()
+
+    def test_a_client_that_dawdles_after_the_handshake_is_cut_off(self, owners: Callable[..., Any]) -> None:
+        owner = owners(limits=Limits(handshake_time=5.0, exchange_time=0.3, closing_time=0.5))
+        key = ec.generate_private_key(ec.SECP256R1())
+        context = client_context(key, make_key_container(key), owner.authority.certificate_pem)
+        sock = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        with TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME) as stream:
+            stream.handshake()
+            read_frame(stream)
+            stream.write(b"\x00\x00\x10\x00{")
+            with pytest.raises(UnreachableError) as caught:
+                # The refusal may still arrive, or the connection be gone.
+                parse_answer(read_frame(stream))
+        assert caught.value.check in ("tls.timeout", "tls.closed")
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "tls.timeout"
+
+    def test_a_handshake_that_dawdles_is_cut_off(self, owners: Callable[..., Any]) -> None:
+        owner = owners(limits=Limits(handshake_time=0.3, closing_time=0.5))
+        with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01")
+            assert sock.recv(1) == b""
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "tls.timeout"
+
+    def test_refusals_of_strangers_do_not_flood_the_log(self, owner: Any, enclave: Any) -> None:
+        # 100 at once and one a second; these come faster.
+        for _ in range(150):
+            with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+                sock.sendall(b"x" * 11)
+                drain(sock)
+        owner.keystore.retire("model/digits/1")
+        with pytest.raises(Exception, match="retired"):
+            owner.provision(enclave)
+        entries = owner.log()
+        assert 100 < len(entries) < 150
+        # Whoever reads the log knows how many are missing.
+        told = sum(int(fields.get("suppressed", 0)) for _, fields in entries)
+        assert len(entries) - 1 + told == 150
+        assert entries[-1][1]["check"] == "key.retired"
+
+    def test_many_clients_at_once_are_served(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(connections=4, closing_time=0.5))
+        results: list[Any] = []
+        threads = [threading.Thread(target=lambda: results.append(owner.provision(enclave))) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert len(results) == 16
+        assert [event for event, _ in owner.log()] == ["key.released"] * 16
+
+
+class TestListening:
+    def test_a_taken_port_is_an_input_error(self, owner: Any, owners: Callable[..., Any]) -> None:
+        with pytest.raises(InputError) as caught:
+            ProvisioningServer(
+                ("127.0.0.1", owner.server.port),
+                server_name="a.test",
+                authority=owner.authority,
+                appraiser=owner.server.appraiser,
+                keystore=owner.keystore,
+                audit=owner.server._release.audit,
+                domain="b.test",
+                now=lambda: int(time.time()),
+            )
+        assert caught.value.check == "provisioning.address"
+        assert str(owner.server.port) in str(caught.value)
+
+    def test_an_address_of_another_machine_is_an_input_error(self, owner: Any) -> None:
+        with pytest.raises(InputError):
+            ProvisioningServer(
+                ("192.0.2.1", 0),
+                server_name="a.test",
+                authority=owner.authority,
+                appraiser=owner.server.appraiser,
+                keystore=owner.keystore,
+                audit=owner.server._release.audit,
+                domain="b.test",
+                now=lambda: int(time.time()),
+            )
+
+    def test_server_and_service_must_not_share_a_name(self, owners: Callable[..., Any]) -> None:
+        with pytest.raises(InputError) as caught:
+            owners(domain="Same.test", server_name="same.test")
+        assert caught.value.check == "provisioning.server_name"
+
+    def test_shutdown_cuts_whoever_will_not_leave(self, owner: Any, raw: Any) -> None:
+        client, port = raw(), owner.server.port
+        began = time.monotonic()
+        owner.server.shutdown()
+        owner.server.shutdown()
+        assert time.monotonic() - began < 3
+        with pytest.raises(UnreachableError):
+            client.answer()
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", port), 1)
+
+
+def test_alpn_is_what_the_documents_say() -> None:
+    assert ALPN == b"ensconce/1"

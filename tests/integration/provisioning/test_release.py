@@ -1,0 +1,156 @@
+"""What an accepted enclave receives, and what is written down about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+from ensconce.ratls.verify import appraise_certificate
+
+
+def leaf_of(provisioned: Any) -> x509.Certificate:
+    return x509.load_pem_x509_certificates(provisioned.certificate_chain)[0]
+
+
+def test_an_accepted_enclave_receives_its_keys_and_a_certificate(owner: Any, enclave: Any) -> None:
+    provisioned = owner.provision(enclave, ("digits", 1), ("digits", 2))
+    assert provisioned.secrets == {"model/digits/1": b"first wrap key 1", "model/digits/2": b"second wrap key!"}
+    assert provisioned.refused == {}
+    leaf = leaf_of(provisioned)
+    assert leaf.public_key() == provisioned.private_key.public_key()
+    leaf.verify_directly_issued_by(owner.authority.certificate)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert list(names) == [x509.DNSName("digits.example.test")]
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    assert life == dt.timedelta(hours=24, minutes=5)
+    # Its evidence convinces a client that knows nothing but policy and collateral.
+    accepted = appraise_certificate(leaf.public_bytes(Encoding.DER), owner.server.appraiser)
+    assert accepted.identity.name == "digits replica"
+
+
+def test_every_release_makes_a_new_key(owner: Any, enclave: Any) -> None:
+    one, two = owner.provision(enclave), owner.provision(enclave)
+    assert one.private_key.private_numbers() != two.private_key.private_numbers()
+    assert leaf_of(one).serial_number != leaf_of(two).serial_number
+
+
+def test_the_release_is_in_the_log(owner: Any, enclave: Any) -> None:
+    provisioned = owner.provision(enclave, ("digits", 2), ("digits", 1))
+    [(event, fields)] = owner.log()
+    assert event == "key.released"
+    assert fields["key_ids"] == ("model/digits/1", "model/digits/2")
+    assert fields["identity"] == "digits replica"
+    assert fields["mr_enclave"] == "11" * 32
+    assert fields["tcb_status"] == "UpToDate"
+    assert fields["policy_sha256"] == owner.policy.sha256
+    assert fields["certificate_serial"] == f"{leaf_of(provisioned).serial_number:x}"
+    assert fields["peer"].startswith("127.0.0.1:")
+    text = str(fields)
+    assert "wrap key" not in text
+
+
+def test_keys_that_are_not_given_are_refused_one_by_one(owner: Any, enclave: Any) -> None:
+    owner.keystore.retire("model/digits/1")
+    provisioned = owner.provision(enclave, ("digits", 1), ("digits", 2), ("digits", 3), ("faces", 1), ("nobody", 1))
+    assert list(provisioned.secrets) == ["model/digits/2"]
+    checks = {key_id: error.check for key_id, error in provisioned.refused.items()}
+    assert checks == {
+        "model/digits/1": "key.retired",
+        "model/digits/3": "key.unknown",
+        # The policy speaks first, so that an answer does not tell which other keys exist.
+        "model/faces/1": "policy.receives",
+        "model/nobody/1": "policy.receives",
+    }
+    assert all(isinstance(error, RefusedError) for error in provisioned.refused.values())
+    events = [(event, fields.get("key_id"), fields.get("check")) for event, fields in owner.log()]
+    assert sorted(events[:-1]) == sorted(("key.refused", key_id, check) for key_id, check in checks.items())
+    assert events[-1][0] == "key.released"
+
+
+@pytest.mark.parametrize(
+    ("model", "check"),
+    [(("digits", 1), "key.retired"), (("digits", 9), "key.unknown"), (("faces", 1), "policy.receives")],
+)
+def test_when_no_key_is_given_there_is_no_certificate_either(
+    owner: Any, enclave: Any, model: tuple[str, int], check: str
+) -> None:
+    owner.keystore.retire("model/digits/1")
+    with pytest.raises(RefusedError) as caught:
+        owner.provision(enclave, model)
+    assert caught.value.check == check
+    assert caught.value.found
+    [(event, fields)] = owner.log()
+    assert (event, fields["check"], fields["identity"]) == ("key.refused", check, "digits replica")
+
+
+def test_a_certificate_alone_can_be_renewed(owner: Any, enclave: Any) -> None:
+    provisioned = owner.provision(enclave, models=())
+    assert provisioned.secrets == {}
+    assert leaf_of(provisioned).public_key() == provisioned.private_key.public_key()
+    [(event, fields)] = owner.log()
+    assert (event, fields["key_ids"]) == ("key.released", ())
+
+
+def test_an_identity_that_receives_nothing_gets_no_certificate(owner: Any, enclave: Any) -> None:
+    for models in ((), (("digits", 1),)):
+        with pytest.raises(RefusedError) as caught:
+            owner.provision(enclave.but(mr_enclave=b"\x33" * 32), models=models)
+        assert caught.value.check == "policy.receives"
+    assert [event for event, _ in owner.log()] == ["key.refused", "key.refused"]
+
+
+def test_a_running_server_takes_a_new_policy(owner: Any, enclave: Any) -> None:
+    narrower = dataclasses.replace(owner.policy, identities=owner.policy.identities[1:])
+    owner.provision(enclave)
+    owner.server.appraiser = dataclasses.replace(owner.server.appraiser, policy=narrower)
+    with pytest.raises(RefusedError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "policy.mr_enclave"
+
+
+def test_the_lifetime_of_certificates_is_a_parameter(owners: Callable[..., Any], enclave: Any) -> None:
+    leaf = leaf_of(owners(lifetime=600).provision(enclave))
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == dt.timedelta(minutes=15)
+
+
+def test_the_first_server_that_is_there_answers(owner: Any, enclave: Any, free_port: int) -> None:
+    provisioned = owner.provision(enclave, servers=[f"127.0.0.1:{free_port}", owner.address])
+    assert provisioned.secrets
+    with pytest.raises(UnreachableError) as caught:
+        owner.provision(enclave, servers=[f"127.0.0.1:{free_port}"])
+    assert caught.value.check == "provisioning.unreachable"
+    assert str(free_port) in (caught.value.found or "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"servers": ["nonsense"]},
+        {"servers": ["127.0.0.1:99999"]},
+        {"models": [("Digits", 1)]},
+        {"models": [("digits", -1)]},
+        {"models": [("digits", 1), ("digits", 1)]},
+        {"models": [("digits", version) for version in range(33)]},
+        {"ca_pem": b"nothing"},
+    ],
+)
+def test_wrong_arguments_are_input_errors(owner: Any, enclave: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        owner.provision(enclave, **changes)
+
+
+def test_secrets_show_in_no_representation(owner: Any, enclave: Any) -> None:
+    provisioned = owner.provision(enclave)
+    assert "wrap key" not in repr(provisioned)
+    assert isinstance(provisioned.refused, dict)
+    assert not any(isinstance(error, EnsconceError) for error in provisioned.secrets.values())
