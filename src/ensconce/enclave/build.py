@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ensconce.enclave.image import build_image
 from ensconce.enclave.lint import lint
 from ensconce.enclave.manifest import FOLDER, EnclaveSpec, render
-from ensconce.enclave.sign import sign_manifest
+from ensconce.enclave.sign import check_signing_key, sign_manifest
 from ensconce.errors import InputError
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, parse_sigstruct
 from ensconce.files import read_bounded, sync_folder, write_aside
@@ -79,10 +79,11 @@ def build_enclave(
         progress: is told each step in a few words.
 
     Raises:
-        InputError: the description is wrong, lint found an error, another build is under way, or the disk is full.
+        InputError: the key or the description is wrong, lint found an error, another build is under way, or the disk is full.
             The bundle is then as it was.
     """
     tell = progress or (lambda _: None)
+    check_signing_key(signing_key)
     try:
         config = spec.config().dump()
     except ValidationError as error:

@@ -40,7 +40,6 @@ _ROOTS = (
     "cryptography",
     "grpcio",
     "grpcio-health-checking",
-    "h11",
     "numpy",
     "openvino",
     "protobuf",
@@ -317,12 +316,9 @@ def _imports(name: str, path: Path) -> Iterator[str]:
 
 
 def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                yield from _nodes_that_run(other)
-            continue
-        yield child
+    yield node
+    types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    for child in node.orelse if isinstance(node, ast.If) and types_only else ast.iter_child_nodes(node):
         yield from _nodes_that_run(child)
 
 

@@ -101,23 +101,26 @@ def _fill(out: Path, tell: Callable[[str], None], cache: LayerCache) -> Image:
         items += contents.distribution_items(distribution)
     own = contents.own_items(Path(ensconce.__file__).parent)
 
-    base_key = _key(_builder(), *(_stat(item) for item in items))
+    base_key = _key(_builder(), *map(_stat, items))
     restored = cache.restore(base_key, out)
     if restored is None:
         tell(f"compiling and copying {len(items)} files of Python and its packages")
         base = _stage(items, out)
+        _expect(base_key, _key(_builder(), *map(_stat, items)))
         cache.save(base_key, out, base)
     else:
         base = restored[0]
 
-    own_key = _key(base_key, *((item.target, hashlib.sha256(item.source.read_bytes()).hexdigest()) for item in own))
+    own_key = _key(base_key, *map(_digest, own))
     restored = cache.restore(own_key, out)
     if restored is not None and all(_unchanged(file) for file in restored[1]):
         modules, system = restored
     else:
         tell(f"compiling {len(own)} modules of Ensconce and loading the image once")
-        modules = _stage(own, out)
+        modules = _stage(own, out) if restored is None else restored[0]
         system = _trace(out, [item.target for item in own], [*base, *modules])
+        _expect(own_key, _key(base_key, *map(_digest, own)))
+        cache.drop(own_key)
         cache.save(own_key, out, modules, system)
     return Image(trace.interpreter_path(), tuple(sorted((*base, *modules))), system, left_out)
 
@@ -195,6 +198,16 @@ def _builder() -> tuple[str, ...]:
 def _stat(item: Item) -> tuple[str, str, int, int]:
     status = item.source.stat()
     return item.target, str(item.source), status.st_size, status.st_mtime_ns
+
+
+def _digest(item: Item) -> tuple[str, str]:
+    return item.target, hashlib.sha256(item.source.read_bytes()).hexdigest()
+
+
+def _expect(before: str, after: str) -> None:
+    """What was staged must be what the key was made of, or the cache would pass one off as the other."""
+    if before != after:
+        raise InputError("image.changed", "files changed while the image was made of them", remedy="try again")
 
 
 def _key(*parts: object) -> str:

@@ -101,7 +101,7 @@ class LayerCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
-            shutil.rmtree(entry, ignore_errors=True)
+            self.drop(key)
             return None
         try:
             if copy_all(((entry / "tree" / file.path, file.path) for file in expected), out) == expected:
@@ -110,8 +110,12 @@ class LayerCache:
             pass  # Damaged, or pruned by another process just now.
         for file in expected:
             (out / file.path).unlink(missing_ok=True)
-        shutil.rmtree(entry, ignore_errors=True)
+        self.drop(key)
         return None
+
+    def drop(self, key: str) -> None:
+        """Forget the layer ``key``, if there is one."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
 
     def save(self, key: str, out: Path, files: Sequence[ImageFile], system_files: Sequence[ImageFile] = ()) -> None:
         """Keep ``files`` of the image ``out`` as the layer ``key``, and drop the layers not used for longest.

@@ -118,7 +118,7 @@ def _openings(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _start(manifest: Manifest) -> Iterator[Finding]:
-    if manifest.entrypoint not in {file.path for file in manifest.trusted_files}:
+    if not _on_the_host(manifest) & {file.path for file in manifest.trusted_files}:
         yield Finding(
             "lint.entrypoint",
             "error",
@@ -147,6 +147,16 @@ def _contents(manifest: Manifest) -> Iterator[Finding]:
                 f"it runs beside the model, and {reason}",
                 "build the image with `ensconce enclave build`, which leaves it out",
             )
+
+
+def _on_the_host(manifest: Manifest) -> set[str]:
+    """The names that the program may have outside: its own, and those that mounts give it."""
+    names = {manifest.entrypoint, manifest.entrypoint.removeprefix("/")}
+    for mount in manifest.mounts:
+        if f"{manifest.entrypoint}/".startswith(f"{mount.path.rstrip('/')}/"):
+            rest = manifest.entrypoint[len(mount.path.rstrip("/")) :]
+            names.add(mount.uri.removeprefix("file:").rstrip("/") + rest)
+    return names
 
 
 def _value(document: dict[str, Any], table: str, key: str) -> object:

@@ -19,7 +19,7 @@ from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import Sigstruct
 from ensconce.platform.manifest import Manifest
 
-__all__ = ["mr_signer", "new_signing_key", "sign_manifest"]
+__all__ = ["check_signing_key", "mr_signer", "new_signing_key", "sign_manifest"]
 
 _KEY_BITS = 3072
 _EXPONENT = 3
@@ -40,6 +40,23 @@ def mr_signer(key: rsa.RSAPublicKey) -> bytes:
     return hashlib.sha256(key.public_numbers().n.to_bytes(_FIELD, "little")).digest()
 
 
+def check_signing_key(key: rsa.RSAPrivateKey) -> None:
+    """Refuse a key whose signatures SGX would not accept.
+
+    Raises:
+        InputError: it is not RSA-3072 with exponent 3.
+    """
+    exponent = key.public_key().public_numbers().e
+    if key.key_size != _KEY_BITS or exponent != _EXPONENT:
+        raise InputError(
+            "sign.key",
+            "SGX does not accept signatures of this key",
+            found=f"RSA-{key.key_size}, exponent {exponent}",
+            rule=f"RSA-{_KEY_BITS}, exponent {_EXPONENT}",
+            remedy="make the key with `ensconce init`, or `openssl genrsa -3 3072`",
+        )
+
+
 def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey, *, date: datetime.date) -> bytes:
     """Sign an enclave: product id, security version and debug come from its manifest, so they cannot disagree.
 
@@ -55,15 +72,8 @@ def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey,
     Raises:
         InputError: the key is not RSA-3072 with exponent 3, or the measurement is not 32 bytes.
     """
+    check_signing_key(key)
     numbers = key.public_key().public_numbers()
-    if key.key_size != _KEY_BITS or numbers.e != _EXPONENT:
-        raise InputError(
-            "sign.key",
-            "SGX does not accept signatures of this key",
-            found=f"RSA-{key.key_size}, exponent {numbers.e}",
-            rule=f"RSA-{_KEY_BITS}, exponent {_EXPONENT}",
-            remedy="make the key with `ensconce init`, or `openssl genrsa -3 3072`",
-        )
     if len(mr_enclave) != 32:
         raise InputError("sign.measurement", "a measurement is 32 bytes", found=f"{len(mr_enclave)} bytes")
     flags = Attributes.MODE64BIT | (Attributes.DEBUG if manifest.debug else 0)
