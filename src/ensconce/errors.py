@@ -15,6 +15,7 @@ Each class fixes the exit status that a command ends with:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "IntegrityError",
     "RefusedError",
     "UnreachableError",
+    "restore",
 ]
 
 
@@ -106,3 +108,16 @@ class IntegrityError(EnsconceError):
     """Stored data (an encrypted file, a log, a keystore) was changed, truncated or swapped."""
 
     exit_status = 6
+
+
+def restore(fields: Mapping[str, str], exit_status: int) -> EnsconceError:
+    """The error that another process reported as ``fields()`` and an exit status, as an exception again."""
+    kinds = (InputError, EvidenceError, RefusedError, UnreachableError, IntegrityError)
+    kind = next((kind for kind in kinds if kind.exit_status == exit_status), EnsconceError)
+    return kind(
+        fields.get("check", "unknown"),
+        fields.get("problem", "the other process failed"),
+        found=fields.get("found"),
+        rule=fields.get("rule"),
+        remedy=fields.get("remedy"),
+    )

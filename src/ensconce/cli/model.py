@@ -1,0 +1,62 @@
+"""``ensconce model``: seal and retire versions of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensconce.cli.output import notices, print_json, progress_bar, say
+from ensconce.cli.owner import Owner
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The owner's models.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Option("--name", help="The model's name, as ensconce.yaml lists it.")]
+Version = Annotated[int, typer.Option("--version", min=1, max=2**31 - 1, help="The version's number.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_HERE = Path()
+
+
+@app.command("seal")
+def seal(
+    source: Annotated[Path, typer.Argument(help="The version's folder, in the form that the engine reads.")],
+    name: Name,
+    version: Version,
+    owner: Owner = _HERE,
+    json: Json = False,
+) -> None:
+    """Encrypt one version of a model under a fresh key, into the bundle for the host.
+
+    Examples:
+
+      ensconce model seal examples/digits/openvino --name digits --version 1
+    """
+    from ensconce.cluster.owner import OwnerFolder
+
+    total = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) if source.is_dir() else 0
+    with progress_bar(f"sealing {name}/{version}", total) as progress:
+        description = OwnerFolder.open(owner).seal_model(source, name, version, progress)
+    if json:
+        print_json(description.to_json_object())
+        return
+    say(f"sealed {name}/{version} under key {description.key_id}:")
+    for file in description.files:
+        say(f"  {file.path}  {file.size} bytes  fingerprint {file.fingerprint}")
+
+
+@app.command("retire")
+def retire(name: Name, version: Version, owner: Owner = _HERE) -> None:
+    """Destroy the key of one version: its ciphertext opens nothing from now on, wherever it lies.
+
+    Examples:
+
+      ensconce model retire --name digits --version 1
+    """
+    from ensconce.cluster.owner import OwnerFolder
+
+    OwnerFolder.open(owner).retire_model(name, version)
+    notices.print(f"retired {name}/{version}", markup=False)

@@ -1,0 +1,100 @@
+"""``ensconce verify|predict``: the client proves before it sends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensconce.cli.output import print_json, say
+
+__all__ = ["predict", "verify"]
+
+Address = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the service is reached.")]
+ServerName = Annotated[str, typer.Option("--server-name", help="The service's TLS name.")]
+PolicyFile = Annotated[Path, typer.Option("--policy", help="The measurements that this client accepts.")]
+Authority = Annotated[Path, typer.Option("--ca", help="The owner's authority, ca.pem.")]
+Pccs = Annotated[
+    str, typer.Option("--pccs", envvar="ENSCONCE_PCCS", help="URL of a PCCS, where collateral comes from.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def verify(
+    address: Address, server_name: ServerName, policy: PolicyFile, ca: Authority, pccs: Pccs, json: Json = False
+) -> None:
+    """Verify the replica behind an address, and send it nothing.
+
+    Exit status: 0 accepted, 3 its evidence is not genuine or not its own, 4 the policy refuses it, 5 unreachable.
+
+    Examples:
+
+      ensconce verify localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
+      --pccs http://127.0.0.1:8081
+    """
+    from ensconce.client.attested import connect_tls
+    from ensconce.client.target import Target
+    from ensconce.cluster.client import open_appraiser, read_authority
+
+    appraiser = open_appraiser(policy, pccs)
+    with connect_tls(Target.parse(address), server_name, appraiser, authority=read_authority(ca), alpn="h2") as replica:
+        acceptance = replica.acceptance
+        found: dict[str, Any] = {
+            "accepted": True,
+            "replica": replica.replica_id,
+            "identity": acceptance.identity.name,
+            "policy_sha256": acceptance.policy_sha256,
+            "certificate_not_after": replica.accepted.certificate.not_valid_after_utc.isoformat(),
+            "verdict": acceptance.verdict.to_json_object(),
+        }
+    if json:
+        print_json(found)
+        return
+    verdict = found["verdict"]
+    say(f"accepted   {found['identity']} (replica {found['replica']})")
+    say(f"mr_enclave {verdict['mr_enclave']}")
+    say(f"root       {verdict['root']}")
+    say(f"TCB status {verdict['status']}")
+    say(f"until      {found['certificate_not_after']} (the certificate's end)")
+    if verdict["root"] != "intel":
+        say("SIMULATED: no hardware protects this replica")
+
+
+def predict(
+    address: Address,
+    server_name: ServerName,
+    policy: PolicyFile,
+    ca: Authority,
+    pccs: Pccs,
+    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    input: Annotated[Path, typer.Option("--input", help="Images or rows: .npy, or .npz with an array `images`.")],
+    version: Annotated[
+        int | None, typer.Option("--version", help="The model's version; the newest if not given.")
+    ] = None,
+    input_name: Annotated[str, typer.Option("--input-name", help="The signature's input.")] = "images",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first rows.")] = None,
+    json: Json = False,
+) -> None:
+    """Verify a replica, then send it arrays and print what it answers.
+
+    Examples:
+
+      ensconce predict localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
+      --pccs http://127.0.0.1:8081 --model digits --input images.npy
+    """
+    from ensconce.client.predict import PredictClient
+    from ensconce.client.target import Target
+    from ensconce.cluster.client import open_appraiser, read_authority, read_rows
+
+    rows = read_rows(input, input_name, limit)
+    appraiser = open_appraiser(policy, pccs)
+    authority = read_authority(ca)
+    with PredictClient([Target.parse(address)], server_name, appraiser, authority=authority) as client:
+        outputs = client.predict(model, {input_name: rows}, version=version)
+        replicas = sorted(client.calls)
+    if json:
+        print_json({"replicas": replicas, "outputs": {name: array.tolist() for name, array in outputs.items()}})
+        return
+    for name, array in outputs.items():
+        say(f"{name}: {array.tolist()}")

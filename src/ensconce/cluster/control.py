@@ -1,0 +1,103 @@
+"""How the host's commands talk to the supervisor: one JSON request and one JSON answer over a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
+
+__all__ = ["MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal"]
+
+MAX_MESSAGE = 1 << 20
+_SOCKET = "control.sock"
+_TIMEOUT_S = 10.0
+
+
+@contextlib.contextmanager
+def _near(run: Path) -> Iterator[str]:
+    """A path to the socket that is short enough for ``sun_path`` (108 bytes, unix(7)) wherever the folder lies."""
+    handle = os.open(run, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}/{_SOCKET}"
+    finally:
+        os.close(handle)
+
+
+def listen(run: Path) -> socket.socket:
+    """The supervisor's end; only the same user can connect."""
+    (run / _SOCKET).unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _near(run) as path:
+        before = os.umask(0o177)
+        try:
+            server.bind(path)
+        finally:
+            os.umask(before)
+    server.listen(16)
+    return server
+
+
+def connect(run: Path) -> socket.socket:
+    """A connection to the supervisor of this folder.
+
+    Raises:
+        UnreachableError: no supervisor runs.
+    """
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(_TIMEOUT_S)
+    try:
+        with _near(run) as path:
+            client.connect(path)
+    except OSError as error:
+        client.close()
+        raise UnreachableError(
+            "host.supervisor", f"nothing runs in {run.parent}", remedy="start it with `ensconce up`"
+        ) from error
+    return client
+
+
+def read_message(stream: socket.socket) -> dict[str, Any]:
+    """One JSON object on a line of at most ``MAX_MESSAGE`` bytes.
+
+    Raises:
+        InputError: it is longer, cut short, or not an object.
+    """
+    data = b""
+    while not data.endswith(b"\n"):
+        part = stream.recv(65536)
+        data += part
+        if not part or len(data) > MAX_MESSAGE:
+            raise InputError("host.control", "a control message was cut short or too long", found=f"{len(data)} bytes")
+    message = json.loads(data)
+    if not isinstance(message, dict):
+        raise InputError("host.control", "a control message must be a JSON object", found=type(message).__name__)
+    return message
+
+
+def ask(host: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Send ``request`` to the supervisor of the host's folder and return its answer.
+
+    Raises:
+        UnreachableError: no supervisor runs, or it does not answer.
+        InputError: the supervisor refused the request.
+    """
+    with connect(host / "run") as stream:
+        try:
+            stream.sendall(json.dumps(request).encode() + b"\n")
+            answer = read_message(stream)
+        except (OSError, ValueError) as error:
+            raise UnreachableError("host.supervisor", "the supervisor did not answer", found=str(error)) from error
+    if "error" in answer:
+        raise restore(answer["error"], answer.get("exit_status", InputError.exit_status))
+    return answer
+
+
+def refusal(error: EnsconceError) -> dict[str, Any]:
+    """The answer that carries an error."""
+    return {"error": error.fields(), "exit_status": error.exit_status}

@@ -1,0 +1,91 @@
+"""The deployment file ``ensconce.yaml``: one strict description of a service, for one machine and for a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from ensconce.appraisal import strict_yaml
+from ensconce.appraisal.strict_yaml import StrictModel
+from ensconce.enclave.config import Address as HostPort
+from ensconce.enclave.config import Domain, ModelName
+
+__all__ = ["Deployment", "ModelEntry", "PlatformEntry", "ProvisioningEntry", "ServiceEntry"]
+
+
+class ServiceEntry(StrictModel):
+    """Where clients reach the service, and the name that its certificates carry."""
+
+    domain: Domain
+    grpc: HostPort
+    rest: HostPort
+
+
+class PlatformEntry(StrictModel):
+    """What measures and quotes the replicas, and where collateral for its quotes comes from."""
+
+    kind: Literal["simulated"]
+    pccs: HostPort
+
+
+class ProvisioningEntry(StrictModel):
+    """The owner's provisioning server: where it listens, where replicas look for it, and its TLS name."""
+
+    listen: HostPort
+    servers: Annotated[list[HostPort], Field(min_length=1, max_length=8)]
+    server_name: Domain
+
+
+class ModelEntry(StrictModel):
+    """A model that every replica serves: all its versions that are present and whose keys are live."""
+
+    name: ModelName
+    engine: Literal["openvino"] = "openvino"
+
+
+class Deployment(StrictModel):
+    """The whole file. ``docs/reference/deployment.md`` describes each field."""
+
+    version: Literal[1]
+    service: ServiceEntry
+    replicas: Annotated[int, Field(ge=1, le=64)]
+    gateway: Literal["auto", "nginx", "embedded"] = "auto"
+    platform: PlatformEntry
+    provisioning: ProvisioningEntry
+    models: Annotated[list[ModelEntry], Field(min_length=1, max_length=64)]
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_unique(cls, models: list[ModelEntry]) -> list[ModelEntry]:
+        if len({model.name for model in models}) != len(models):
+            raise ValueError("every model is listed once")
+        return models
+
+    @classmethod
+    def load(cls, path: Path) -> Deployment:
+        """Read and check the file.
+
+        Raises:
+            InputError: the file is missing, is not YAML, or has a wrong or unknown field; names line and field.
+        """
+        return strict_yaml.load(path, cls)
+
+    @classmethod
+    def check(cls, fields: dict[str, Any]) -> Deployment:
+        """A deployment from plain fields, as a command line gives them.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        return strict_yaml.parse(yaml.safe_dump(fields, sort_keys=False).encode(), "the deployment").validate(cls)
+
+    def dump(self) -> str:
+        """The file's text, with a line on each part."""
+        body = yaml.safe_dump(self.model_dump(), sort_keys=False)
+        return (
+            "# What is served, by how many replicas, behind which addresses. Unknown fields are errors.\n"
+            "# Reference: docs/reference/deployment.md\n" + body
+        )

@@ -1,0 +1,172 @@
+"""The host's commands: bring a bundle up, look at it, scale it, take it down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ensconce.cluster import control
+from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
+
+__all__ = ["down", "logs", "scale", "status", "up"]
+
+_START_S = 120.0
+_POLL_S = 0.1
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+def up(host: Path, watch: Watch) -> dict[str, Any]:
+    """Start the supervisor of ``host`` and wait until every replica serves.
+
+    When a replica fails, or the wait is interrupted, everything is stopped again.
+
+    Args:
+        host: a folder with the content of the owner's bundle.
+        watch: called with each new status.
+
+    Returns:
+        The status with all replicas ready.
+
+    Raises:
+        InputError: not a bundle, already up, or a port is taken.
+        EnsconceError: of whatever kind kept a replica from serving.
+    """
+    if not (host / "ensconce.yaml").is_file():
+        raise InputError(
+            "host.bundle", f"{host} holds no ensconce.yaml", remedy="name the folder that holds the owner's bundle"
+        )
+    run = host / "run"
+    if _is_up(host):
+        raise InputError("host.running", f"{host} is up already", remedy="`ensconce status`, or `ensconce down` first")
+    (run / "logs").mkdir(parents=True, exist_ok=True)
+    failed = run / "failed.json"
+    failed.unlink(missing_ok=True)
+    with (run / "logs" / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ensconce.cluster.supervisor", str(host.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_supervisor(host, process, failed)
+        return _wait_until_settled(host, watch)
+    except BaseException:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        raise
+
+
+def status(host: Path) -> dict[str, Any]:
+    """What runs in ``host``.
+
+    Raises:
+        UnreachableError: nothing does.
+    """
+    return control.ask(host, {"do": "status"})
+
+
+def scale(host: Path, replicas: int, watch: Watch) -> dict[str, Any]:
+    """Change the number of replicas and wait until it is so.
+
+    Raises:
+        InputError: a number outside the bounds.
+        EnsconceError: of whatever kind kept a new replica from serving.
+    """
+    control.ask(host, {"do": "scale", "replicas": replicas})
+    return _wait_until_settled(host, watch)
+
+
+def down(host: Path) -> None:
+    """Stop everything and wait until it is gone.
+
+    Raises:
+        UnreachableError: nothing ran.
+    """
+    control.ask(host, {"do": "stop"})
+    until = time.monotonic() + _START_S
+    while _is_up(host):
+        if time.monotonic() > until:
+            raise EnsconceError("host.down", "the supervisor does not leave", remedy=f"read {host}/run/logs")
+        time.sleep(_POLL_S)
+
+
+def logs(host: Path, name: str | None) -> dict[str, list[str]]:
+    """The log lines of each process, or of the one called ``name``.
+
+    Raises:
+        InputError: there is no such log.
+    """
+    found = {
+        path.stem if path.suffix == ".log" else f"{path.stem} (errors)": path.read_text(errors="replace").splitlines()
+        for path in sorted((host / "run").glob("**/*"))
+        if path.suffix in (".log", ".err") and path.is_file() and (name is None or path.stem == name)
+    }
+    if not found:
+        known = sorted({path.stem for path in (host / "run").glob("**/*.log")})
+        raise InputError(
+            "host.logs",
+            f"there is no log of {name}" if name else f"there are no logs in {host}/run",
+            rule=f"one of {', '.join(known)}" if known else None,
+            remedy="start the service with `ensconce up`" if not known else "choose one of these",
+        )
+    return found
+
+
+def _is_up(host: Path) -> bool:
+    try:
+        control.connect(host / "run").close()
+    except (UnreachableError, FileNotFoundError):
+        return False
+    return True
+
+
+def _wait_for_supervisor(host: Path, process: subprocess.Popen[bytes], failed: Path) -> None:
+    until = time.monotonic() + _START_S
+    while not _is_up(host):
+        if process.poll() is not None:
+            try:
+                words = json.loads(failed.read_bytes())
+            except (OSError, ValueError):
+                raise EnsconceError(
+                    "host.supervisor",
+                    "the supervisor ended without saying why",
+                    found=f"exit status {process.returncode}",
+                    remedy=f"read {host}/run/logs/supervisor.log",
+                ) from None
+            raise restore(words["error"], words["exit_status"])
+        if time.monotonic() > until:
+            raise EnsconceError(
+                "host.supervisor", "the supervisor does not answer", remedy=f"read {host}/run/logs/supervisor.log"
+            )
+        time.sleep(_POLL_S)
+
+
+def _wait_until_settled(host: Path, watch: Watch) -> dict[str, Any]:
+    until = time.monotonic() + _START_S
+    while True:
+        now = status(host)
+        watch(now)
+        states = [replica["state"] for replica in now["replicas"]]
+        if states == ["ready"] * now["wanted"]:
+            return now
+        for replica in now["replicas"]:
+            if replica["state"] == "failed":
+                error = dict(replica["error"])
+                error["problem"] = f"{replica['name']}: {error.get('problem', 'failed')}"
+                raise restore(error, replica["exit_status"] or 1)
+        if time.monotonic() > until:
+            raise EnsconceError(
+                "host.start",
+                f"{states.count('ready')} of {now['wanted']} replicas are ready after {_START_S:.0f} s",
+                remedy="`ensconce logs`",
+            )
+        time.sleep(_POLL_S)

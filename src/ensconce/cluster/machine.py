@@ -1,0 +1,101 @@
+"""This machine: its simulated CPU, and where this user's caches are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensconce.appraisal.cache import CollateralCache
+from ensconce.appraisal.policy import Policy
+from ensconce.client.target import Target
+from ensconce.errors import EnsconceError, InputError, UnreachableError
+from ensconce.platform.simulated.control import PlatformControl
+from ensconce.platform.simulated.pki import SimulatedVendor, default_home
+
+__all__ = ["MachinePlatform", "collateral_cache", "simulated_root", "start_platform", "unix_now"]
+
+_START_S = 30.0
+
+
+def unix_now() -> int:
+    """Seconds since 1970 by this machine's clock."""
+    return int(time.time())
+
+
+def simulated_root() -> str:
+    """The name of this machine's simulated vendor, ``simulated:<sha256>``; the vendor is made when there is none.
+
+    Raises:
+        InputError: its folder cannot be read or made.
+    """
+    return SimulatedVendor.open(default_home(), unix_now()).root_name
+
+
+def collateral_cache(policy: Policy, source_url: str) -> CollateralCache:
+    """Collateral from ``source_url`` through a folder of this user, one for each set of roots.
+
+    The folder is named for the roots, because two simulated machines may have served the same address one after the
+    other, and nothing of the first verifies under the root of the second.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = "+".join(root.replace(":", "-")[:30] for root in policy.roots)
+    return CollateralCache(base / "ensconce" / "collateral" / name, source_url, unix_now)
+
+
+@dataclass(frozen=True)
+class MachinePlatform:
+    """The simulated platform's daemon, running as a child of this process."""
+
+    control: PlatformControl
+    process: subprocess.Popen[bytes]
+
+    def close(self) -> None:
+        """Stop the daemon, and with it every enclave."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def start_platform(pccs: Target, run: Path) -> MachinePlatform:
+    """Start the daemon and wait until it answers.
+
+    Args:
+        pccs: where it serves collateral.
+        run: folder for its socket ``platform.sock`` and its log.
+
+    Raises:
+        InputError: it cannot start; most often, the port is taken.
+    """
+    socket, log = run / "platform.sock", run / "logs" / "platform.log"
+    with log.open("ab") as words:
+        start = words.tell()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "ensconce.platform.simulated.daemon"),
+                *("--socket", str(socket), "--pccs", str(pccs), "--exit-with-parent", str(os.getpid())),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+        )
+    control = PlatformControl(socket)
+    until = time.monotonic() + _START_S
+    while True:
+        try:
+            control.wait(0.2)
+        except UnreachableError:
+            if process.poll() is not None:
+                said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines() or ["nothing"]
+                raise InputError(
+                    "platform.start", "the simulated platform does not start", found=said[-1], remedy=f"read {log}"
+                ) from None
+            if time.monotonic() > until:
+                process.kill()
+                raise EnsconceError(
+                    "platform.start", "the simulated platform does not answer", remedy=f"read {log}"
+                ) from None
+        else:
+            return MachinePlatform(control, process)

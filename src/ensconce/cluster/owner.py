@@ -1,0 +1,277 @@
+"""The owner's folder: her authority, her keystore, her policy, her log, and the bundle that the host receives."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.policy_file import dump_policy
+from ensconce.appraisal.verdict import TcbStatus
+from ensconce.audit.entry import Entry
+from ensconce.audit.head import Head
+from ensconce.audit.log import AuditLog
+from ensconce.audit.verify import read_entries, verify_log
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.machine import unix_now
+from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
+from ensconce.enclave.sign import new_signing_key
+from ensconce.errors import InputError, IntegrityError
+from ensconce.files import sync_folder, write_aside
+from ensconce.keys import FileKeystore, KeyFile, get_private_key, new_key_file, put_private_key
+from ensconce.models.description import ModelDescription
+from ensconce.models.seal import seal
+from ensconce.ratls.authority import CertificateAuthority
+
+__all__ = ["OwnerFolder"]
+
+Now = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class OwnerFolder:
+    """The folder that ``ensconce init`` makes; everything but ``bundle/`` stays on the owner's machine.
+
+    ``ensconce.yaml`` the deployment · ``ca.pem`` what clients and replicas trust · ``owner.pub`` verifies
+    descriptions and the log's head · ``unlock.key`` opens ``keystore/`` · ``policy.yaml`` who may receive keys ·
+    ``audit/`` the log · ``bundle/`` what the host receives, all of it public.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, deployment: Deployment, now: Now = unix_now) -> OwnerFolder:
+        """Make the folder with a fresh authority, keystore, signing keys and log; whole or not at all.
+
+        Raises:
+            InputError: the folder exists and is not empty, or cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError("owner.exists", f"{path} exists and is not empty", remedy="name a new folder")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        except OSError as error:
+            raise InputError(
+                "owner.create", f"cannot make {path}: {error.strerror}", remedy="choose a folder that can be written"
+            ) from error
+        try:
+            cls(staging)._fill(deployment, now)
+            if path.exists():
+                path.rmdir()
+            staging.rename(path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> OwnerFolder:
+        """The folder at ``path``.
+
+        Raises:
+            InputError: it is not an owner's folder.
+        """
+        folder = cls(path)
+        for needed in (folder.deployment_file, folder.unlock_file):
+            if not needed.is_file():
+                raise InputError(
+                    "owner.folder",
+                    f"{path} is not an owner's folder: {needed.name} is missing",
+                    remedy="make one with `ensconce init DIR`, or name it with --owner",
+                )
+        return folder
+
+    @property
+    def deployment_file(self) -> Path:
+        """The deployment, ``ensconce.yaml``."""
+        return self.path / "ensconce.yaml"
+
+    @property
+    def unlock_file(self) -> Path:
+        """The key that opens the keystore."""
+        return self.path / "unlock.key"
+
+    @property
+    def policy_file(self) -> Path:
+        """Who may receive keys."""
+        return self.path / "policy.yaml"
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority's certificate, PEM."""
+        return self.path / "ca.pem"
+
+    @property
+    def audit_folder(self) -> Path:
+        """The log."""
+        return self.path / "audit"
+
+    @property
+    def bundle(self) -> Path:
+        """What the host receives."""
+        return self.path / "bundle"
+
+    def deployment(self) -> Deployment:
+        """The deployment file, read and checked."""
+        return Deployment.load(self.deployment_file)
+
+    def keystore(self) -> FileKeystore:
+        """The keystore, opened with the key file."""
+        return FileKeystore.open(self.path / "keystore", KeyFile(self.unlock_file))
+
+    def audit_log(self, keystore: FileKeystore, now: Now = unix_now) -> AuditLog:
+        """The log, ready to be written."""
+        return AuditLog.open(self.audit_folder, self._owner_key(keystore), now)
+
+    def verified_log(self) -> tuple[Head, list[Entry]]:
+        """The log's signed head and its entries, after every one of them was checked.
+
+        Raises:
+            IntegrityError: the log was changed; names the entry.
+        """
+        key = serialization.load_pem_public_key((self.path / "owner.pub").read_bytes())
+        if not isinstance(key, Ed25519PublicKey):
+            raise IntegrityError("owner.pub", f"{self.path}/owner.pub is no Ed25519 key", remedy="restore it")
+        head = verify_log(self.audit_folder, key)
+        return head, list(islice(read_entries(self.audit_folder), head.size))
+
+    def authority(self, keystore: FileKeystore) -> CertificateAuthority:
+        """The certificate authority with its key."""
+        return CertificateAuthority.load(keystore.get("ca/root"), self.ca_file.read_bytes())
+
+    def seal_model(
+        self,
+        source: Path,
+        name: str,
+        version: int,
+        progress: Callable[[int], None] | None = None,
+        now: Now = unix_now,
+    ) -> ModelDescription:
+        """Seal one version of a model of the deployment into the bundle, under a fresh key.
+
+        Raises:
+            InputError: the deployment knows no such model, the version exists, or the source is not a model.
+        """
+        models = {model.name: model for model in self.deployment().models}
+        if name not in models:
+            raise InputError(
+                "model.name",
+                f"{self.deployment_file} lists no such model",
+                found=name,
+                rule=f"one of {', '.join(models)}",
+                remedy="list it under models:, or choose one of these",
+            )
+        keystore = self.keystore()
+        description = seal(
+            source,
+            self.bundle / "models",
+            name=name,
+            version=version,
+            engine=models[name].engine,
+            keystore=keystore,
+            signing_key=self._owner_key(keystore),
+            now=now,
+            progress=progress,
+        )
+        self.audit_log(keystore, now).append("model.sealed", model=name, version=version, key_id=description.key_id)
+        return description
+
+    def retire_model(self, name: str, version: int, now: Now = unix_now) -> None:
+        """Destroy the key of one version: its ciphertext opens nothing from now on, wherever it lies.
+
+        Raises:
+            InputError: there is no such key.
+        """
+        keystore = self.keystore()
+        key_id = f"model/{name}/{version}"
+        keystore.retire(key_id)
+        self.audit_log(keystore, now).append("key.retired", key_id=key_id)
+
+    def build_enclave(self, progress: Callable[[str], None] | None = None, now: Now = unix_now) -> EnclaveIdentity:
+        """Stage, measure and sign the enclave for this deployment into the bundle.
+
+        Raises:
+            InputError: lint found what breaks an invariant, or the deployment file is wrong.
+        """
+        deployment = self.deployment()
+        keystore = self.keystore()
+        signing_key = get_private_key(keystore, "signing/enclave", "rsa")
+        spec = EnclaveSpec(
+            domain=deployment.service.domain,
+            models=tuple(model.name for model in deployment.models),
+            provisioning_servers=tuple(deployment.provisioning.servers),
+            provisioning_server_name=deployment.provisioning.server_name,
+            ca_pem=self.ca_file.read_text(),
+        )
+        identity = build_enclave(self.bundle, spec, signing_key, now=now, progress=progress)
+        write_aside(self.bundle / "ensconce.yaml", self.deployment_file.read_bytes())
+        self.audit_log(keystore, now).append(
+            "enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex()
+        )
+        return identity
+
+    def enclave_identity(self) -> EnclaveIdentity:
+        """The identity of the enclave in the bundle, read from its SIGSTRUCT.
+
+        Raises:
+            InputError: no enclave has been built.
+        """
+        return read_identity(self.bundle)
+
+    def write_policy(self, identity: EnclaveIdentity, root: str, replace: bool = False, now: Now = unix_now) -> Policy:
+        """Write the policy that gives this deployment's models to exactly this enclave, on platforms under ``root``.
+
+        Raises:
+            InputError: there is a policy already and ``replace`` is false.
+        """
+        if self.policy_file.exists() and not replace:
+            raise InputError(
+                "policy.exists",
+                f"{self.policy_file} exists",
+                remedy="edit it, or replace it with `ensconce policy write --replace`",
+            )
+        deployment = self.deployment()
+        policy = Policy(
+            roots=(root,),
+            tcb_statuses=(TcbStatus.UP_TO_DATE,),
+            identities=(
+                Identity(
+                    name=f"{deployment.service.domain} replica",
+                    mr_enclave=identity.mr_enclave,
+                    receives=tuple(f"model/{model.name}" for model in deployment.models),
+                ),
+            ),
+        )
+        write_aside(self.policy_file, dump_policy(policy).encode())
+        self.audit_log(self.keystore(), now).append("policy.written", sha256=policy.sha256)
+        return policy
+
+    def _owner_key(self, keystore: FileKeystore) -> Ed25519PrivateKey:
+        return get_private_key(keystore, "signing/owner", "ed25519")
+
+    def _fill(self, deployment: Deployment, now: Now) -> None:
+        self.path.chmod(0o700)
+        new_key_file(self.unlock_file)
+        keystore = FileKeystore.create(self.path / "keystore", KeyFile(self.unlock_file), now=now)
+        owner_key = Ed25519PrivateKey.generate()
+        put_private_key(keystore, "signing/owner", owner_key)
+        put_private_key(keystore, "signing/enclave", new_signing_key())
+        authority = CertificateAuthority.create(f"Ensconce owner of {deployment.service.domain}", now())
+        put_private_key(keystore, "ca/root", authority.key)
+        write_aside(self.ca_file, authority.certificate_pem)
+        public = owner_key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        write_aside(self.path / "owner.pub", public)
+        write_aside(self.deployment_file, deployment.dump().encode())
+        (self.bundle / "models").mkdir(parents=True)
+        AuditLog.open(self.audit_folder, owner_key, now).append("owner.created", domain=deployment.service.domain)

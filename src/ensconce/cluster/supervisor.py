@@ -1,0 +1,202 @@
+"""Keeps a deployment running on this machine: the simulated platform, the gateway, and the replicas.
+
+One process, one thread, one loop: it looks at its children ten times a second and answers the host's commands in
+between. When it goes, everything that it started goes with it (the children ask the kernel for that).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from ensconce.client.target import Target
+from ensconce.cluster import control
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.machine import start_platform
+from ensconce.cluster.replica import Replica, State
+from ensconce.errors import EnsconceError, InputError
+from ensconce.files import write_aside
+from ensconce.gateway import Backend, Gateway, open_gateway
+
+__all__ = ["MAX_REPLICAS", "Supervisor", "main"]
+
+MAX_REPLICAS = 64
+_TICK_S = 0.1
+_GRACE_S = 15.0
+
+_log = logging.getLogger("ensconce.supervisor")
+
+
+class Supervisor:
+    """The host's side of one deployment.
+
+    Args:
+        host: the folder with ``ensconce.yaml``, ``enclave/`` and ``models/``; ``run/`` in it is for what running makes.
+
+    Raises:
+        InputError: the folder is not a bundle, another supervisor runs it, or a port is taken.
+    """
+
+    def __init__(self, host: Path) -> None:
+        self._host = host
+        self._run = host / "run"
+        self._deployment = Deployment.load(host / "ensconce.yaml")
+        for needed in ("enclave/server.manifest.sgx", "enclave/server.sig", "models"):
+            if not (host / needed).exists():
+                raise InputError(
+                    "host.bundle",
+                    f"{host} lacks {needed}",
+                    remedy="copy the owner's bundle/ here, after `ensconce enclave build` and `ensconce model seal`",
+                )
+        (self._run / "logs").mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        self._wanted = self._deployment.replicas
+        self._replicas: list[Replica] = []
+        self._numbers = 0
+        self._stopping = False
+        self._platform = start_platform(Target.parse(self._deployment.platform.pccs), self._run)
+        service = self._deployment.service
+        self._gateway: Gateway = open_gateway(
+            self._deployment.gateway,
+            self._run / "gateway",
+            grpc=Target.parse(service.grpc),
+            rest=Target.parse(service.rest),
+            domain=service.domain,
+        )
+
+    def run(self) -> None:
+        """Start everything, serve commands until told to stop, then stop everything."""
+        server = control.listen(self._run)
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        try:
+            self._gateway.start(self._backends())
+            while self._replicas or not self._stopping:
+                self._tick()
+                readable, _, _ = select.select([server.fileno(), wake_read], [], [], _TICK_S)
+                if wake_read in readable and set(os.read(wake_read, 64)) & {signal.SIGTERM, signal.SIGINT}:
+                    self._stopping = True
+                if server.fileno() in readable:
+                    self._serve(server)
+        finally:
+            self._gateway.stop()
+            self._platform.close()
+            server.close()
+            (self._run / "control.sock").unlink(missing_ok=True)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._match_wanted(now)
+        ended = {entry.pid: entry.exit_status for entry in self._platform.control.list()}
+        changed = False
+        for replica in self._replicas:
+            before = replica.state
+            changed |= replica.look(self._platform.control, ended.get(replica.pid or 0, -1), now)
+            if replica.state is not before:
+                _log.info("%s is %s", replica.name, replica.state.value)
+        left = [replica for replica in self._replicas if replica.state is not State.STOPPED]
+        self._replicas = left
+        if changed and not self._stopping:
+            self._gateway.reload(self._backends())
+
+    def _match_wanted(self, now: float) -> None:
+        wanted = 0 if self._stopping else self._wanted
+        alive = [replica for replica in self._replicas if replica.state is not State.STOPPING]
+        for replica in alive[wanted:]:
+            # Out of the gateway's list first, so that no new connection meets a replica on its way out.
+            replica.stop(self._platform.control, now, _GRACE_S)
+        if len(alive) > wanted and not self._stopping:
+            self._gateway.reload(self._backends())
+        for _ in range(wanted - len(alive)):
+            self._numbers += 1
+            replica = Replica(self._numbers, self._host)
+            self._replicas.append(replica)
+            replica.launch(self._platform.control, now)
+
+    def _backends(self) -> list[Backend]:
+        return [
+            Backend(name=replica.name, host="127.0.0.1", grpc_port=replica.ready.grpc, rest_port=replica.ready.rest)
+            for replica in self._replicas
+            if replica.state is State.READY and replica.ready is not None
+        ]
+
+    def _serve(self, server: socket.socket) -> None:
+        stream, _ = server.accept()
+        with stream:
+            stream.settimeout(1.0)
+            try:
+                answer = self._answer(control.read_message(stream))
+            except EnsconceError as error:
+                answer = control.refusal(error)
+            except (OSError, ValueError):
+                return
+            try:
+                stream.sendall(json.dumps(answer).encode() + b"\n")
+            except OSError:
+                _log.info("a command went away before its answer")
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request:
+            case {"do": "status"}:
+                return self._status()
+            case {"do": "scale", "replicas": int(wanted)} if 1 <= wanted <= MAX_REPLICAS:
+                self._wanted = wanted
+                return self._status()
+            case {"do": "stop"}:
+                self._stopping = True
+                return self._status()
+        raise InputError(
+            "host.control",
+            "the supervisor does not know this request",
+            found=json.dumps(request)[:200],
+            rule=f"status, scale with 1 to {MAX_REPLICAS} replicas, or stop",
+        )
+
+    def _status(self) -> dict[str, Any]:
+        service = self._deployment.service
+        return {
+            "service": {"domain": service.domain, "grpc": service.grpc, "rest": service.rest},
+            "gateway": self._gateway.kind,
+            "platform": self._deployment.platform.kind,
+            "wanted": 0 if self._stopping else self._wanted,
+            "replicas": [replica.describe() for replica in self._replicas],
+        }
+
+    def _take_lock(self) -> TextIO:
+        lock = (self._run / "supervisor.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise InputError(
+                "host.running", f"{self._host} is up already", remedy="`ensconce status`, or `ensconce down` first"
+            ) from error
+        return lock
+
+
+def main(arguments: list[str]) -> int:
+    """Run the supervisor of the folder in ``arguments[0]``; an early failure is left in ``run/failed.json``."""
+    host = Path(arguments[0]).resolve()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        Supervisor(host).run()
+    except EnsconceError as error:
+        _log.error("%s", error)
+        write_aside(host / "run" / "failed.json", json.dumps(control.refusal(error)).encode())
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Every command of the tutorial, as it stands there, in its order."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```$", (REPOSITORY / "docs" / "tutorial.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.timeout(180)
+def test_the_tutorial(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    script = "set -euo pipefail\n" + "\n".join(blocks())
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    said = done.stdout
+    assert "sealed digits/1 under key model/digits/1" in said
+    assert "accepted   digits.example.test replica" in said
+    assert re.search(r"classes: \[\d, \d, \d, \d, \d\]", said)
+    assert "replica-3" in said
+    assert said.count("key.released") == 3
+    assert (tmp_path / "host" / "models" / "digits" / "1" / "model.bin").read_bytes()[:8] == b"GRAFS_PF"

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensconce.cluster.deployment import Deployment
+from ensconce.errors import InputError
+
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "service": {"domain": "digits.example.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+    "replicas": 2,
+    "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
+    "provisioning": {
+        "listen": "127.0.0.1:4433",
+        "servers": ["127.0.0.1:4433"],
+        "server_name": "provisioning.digits.example.test",
+    },
+    "models": [{"name": "digits"}],
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    fields = copy.deepcopy(GOOD)
+    *inner, last = path.split(".")
+    here: Any = fields
+    for name in inner:
+        here = here[int(name)] if name.isdecimal() else here[name]
+    here[last] = value
+    return fields
+
+
+def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
+    deployment = Deployment.check(GOOD)
+    (tmp_path / "ensconce.yaml").write_text(deployment.dump())
+    assert Deployment.load(tmp_path / "ensconce.yaml") == deployment
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("version", 2),
+        ("replicas", 0),
+        ("replicas", 65),
+        ("replicas", "2"),
+        ("service.domain", "Digits.example"),
+        ("service.domain", "-a.example"),
+        ("service.grpc", "127.0.0.1"),
+        ("service.grpc", "127.0.0.1:65536"),
+        ("service.rest", "a b:80"),
+        ("gateway", "haproxy"),
+        ("platform.kind", "none"),
+        ("provisioning.servers", []),
+        ("models", []),
+        ("models", [{"name": "a"}, {"name": "a"}]),
+        ("models.0.name", "../etc"),
+        ("models.0.engine", "magic"),
+        ("surprise", 1),
+        ("service.tls", False),
+    ],
+)
+def test_every_wrong_field_is_named(path: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Deployment.check(changed(path, value))
+    assert path.split(".")[0] in str(caught.value)
+
+
+def test_a_broken_file_names_its_line_and_what_would_be_valid(tmp_path: Path) -> None:
+    file = tmp_path / "ensconce.yaml"
+    file.write_text(Deployment.check(GOOD).dump().replace("replicas: 2", "replicas: many"))
+    with pytest.raises(InputError) as caught:
+        Deployment.load(file)
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text == "replicas: many")
+    assert f"line {line}, field replicas" in str(caught.value)
