@@ -7,13 +7,12 @@ chain to the root, and let a PCK key sign TCB information.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from typing import NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -28,6 +27,7 @@ __all__ = [
     "check_root",
     "check_shape",
     "common_name",
+    "issued_by",
     "to_pem",
 ]
 
@@ -82,7 +82,7 @@ def certificates_in(pem: bytes, check: str) -> tuple[x509.Certificate, ...]:
     try:
         ders = [base64.b64decode("".join(block.split()), validate=True) for block in blocks]
         return tuple(_certificate(der) for der in ders)
-    except (ValueError, UnsupportedAlgorithm, binascii.Error) as error:
+    except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
         malformed(str(error)[:100])
 
 
@@ -134,6 +134,15 @@ def _certificate(der: bytes) -> x509.Certificate:
     _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
     certificate.public_key()
     return certificate
+
+
+def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the issuer's key signed the certificate."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def common_name(certificate: x509.Certificate) -> str:

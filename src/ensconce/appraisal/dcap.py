@@ -16,7 +16,15 @@ from typing import Any
 import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
 from cryptography import x509
 
-from ensconce.appraisal.chains import CRL_CHAIN, SIGNER_CHAIN, certificates_in, check_root, check_shape, to_pem
+from ensconce.appraisal.chains import (
+    CRL_CHAIN,
+    SIGNER_CHAIN,
+    certificates_in,
+    check_root,
+    check_shape,
+    issued_by,
+    to_pem,
+)
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.diagnosis import diagnose
 from ensconce.appraisal.documents import Document, TcbInfo, read_qe_identity, read_tcb_info
@@ -124,14 +132,26 @@ def _read_papers(quote: Quote, pck: Pck, collateral: Collateral, root: TrustRoot
         "collateral.root_ca_crl": _crl(collateral.root_ca_crl, pck.chain[-1], "collateral.root_ca_crl"),
         "collateral.pck_crl": _crl(collateral.pck_crl, pck.chain[1], "collateral.pck_crl"),
     }
-    if chains["collateral.pck_crl.chain"][0].public_key() != pck.chain[1].public_key():
+    _check_crl_issuer(chains["collateral.pck_crl.chain"], pck)
+    return _Papers(tcb_info, read_qe_identity(collateral.qe_identity, quote.tee), chains, crls)
+
+
+def _check_crl_issuer(chain: tuple[x509.Certificate, ...], pck: Pck) -> None:
+    # dcap-qvl does not look at this chain; it follows the list to the authority in the quote's. So they must agree.
+    issuer, authority = chain[0], pck.chain[1]
+    if issuer.subject != authority.subject or issuer.public_key() != authority.public_key():
         raise _refused(
             "collateral.pck_crl.issuer",
             "the PCK revocation list is another authority's than the quote's",
-            chains["collateral.pck_crl.chain"][0].subject.rfc4514_string(),
-            pck.chain[1].subject.rfc4514_string(),
+            issuer.subject.rfc4514_string(),
+            authority.subject.rfc4514_string(),
         )
-    return _Papers(tcb_info, read_qe_identity(collateral.qe_identity, quote.tee), chains, crls)
+    if issuer != authority and not issued_by(issuer, chain[1]):
+        raise _refused(
+            "collateral.pck_crl.chain.signature",
+            "the issuer of the PCK revocation list is not certified by the root",
+            issuer.subject.rfc4514_string(),
+        )
 
 
 def _crl(der: bytes, issuer: x509.Certificate, check: str) -> x509.CertificateRevocationList:
@@ -139,7 +159,7 @@ def _crl(der: bytes, issuer: x509.Certificate, check: str) -> x509.CertificateRe
         crl = x509.load_der_x509_crl(der)
         # cryptography reads fields when they are first asked for: ask now, where failure has a name.
         found, begin, end = crl.issuer, crl.last_update_utc, crl.next_update_utc
-    except ValueError as error:
+    except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
         raise _refused(f"{check}.format", "the revocation list cannot be read", str(error)[:200]) from error
     if end is None or end <= begin:
         raise _refused(f"{check}.format", "the revocation list never expires, or never begins", f"{begin} to {end}")

@@ -15,7 +15,7 @@ from ensconce.appraisal.chains import PCK_CHAIN, PCK_PLATFORM_CA_NAME, certifica
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import PCK_CERTIFICATE_CHAIN, Quote
 
-__all__ = ["Pck", "PckCa", "read_pck"]
+__all__ = ["Pck", "PckCa", "chain_in", "read_pck"]
 
 _TCB_OID = "1.2.840.113741.1.13.1.2"
 
@@ -39,12 +39,11 @@ class Pck:
     pce_id: str
 
 
-def read_pck(quote: Quote) -> Pck:
-    """Read the PCK certificate chain of a quote.
+def chain_in(quote: Quote) -> tuple[x509.Certificate, ...]:
+    """The certificate chain that a quote carries, whatever its shape.
 
     Raises:
-        EvidenceError: the quote carries no such chain, or one of another shape, or its leaf has no SGX extension
-            (Intel, *SGX PCK certificate and certificate revocation list profile specification*, section 1.3.5).
+        EvidenceError: it carries none, or one that cannot be read.
     """
     if quote.certification_type != PCK_CERTIFICATE_CHAIN:
         raise EvidenceError(
@@ -54,7 +53,17 @@ def read_pck(quote: Quote) -> Pck:
             rule=f"type {PCK_CERTIFICATE_CHAIN}",
             remedy="let the machine register with its provider's PCCS, so that its quoting library has the chain",
         )
-    chain = certificates_in(quote.certification_data, "pck_chain.format")
+    return certificates_in(quote.certification_data, "pck_chain.format")
+
+
+def read_pck(quote: Quote) -> Pck:
+    """Read the PCK certificate chain of a quote.
+
+    Raises:
+        EvidenceError: the quote carries no such chain, or one of another shape, or its leaf has no SGX extension
+            (Intel, *SGX PCK certificate and certificate revocation list profile specification*, section 1.3.5).
+    """
+    chain = chain_in(quote)
     check_shape(chain, PCK_CHAIN, "pck_chain")
     try:
         extension = dcap_qvl.parse_pck_extension_from_pem(to_pem(chain[:1]).encode())

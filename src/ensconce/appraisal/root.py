@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ensconce.appraisal.chains import certificates_in
+from ensconce.appraisal.chains import certificates_in, issued_by
 from ensconce.appraisal.collateral import Collateral
+from ensconce.appraisal.pck import chain_in
 from ensconce.errors import EvidenceError, InputError
 from ensconce.evidence.quote import Quote
 
@@ -112,16 +112,22 @@ def parse_root_certificate(data: bytes) -> SimulatedRoot:
     try:
         pem = data.lstrip().startswith(b"-----BEGIN")
         certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-        certificate.verify_directly_issued_by(certificate)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
-        raise InputError(
-            "root.certificate",
-            "this is no root certificate",
-            found=str(error)[:200] or "not signed by its own key",
-            rule="one self-signed X.509 certificate, PEM or DER",
-            remedy="give root.pem of the simulated platform, or the name intel",
-        ) from error
+        self_signed = issued_by(certificate, certificate)
+    except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
+        raise _no_root(str(error)[:200]) from error
+    if not self_signed:
+        raise _no_root("not signed by its own key")
     return SimulatedRoot(certificate.public_bytes(Encoding.DER))
+
+
+def _no_root(found: str) -> InputError:
+    return InputError(
+        "root.certificate",
+        "this is no root certificate",
+        found=found,
+        rule="one self-signed X.509 certificate, PEM or DER",
+        remedy="give root.pem of the simulated platform, or the name intel",
+    )
 
 
 def root_named(name: str, collateral: Collateral) -> TrustRoot:
@@ -138,7 +144,7 @@ def root_named(name: str, collateral: Collateral) -> TrustRoot:
         (collateral.qe_identity_issuer_chain, "qe_identity"),
         (collateral.pck_crl_issuer_chain, "pck_crl"),
     ):
-        for certificate in certificates_in(chain.encode(), f"collateral.{what}.chain"):
+        for certificate in certificates_in(chain.encode(), f"collateral.{what}.chain.format"):
             root = certificate.public_bytes(Encoding.DER)
             if hashlib.sha256(root).hexdigest() == name.removeprefix("simulated:"):
                 return SimulatedRoot(root)
@@ -156,6 +162,6 @@ def claimed_root(quote: Quote) -> str:
     Raises:
         EvidenceError: the quote has no certificate chain.
     """
-    chain = certificates_in(quote.certification_data, "pck_chain.format")
+    chain = chain_in(quote)
     fingerprint = hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest()
     return "intel" if fingerprint == INTEL_ROOT_SHA256 else f"simulated:{fingerprint}"

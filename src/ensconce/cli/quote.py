@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.appraisal.chains import certificates_in
 from ensconce.appraisal.collateral import MAX_COLLATERAL_SIZE, Collateral
 from ensconce.appraisal.dcap import verify_quote
-from ensconce.appraisal.pck import read_pck
+from ensconce.appraisal.pck import chain_in, read_pck
 from ensconce.appraisal.root import IntelRoot, TrustRoot, claimed_root, parse_root_certificate
 from ensconce.cli.output import print_json, say
 from ensconce.errors import EvidenceError
@@ -113,7 +112,7 @@ def _describe(quote: Quote) -> dict[str, Any]:
                 "not_before": _iso(certificate.not_valid_before_utc),
                 "not_after": _iso(certificate.not_valid_after_utc),
             }
-            for certificate in certificates_in(quote.certification_data, "pck_chain.format")
+            for certificate in chain_in(quote)
         ]
         value["root"] = claimed_root(quote)
         pck = read_pck(quote)
