@@ -33,10 +33,10 @@ __all__ = [
     "parse_request",
 ]
 
-MAX_MODELS = 32
+MAX_MODELS = 64
 """Model versions in one request."""
 
-MAX_REQUEST = 24 * 1024
+MAX_REQUEST = 20 * 1024
 """Bytes of a certificate request; with a quote of the greatest length in it."""
 
 _MAX_SECRET = 256

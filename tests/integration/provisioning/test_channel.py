@@ -268,7 +268,7 @@ class TestFrames:
             {"models": [{"name": "../digits", "version": 1}]},
             {"models": [{"name": "digits", "version": 1, "x": 1}]},
             {"models": [{"name": "digits", "version": 1}, {"name": "digits", "version": 1}]},
-            {"models": [{"name": "digits", "version": v} for v in range(33)]},
+            {"models": [{"name": "digits", "version": v} for v in range(65)]},
         ],
     )
     def test_fields_that_are_none_are_refused(self, raw: Any, changes: dict[str, Any]) -> None:

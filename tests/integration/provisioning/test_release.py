@@ -140,7 +140,7 @@ def test_the_first_server_that_is_there_answers(owner: Any, enclave: Any, free_p
         {"models": [("Digits", 1)]},
         {"models": [("digits", -1)]},
         {"models": [("digits", 1), ("digits", 1)]},
-        {"models": [("digits", version) for version in range(33)]},
+        {"models": [("digits", version) for version in range(65)]},
         {"ca_pem": b"nothing"},
     ],
 )

@@ -104,8 +104,8 @@ def test_secrets_show_in_no_representation_and_no_error() -> None:
 def test_the_greatest_request_fits_into_a_frame() -> None:
     request = Request(
         quote=b"q" * 16384,
-        certificate_request=b"c" * 24 * 1024,
-        models=tuple(ModelVersion(name="n" * 128, version=2**63 - 1 - i) for i in range(32)),
+        certificate_request=b"c" * 20 * 1024,
+        models=tuple(ModelVersion(name="n" * 128, version=2**63 - 1 - i) for i in range(64)),
     )
     assert len(encode(request)) <= MAX_FRAME
 
