@@ -1,0 +1,72 @@
+"""The message classes, made at import from compiled descriptors in a descriptor pool of their own.
+
+TensorFlow and ``tensorflow_serving`` register messages of the same names in the default pool of the process. With a
+pool of our own, both can live in one process; the bytes on the wire are the same.
+
+The classes are typed ``Any``: they come into being at run time. Their fields are in the files under ``proto/``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+
+from ensconce.serving.api.descriptors import DESCRIPTOR_SET
+
+__all__ = [
+    "MODEL_SERVICE",
+    "POOL",
+    "PREDICTION_SERVICE",
+    "Any_",
+    "GetModelMetadataRequest",
+    "GetModelMetadataResponse",
+    "GetModelStatusRequest",
+    "GetModelStatusResponse",
+    "ModelSpec",
+    "ModelVersionStatus",
+    "PredictRequest",
+    "PredictResponse",
+    "SignatureDef",
+    "SignatureDefMap",
+    "StatusProto",
+    "TensorInfo",
+    "TensorProto",
+    "TensorShapeProto",
+]
+
+PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
+MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
+
+
+def _load() -> DescriptorPool:
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(DESCRIPTOR_SET).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+POOL: Final = _load()
+
+
+def _message(name: str) -> Any:
+    return GetMessageClass(POOL.FindMessageTypeByName(name))
+
+
+Any_ = _message("google.protobuf.Any")
+TensorShapeProto = _message("tensorflow.TensorShapeProto")
+TensorProto = _message("tensorflow.TensorProto")
+TensorInfo = _message("tensorflow.TensorInfo")
+SignatureDef = _message("tensorflow.SignatureDef")
+ModelSpec = _message("tensorflow.serving.ModelSpec")
+PredictRequest = _message("tensorflow.serving.PredictRequest")
+PredictResponse = _message("tensorflow.serving.PredictResponse")
+SignatureDefMap = _message("tensorflow.serving.SignatureDefMap")
+GetModelMetadataRequest = _message("tensorflow.serving.GetModelMetadataRequest")
+GetModelMetadataResponse = _message("tensorflow.serving.GetModelMetadataResponse")
+StatusProto = _message("tensorflow.serving.StatusProto")
+ModelVersionStatus = _message("tensorflow.serving.ModelVersionStatus")
+GetModelStatusRequest = _message("tensorflow.serving.GetModelStatusRequest")
+GetModelStatusResponse = _message("tensorflow.serving.GetModelStatusResponse")

@@ -1,0 +1,196 @@
+"""``TensorProto`` from and to numpy.
+
+The rules are those of TensorFlow's ``Tensor::FromProto`` (tensorflow/core/framework/tensor.cc): ``tensor_content`` wins
+when it is there and must have exactly the shape's size; otherwise values come from the type's ``*_val`` field, the
+last one standing for all that are missing, zero when there is none. One rule is stricter here: more values than the
+shape holds are refused, where TensorFlow drops them silently.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+
+from ensconce.serving.api.dtypes import STRING, DType, dtype_numbered, dtype_of
+from ensconce.serving.api.messages import TensorProto
+from ensconce.serving.api.refusal import invalid
+
+__all__ = ["DEFAULT_LIMIT", "Array", "from_proto", "shape_of", "shape_text", "to_proto"]
+
+Array = np.ndarray[Any, Any]
+
+DEFAULT_LIMIT: Final = 128 * 1024 * 1024
+# numpy's own bound (NPY_MAXDIMS); TensorFlow's is 254.
+_MAX_RANK: Final = 64
+# What an empty string costs in an array of objects: a pointer.
+_STRING_COST: Final = 8
+# Fields whose packed encoding is the array's own bytes, with their numbers.
+_FIXED_FIELDS: Final = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12, "bool_val": 11}
+
+
+def shape_of(proto: Any, item_size: int, limit: int) -> tuple[int, ...]:
+    """The dimensions of a ``TensorShapeProto``, once it is sure that such a tensor may be made.
+
+    Args:
+        proto: the shape; every dimension must be known.
+        item_size: bytes per element.
+        limit: most bytes that the tensor may have.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, the shape is not fully defined, has too many dimensions or too many elements.
+    """
+    if proto.unknown_rank:
+        raise invalid("the shape has an unknown rank")
+    if len(proto.dim) > _MAX_RANK:
+        raise invalid(f"the shape has {len(proto.dim)} dimensions, at most {_MAX_RANK} are supported")
+    shape = tuple(dim.size for dim in proto.dim)
+    if any(size < 0 for size in shape):
+        raise invalid(f"the shape {shape_text(shape)} has a negative dimension")
+    # Zeros count as ones, so that [0, 2**62] is no way around the bound.
+    if math.prod(max(size, 1) for size in shape) * item_size > limit:
+        raise invalid(f"the shape {shape_text(shape)} takes more than {limit} bytes")
+    return shape
+
+
+def from_proto(proto: Any, *, limit: int = DEFAULT_LIMIT) -> Array:
+    """Read a ``TensorProto`` into an array of the dtype that :mod:`ensconce.serving.api.dtypes` gives its type.
+
+    The array is read-only when it can be a view of the message's own bytes.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, the type is not supported, or values and shape do not fit together.
+    """
+    dtype = dtype_numbered(proto.dtype)
+    is_string = dtype.numpy == STRING
+    shape = shape_of(proto.tensor_shape, _STRING_COST if is_string else dtype.numpy.itemsize, limit)
+    count = math.prod(shape)
+    content = proto.tensor_content
+    if is_string:
+        strings = _strings_in(content, count) if content else list(proto.string_val)
+        return _filled(np.array(strings, dtype=object), b"", dtype, shape)
+    if content:
+        if len(content) != count * dtype.numpy.itemsize:
+            raise invalid(
+                f"tensor_content has {len(content)} bytes, "
+                f"shape {shape_text(shape)} of {dtype.label} needs {count * dtype.numpy.itemsize}"
+            )
+        return np.frombuffer(content, dtype.numpy).reshape(shape)
+    return _filled(_values_in(proto, dtype), np.zeros((), dtype.numpy), dtype, shape)
+
+
+def _filled(values: Array, nothing: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
+    count = math.prod(shape)
+    if len(values) > count:
+        raise invalid(f"{dtype.field} has {len(values)} values, shape {shape_text(shape)} holds {count}")
+    if len(values) == count:
+        return values.reshape(shape)
+    array = np.empty(count, dtype.numpy)
+    array[: len(values)] = values
+    array[len(values) :] = values[-1] if len(values) else nothing
+    return array.reshape(shape)
+
+
+def _values_in(proto: Any, dtype: DType) -> Array:
+    """The values of the type's own field, one-dimensional."""
+    repeated = getattr(proto, dtype.field)
+    bits = dtype.numpy
+    if bits.names is not None:
+        bits = bits[bits.names[0]]
+    if dtype.field == "half_val":
+        bits = np.dtype("<u2")
+    if bits.kind == "c":
+        parts = np.fromiter(repeated, np.dtype(f"<f{bits.itemsize // 2}"), len(repeated))
+        if len(parts) % 2:
+            raise invalid(f"{dtype.field} has {len(parts)} values, real and imaginary parts must come in pairs")
+        return parts.view(bits)
+    if dtype.field in ("int_val", "half_val"):
+        wide = np.fromiter(repeated, np.dtype("<i4"), len(repeated))
+        narrow = wide.astype(bits)
+        if not np.array_equal(narrow, wide):
+            raise invalid(f"{dtype.field} has values that are no {dtype.label}")
+        return narrow.view(dtype.numpy)
+    return np.fromiter(repeated, bits, len(repeated))
+
+
+def _strings_in(content: bytes, count: int) -> list[bytes]:
+    """Strings in ``tensor_content``: the lengths of all as varints, then their bytes (tensor_coding.cc).
+
+    A varint takes at least a byte, so the count is checked against the content before anything is made of it.
+    """
+    lengths, at = [], 0
+    if count > len(content):
+        raise invalid(f"tensor_content has {len(content)} bytes, too few for {count} strings")
+    for _ in range(count):
+        length = shift = 0
+        while True:
+            if at >= len(content) or shift > 28:
+                raise invalid("tensor_content has a malformed string length")
+            byte = content[at]
+            at += 1
+            length |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+        lengths.append(length)
+    if at + sum(lengths) != len(content):
+        raise invalid("tensor_content's string lengths do not add up to its size")
+    strings = []
+    for length in lengths:
+        strings.append(content[at : at + length])
+        at += length
+    return strings
+
+
+def to_proto(array: Array) -> Any:
+    """Write an array as a ``TensorProto``, in the ``*_val`` field of its type, as TensorFlow Serving answers.
+
+    Many clients read that field, ``response.outputs["scores"].float_val``, without asking for anything else.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, the dtype has no tensor type, or an object is neither ``bytes`` nor ``str``.
+    """
+    dtype = dtype_of(array)
+    proto = TensorProto(dtype=dtype.number)
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if array.size == 0:
+        return proto
+    if dtype.numpy == STRING:
+        proto.string_val.extend([_as_bytes(item) for item in array.ravel().tolist()])
+        return proto
+    flat = np.ascontiguousarray(array.ravel(), dtype.numpy)
+    if dtype.field in _FIXED_FIELDS:
+        # protobuf's packed encoding of these is the array itself: one copy instead of one call per element.
+        data = flat.tobytes()
+        proto.MergeFromString(_varint(_FIXED_FIELDS[dtype.field] << 3 | 2) + _varint(len(data)) + data)
+        return proto
+    if flat.dtype.names is not None:
+        flat = flat[flat.dtype.names[0]]
+    if dtype.field == "half_val":
+        flat = flat.view("<u2")
+    getattr(proto, dtype.field).extend(flat.tolist())
+    return proto
+
+
+def _as_bytes(item: object) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str):
+        return item.encode()
+    raise invalid(f"a {type(item).__name__} is no string")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as the API's texts write it: ``[2,3]``."""
+    return "[" + ",".join(map(str, shape)) + "]"
