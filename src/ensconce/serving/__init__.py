@@ -1,1 +1,16 @@
-"""TensorFlow Serving's API: messages, gRPC, REST, model manager, engines."""
+"""TensorFlow Serving's API: messages, gRPC, REST, model manager, engines.
+
+=============  =====================================================================================
+api            messages, element types, tensors from and to numpy, refusals; a client needs only this
+signatures     what a model takes and gives; a request is checked against it
+engines        a model version's decrypted files become a ``Servable``
+manager        which versions of which models are loaded, and which of them answers
+answers        a request message in, a response message out
+grpc           the gRPC front
+rest           the REST front; ``json_tensors`` is its JSON, ``rest_server`` its HTTP server
+tls            one certificate for both fronts, from memory, replaceable
+workers        threads that compute, and a bound on how much may wait for them
+limits         how much a client may ask for
+server         all of that, on two ports
+=============  =====================================================================================
+"""

@@ -1,0 +1,108 @@
+"""A request message in, a response message out: what the gRPC and the REST front have in common.
+
+Nothing here waits for anything but the engine. The order of checks, and so of refusals, is TensorFlow Serving's
+(servables/tensorflow/predict_util.cc, get_model_metadata_impl.cc, model_servers/get_model_status_impl.cc).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ensconce.serving.api.messages import (
+    GetModelMetadataResponse,
+    GetModelStatusResponse,
+    PredictResponse,
+    SignatureDefMap,
+)
+from ensconce.serving.api.refusal import RequestError, invalid
+from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.serving.manager import LoadedServable, ModelManager
+from ensconce.serving.signatures import find_signature
+
+__all__ = ["METADATA_FIELD", "answer_metadata", "answer_predict", "answer_status"]
+
+METADATA_FIELD: Final = "signature_def"
+
+
+def answer_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) -> Any:
+    """Answer a ``PredictRequest`` with a ``PredictResponse``.
+
+    Args:
+        manager: knows the models.
+        request: the request.
+        tensor_bytes: most bytes that one input may take once it is unpacked.
+
+    Raises:
+        RequestError: whatever is wrong with it.
+    """
+    loaded = _resolve(manager, request)
+    spec = request.model_spec
+    signature = find_signature(loaded.servable.signatures, spec.signature_name)
+    signature.check_names(request.inputs)
+    inputs = {}
+    for name in signature.inputs:
+        try:
+            inputs[name] = from_proto(request.inputs[name], limit=tensor_bytes)
+        except RequestError as error:
+            raise invalid(f"tensor parsing error: {name}: {error.problem}") from error
+    outputs = loaded.servable.predict(signature.name, inputs, list(request.output_filter))
+    response = PredictResponse()
+    response.model_spec.name = loaded.name
+    response.model_spec.version.value = loaded.version
+    response.model_spec.signature_name = signature.name
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(to_proto(array))
+    return response
+
+
+def answer_metadata(manager: ModelManager, request: Any) -> Any:
+    """Answer a ``GetModelMetadataRequest`` with a ``GetModelMetadataResponse``.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, no field or an unknown one is asked for; NOT_FOUND, no such model.
+    """
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    if not request.metadata_field:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != METADATA_FIELD:
+            raise invalid(f"Metadata field {field} is not supported")
+    loaded = _resolve(manager, request)
+    signatures = SignatureDefMap()
+    for name, signature in loaded.servable.signatures.items():
+        signatures.signature_def[name].CopyFrom(signature.to_proto())
+    response = GetModelMetadataResponse()
+    response.model_spec.name = loaded.name
+    response.model_spec.version.value = loaded.version
+    response.metadata[METADATA_FIELD].Pack(signatures)
+    return response
+
+
+def answer_status(manager: ModelManager, request: Any) -> Any:
+    """Answer a ``GetModelStatusRequest`` with a ``GetModelStatusResponse``; a version label is ignored, as there.
+
+    Raises:
+        RequestError: NOT_FOUND, no such model or version.
+    """
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    version = spec.version.value if spec.HasField("version") else None
+    response = GetModelStatusResponse()
+    for status in manager.status(spec.name, version):
+        entry = response.model_version_status.add(version=status.version, state=int(status.state))
+        entry.status.error_code = int(status.code)
+        entry.status.error_message = status.text
+    return response
+
+
+def _resolve(manager: ModelManager, request: Any) -> LoadedServable:
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    spec = request.model_spec
+    return manager.resolve(
+        spec.name,
+        spec.version.value if spec.HasField("version") else None,
+        spec.version_label if spec.HasField("version_label") else None,
+    )

@@ -1,0 +1,268 @@
+"""The JSON of TensorFlow Serving's REST API from and to arrays (its api_rest.md; texts as in its util/json_tensor.cc).
+
+Two formats: *row* (``{"instances": [...]}`` answered with ``{"predictions": [...]}``), where each element is one
+example, and *columnar* (``{"inputs": ...}`` answered with ``{"outputs": ...}``), where each name has its whole tensor.
+Bytes travel as ``{"b64": "..."}``. The original converts no half, bfloat16, complex or quantised values; nor do we.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from ensconce.serving.api.dtypes import STRING, DType, dtype_of
+from ensconce.serving.api.refusal import Code, RequestError, invalid
+from ensconce.serving.api.tensor import Array
+from ensconce.serving.signatures import DEFAULT_SIGNATURE, Signature
+
+__all__ = ["Format", "array_from_json", "array_to_json", "inputs_from_json", "outputs_to_json", "parse_body"]
+
+Format = Literal["row", "columnar"]
+
+_LONGEST_QUOTE: Final = 256
+_LEAVES: Final[Mapping[str, frozenset[type]]] = {
+    "DT_FLOAT": frozenset({int, float}),
+    "DT_DOUBLE": frozenset({int, float}),
+    "DT_INT8": frozenset({int}),
+    "DT_INT16": frozenset({int}),
+    "DT_INT32": frozenset({int}),
+    "DT_INT64": frozenset({int}),
+    "DT_UINT8": frozenset({int}),
+    "DT_UINT32": frozenset({int}),
+    "DT_UINT64": frozenset({int}),
+    "DT_BOOL": frozenset({bool}),
+    "DT_STRING": frozenset({str, dict}),
+}
+_JSON_TYPES: Final[Mapping[type, str]] = {
+    type(None): "Null",
+    dict: "Object",
+    list: "Array",
+    str: "String",
+    int: "Number",
+    float: "Number",
+}
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The body of a request as a JSON object.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
+    """
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    try:
+        document = json.loads(body.decode())
+    except json.JSONDecodeError as error:
+        raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from None
+    except UnicodeDecodeError as error:
+        raise invalid(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from None
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or thousands of brackets.
+        raise invalid("JSON Parse error: a number is too long, or values are nested too deeply") from None
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {_quote(document)} Is not object")
+    return document
+
+
+def inputs_from_json(
+    document: Mapping[str, Any], signatures: Mapping[str, Signature]
+) -> tuple[Signature, dict[str, Array], Format]:
+    """The signature, the inputs and the format of a predict request.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT; UNIMPLEMENTED, JSON cannot carry an input's type.
+    """
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+        )
+    signature = signatures.get(name or DEFAULT_SIGNATURE)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
+    if "instances" in document and "inputs" in document:
+        raise invalid(
+            f"JSON Value: {_quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist "
+        )
+    if "instances" in document:
+        instances = document["instances"]
+        if not isinstance(instances, list):
+            raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
+        if not instances:
+            raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
+        return signature, _from_instances(instances, signature), "row"
+    if "inputs" in document:
+        return signature, _from_inputs(document["inputs"], signature), "columnar"
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def _from_instances(instances: list[Any], signature: Signature) -> dict[str, Array]:
+    names = list(signature.inputs)
+    if not _is_object(instances[0]):
+        if len(names) > 1:
+            raise invalid(
+                "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        for index, instance in enumerate(instances):
+            if _is_object(instance):
+                raise invalid(f"Expecting value/list but got object at item {index} of input list")
+        return {names[0]: array_from_json(instances, signature.inputs[names[0]].dtype)}
+    for index, instance in enumerate(instances):
+        if not _is_object(instance):
+            raise invalid(f"Expecting object but got list at item {index} of input list")
+        if sorted(instance) != names:
+            raise invalid(
+                f"Failed to process element: {index} of 'instances' list. JSON object: {_quote(instance)} keys must be "
+                f"equal to: {','.join(names)}"
+            )
+    return {
+        name: array_from_json([instance[name] for instance in instances], spec.dtype)
+        for name, spec in signature.inputs.items()
+    }
+
+
+def _from_inputs(inputs: Any, signature: Signature) -> dict[str, Array]:
+    names = list(signature.inputs)
+    if not _is_object(inputs):
+        if len(names) > 1:
+            raise invalid(
+                "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+                "tensorinfo_map"
+            )
+        return {names[0]: array_from_json(inputs, signature.inputs[names[0]].dtype)}
+    for name in names:
+        if name not in inputs:
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
+    for name in inputs:
+        if name not in signature.inputs:
+            raise invalid(f"JSON object: does not have named input: {name}")
+    return {name: array_from_json(inputs[name], spec.dtype) for name, spec in signature.inputs.items()}
+
+
+def array_from_json(value: Any, dtype: DType) -> Array:
+    """A JSON value, a scalar or lists of equal lengths, as an array.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, lists of different lengths, or an element of another type; UNIMPLEMENTED, JSON
+            cannot carry this type.
+    """
+    leaves = _LEAVES.get(dtype.name)
+    if leaves is None:
+        raise RequestError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtype.label}")
+    array = np.array(value, dtype=object)
+    flat = array.ravel().tolist()
+    if not leaves.issuperset(map(type, flat)):
+        raise _misfit(array.shape, flat, leaves, dtype)
+    if dtype.numpy == STRING:
+        texts = np.empty(len(flat), dtype=object)
+        texts[:] = [_as_bytes(item) for item in flat]
+        return texts.reshape(array.shape)
+    try:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype.numpy)
+    except (OverflowError, ValueError):
+        raise invalid(f"JSON Value: a number is out of the range of type: {dtype.label}") from None
+
+
+def _misfit(shape: tuple[int, ...], flat: list[Any], leaves: frozenset[type], dtype: DType) -> RequestError:
+    wrong = next(item for item in flat if type(item) not in leaves)
+    if isinstance(wrong, list):
+        # numpy stops where lengths begin to differ, and leaves the lists below as they are.
+        level = len(shape)
+        sizes = [len(item) for item in flat if isinstance(item, list)]
+        if len(sizes) < len(flat):
+            return invalid(f"Encountered list at unexpected level: {level} expected < {level}")
+        if len(set(sizes)) > 1:
+            odd = next(size for size in sizes if size != sizes[0])
+            return invalid(f"Encountered list at unexpected size: {odd} at level: {level} expected size: {sizes[0]}")
+        return invalid("JSON Value: lists are nested too deeply")
+    kind = "True" if wrong is True else "False" if wrong is False else _JSON_TYPES[type(wrong)]
+    return invalid(f"JSON Value: {_quote(wrong)} Type: {kind} is not of expected type: {dtype.label}")
+
+
+def _as_bytes(item: str | dict[str, Any]) -> bytes:
+    try:
+        if isinstance(item, str):
+            return item.encode()
+        if not _is_base64(item):
+            raise invalid(f"JSON Value: {_quote(item)} not formatted correctly for base64 data")
+        return base64.b64decode(item["b64"], validate=True)
+    except binascii.Error:
+        raise invalid("Unable to base64 decode") from None
+    except UnicodeEncodeError:
+        raise invalid("JSON Value: a string holds half a surrogate pair, which is no text") from None
+    except ValueError:
+        raise invalid("Unable to base64 decode") from None
+
+
+def _is_base64(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _quote(value: Any) -> str:
+    return json.dumps(value)[:_LONGEST_QUOTE]
+
+
+def outputs_to_json(outputs: Mapping[str, Array], form: Format) -> dict[str, Any]:
+    """The answer to a predict request in the format that it came in; one output alone goes without its name.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, outputs do not have one row per example, or JSON cannot carry their type.
+    """
+    if form == "columnar":
+        columns = {name: array_to_json(array, name) for name, array in outputs.items()}
+        return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
+    rows = None
+    for name, array in outputs.items():
+        if array.ndim == 0:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        if rows is not None and rows != array.shape[0]:
+            raise invalid(f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} expecting: {rows}")
+        rows = array.shape[0]
+    columns = {name: array_to_json(array, name) for name, array in outputs.items()}
+    if len(columns) == 1:
+        return {"predictions": next(iter(columns.values()))}
+    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+
+
+def array_to_json(array: Array, name: str) -> Any:
+    """An array as lists of JSON values. Strings are text, unless ``name`` ends in ``_bytes``: then ``{"b64": ...}``.
+
+    A float is written with the fewest digits that give it back, as the type that it is: 0.1, not 0.10000000149011612.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, JSON cannot carry this type, or a string that is named as text is none.
+    """
+    dtype = dtype_of(array)
+    if dtype.name not in _LEAVES:
+        raise invalid(f"Failed to write JSON value for tensor type: {dtype.label}")
+    if dtype.name == "DT_FLOAT":
+        return array.astype(str).astype(np.float64).tolist()
+    if dtype.numpy != STRING:
+        return array.tolist()
+    texts = np.empty(array.shape, dtype=object)
+    flat = texts.reshape(-1)
+    for index, item in enumerate(array.ravel().tolist()):
+        flat[index] = {"b64": base64.b64encode(item).decode()} if name.endswith("_bytes") else _as_text(item, name)
+    return texts.tolist()
+
+
+def _as_text(item: bytes, name: str) -> str:
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        raise invalid(
+            f"Tensor name: {name} holds bytes that are no UTF-8 text; the name should end in _bytes"
+        ) from None

@@ -1,0 +1,143 @@
+"""The model server: both fronts on their ports, one certificate, one pool of workers, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass
+
+from ensconce.errors import InputError
+from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.limits import Limits
+from ensconce.serving.manager import ModelManager
+from ensconce.serving.rest import rest_application
+from ensconce.serving.rest_server import RestServer
+from ensconce.serving.tls import ServingCertificate
+from ensconce.serving.workers import Workers
+
+__all__ = ["Limits", "ModelServer", "Ports"]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports that the server listens on."""
+
+    grpc: int
+    rest: int
+
+
+class ModelServer:
+    """Serves a manager's models over gRPC and REST, both with TLS that ends in this process."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        *,
+        grpc_address: str,
+        rest_address: str,
+        private_key_pem: bytes,
+        certificate_chain_pem: bytes,
+        limits: Limits | None = None,
+    ) -> None:
+        """Prepare; nothing is served yet.
+
+        Args:
+            manager: knows the models; it may get more of them while the server runs.
+            grpc_address: ``host:port``, the host a numeric address; port 0 takes a free one.
+            rest_address: the same.
+            private_key_pem: PEM, not encrypted.
+            certificate_chain_pem: PEM, leaf first.
+            limits: what a client may ask for.
+
+        Raises:
+            InputError: an address is wrong, or the certificate is not for this key.
+        """
+        self._limits = limits or Limits()
+        self._manager = manager
+        self._grpc_address, self._rest_address = grpc_address, rest_address
+        for address in (grpc_address, rest_address):
+            _parse_address(address)
+        self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem)
+        self._workers: Workers | None = None
+        self._grpc: GrpcServer | None = None
+        self._rest: RestServer | None = None
+
+    async def start(self) -> Ports:
+        """Listen and serve; on failure nothing is left open.
+
+        Raises:
+            InputError: a port is in use, or an address is not this machine's.
+        """
+        limits = self._limits
+        listener = _listen(self._rest_address)
+        # One inference uses all cores already; a few more threads read and write messages meanwhile.
+        workers = self._workers = Workers(threads=(os.cpu_count() or 1) + 2, admitted=limits.requests)
+        try:
+            rest_port: int = listener.getsockname()[1]
+            application = rest_application(self._manager, workers, body_bytes=limits.body_bytes)
+            self._rest = RestServer(application, most_age=limits.connection_age)
+            await self._rest.start(listener, self._certificate.ssl_context)
+            # gRPC does not say why it cannot listen; a socket does.
+            _listen(self._grpc_address).close()
+            self._grpc = GrpcServer(self._manager, workers, limits)
+            try:
+                grpc_port = await self._grpc.start(self._grpc_address, self._certificate.grpc_credentials())
+            except RuntimeError:
+                raise _taken(self._grpc_address, "gRPC could not listen there") from None
+        except BaseException:
+            await self.stop(0)
+            listener.close()
+            raise
+        return Ports(grpc_port, rest_port)
+
+    def replace_certificate(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
+        """Present another certificate on new connections; to be called in the event loop's thread.
+
+        Raises:
+            InputError: it cannot be read, or is not for this key; the old one then stays.
+        """
+        self._certificate.replace(private_key_pem, certificate_chain_pem)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new requests, answer the ones that are here for ``grace`` seconds at most, and close everything."""
+        fronts = [front.stop(grace) for front in (self._grpc, self._rest) if front is not None]
+        await asyncio.gather(*fronts)
+        self._grpc = self._rest = None
+        if self._workers is not None:
+            # Joining threads blocks; the last inference may still run when its client's grace is over.
+            await asyncio.to_thread(self._workers.close)
+            self._workers = None
+
+
+def _parse_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InputError(
+            "serving.address",
+            "this is no address to listen on",
+            found=address,
+            rule="host:port, e.g. 127.0.0.1:8500, or 127.0.0.1:0 for a free port",
+            remedy="correct the address",
+        )
+    return host.strip("[]"), int(port)
+
+
+def _listen(address: str) -> socket.socket:
+    host, port = _parse_address(address)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise _taken(address, os.strerror(error.errno) if error.errno else str(error)) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _taken(address: str, reason: str) -> InputError:
+    return InputError(
+        "serving.port",
+        f"cannot listen on {address}",
+        found=reason,
+        remedy="stop what listens there, or choose another port (0 takes a free one)",
+    )

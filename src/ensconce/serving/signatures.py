@@ -1,0 +1,214 @@
+"""What a model takes and gives: signatures, their file, and the checks of a request against them.
+
+``signatures.json`` lies beside a converted model and maps the names that clients use to the model's own tensors. It is
+sealed with the model. Texts of refusals are TensorFlow Serving's (servables/tensorflow/predict_util.cc) and
+TensorFlow's (cc/saved_model/util.cc, core/framework/function.cc) wherever these have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ensconce.errors import InputError
+from ensconce.serving.api.dtypes import DType, dtype_named, dtype_of
+from ensconce.serving.api.messages import SignatureDef
+from ensconce.serving.api.refusal import Code, RequestError, invalid
+from ensconce.serving.api.tensor import Array, shape_text
+
+__all__ = [
+    "DEFAULT_SIGNATURE",
+    "PREDICT_METHOD",
+    "Signature",
+    "TensorSpec",
+    "find_signature",
+    "parse_signatures",
+]
+
+DEFAULT_SIGNATURE: Final = "serving_default"
+PREDICT_METHOD: Final = "tensorflow/serving/predict"
+_MAX_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: the model's own name for it, its element type, its shape (-1: any size; None: any rank)."""
+
+    tensor: str
+    dtype: DType
+    shape: tuple[int, ...] | None
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape fits."""
+        return self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(want in (-1, size) for want, size in zip(self.shape, shape, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A way to call a model. ``inputs`` and ``outputs`` are in the order of their names."""
+
+    name: str
+    method_name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse inputs that are not exactly the signature's.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT.
+        """
+        sent, wanted = sorted(names), list(self.inputs)
+        if len(sent) != len(wanted):
+            extra, missing = sorted(set(sent) - set(wanted)), sorted(set(wanted) - set(sent))
+            raise invalid(
+                f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sent)}}}) != "
+                f"len({{{','.join(wanted)}}}). Sent extra: {{{','.join(extra)}}}. "
+                f"Missing but required: {{{','.join(missing)}}}."
+            )
+        for name in wanted:
+            if name not in sent:
+                raise invalid(
+                    f"Signature input alias: {name}(feed name: {self.inputs[name].tensor}) not found in request and no "
+                    f"default value provided. Inputs expected to be in the request {{{','.join(sent)}}}, or default "
+                    "input alias set: "
+                )
+
+    def check_inputs(self, inputs: Mapping[str, Array]) -> None:
+        """Refuse inputs whose names, element types or shapes are not the signature's.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT.
+        """
+        self.check_names(inputs)
+        for index, (name, spec) in enumerate(self.inputs.items()):
+            array = inputs[name]
+            dtype = dtype_of(array)
+            if dtype != spec.dtype:
+                raise invalid(f"Expects arg[{index}] to be {spec.dtype.label} but {dtype.label} is provided")
+            if not spec.accepts(array.shape):
+                raise invalid(
+                    f"Expects arg[{index}] ({name}) to have shape {shape_text(spec.shape or ())} "
+                    f"but had shape {shape_text(array.shape)}"
+                )
+
+    def choose_outputs(self, output_filter: Iterable[str]) -> tuple[str, ...]:
+        """The names of the outputs to compute: the filter's, or all when it is empty.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, an unknown name, or one twice.
+        """
+        chosen: list[str] = []
+        for name in output_filter:
+            if name not in self.outputs:
+                raise invalid(
+                    f"output tensor alias not found in signature: {name} "
+                    f"Outputs expected to be in the set {{{','.join(self.outputs)}}}."
+                )
+            if name in chosen:
+                raise invalid(f"duplicate output tensor alias: {name}")
+            chosen.append(name)
+        return tuple(chosen) or tuple(self.outputs)
+
+    def to_proto(self) -> Any:
+        """The signature as a ``SignatureDef``."""
+        proto = SignatureDef(method_name=self.method_name)
+        for specs, fields in ((self.inputs, proto.inputs), (self.outputs, proto.outputs)):
+            for name, spec in specs.items():
+                info = fields[name]
+                info.name = spec.tensor
+                info.dtype = spec.dtype.number
+                if spec.shape is None:
+                    info.tensor_shape.unknown_rank = True
+                else:
+                    info.tensor_shape.SetInParent()
+                    for size in spec.shape:
+                        info.tensor_shape.dim.add(size=size)
+        return proto
+
+
+def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
+    """The signature of this name; the empty name means ``serving_default``.
+
+    Raises:
+        RequestError: FAILED_PRECONDITION, there is none.
+    """
+    name = name or DEFAULT_SIGNATURE
+    if name not in signatures:
+        raise RequestError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    return signatures[name]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _TensorEntry(_Strict):
+    tensor: str = Field(min_length=1)
+    dtype: str
+    shape: list[int] | None
+
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            dtype_named(value)
+        except KeyError:
+            raise ValueError("no element type that can be served") from None
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _sizes(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and any(size < -1 for size in value):
+            raise ValueError("a size is -1 (any) or more")
+        return value
+
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.tensor, dtype_named(self.dtype), None if self.shape is None else tuple(self.shape))
+
+
+class _SignatureEntry(_Strict):
+    method_name: str
+    inputs: dict[str, _TensorEntry] = Field(min_length=1)
+    outputs: dict[str, _TensorEntry] = Field(min_length=1)
+
+
+class _SignatureFile(_Strict):
+    signatures: dict[str, _SignatureEntry] = Field(min_length=1)
+
+
+def parse_signatures(data: bytes) -> dict[str, Signature]:
+    """Read ``signatures.json``.
+
+    Raises:
+        InputError: it is too large, not JSON, or has a field that is wrong, missing or unknown (named in ``found``).
+    """
+    remedy = "convert the model anew, or correct signatures.json before sealing"
+    if len(data) > _MAX_BYTES:
+        raise InputError(
+            "engine.signatures", "signatures.json is too large", rule=f"at most {_MAX_BYTES} bytes", remedy=remedy
+        )
+    try:
+        file = _SignatureFile.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            "engine.signatures", f"signatures.json is wrong: {where}: {first['msg']}", found=where, remedy=remedy
+        ) from None
+    return {
+        name: Signature(
+            name,
+            entry.method_name,
+            {key: entry.inputs[key].spec() for key in sorted(entry.inputs)},
+            {key: entry.outputs[key].spec() for key in sorted(entry.outputs)},
+        )
+        for name, entry in sorted(file.signatures.items())
+    }
