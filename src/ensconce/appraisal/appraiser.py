@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography import x509
+
+from ensconce.appraisal.chains import common_name, issued_by
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.pck import chain_in
 from ensconce.appraisal.policy import Acceptance, Policy
 from ensconce.appraisal.root import claimed_root, root_named
+from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
 
 __all__ = ["Appraiser", "CollateralSource"]
@@ -62,6 +67,19 @@ class Appraiser:
         if root not in self.policy.roots:
             raise self.policy.refuse_root(root)
         self.policy.refuse_debug(parsed.body)
+        _check_signatures(chain_in(parsed))
         collateral = self.collateral.get_for(quote)
         verdict = verify_quote(quote, collateral, at=self.now(), root=root_named(root, collateral))
         return self.policy.judge(verdict)
+
+
+def _check_signatures(chain: tuple[x509.Certificate, ...]) -> None:
+    """Only a chain that an accepted root signed may make us fetch: what a quote says of its platform is hearsay."""
+    for certificate, issuer in zip(chain, (*chain[1:], chain[-1]), strict=True):
+        if not issued_by(certificate, issuer):
+            raise EvidenceError(
+                "pck_chain.signature",
+                "a certificate in the quote is not signed by the one after it",
+                found=common_name(certificate)[:100],
+                remedy="ask for a new quote",
+            )

@@ -110,7 +110,7 @@ class Release:
             peer: the other side's address.
             judged: who asked, when that is known for certain.
             key_id: the one key that it is about.
-            suppressed: refusals that were not recorded since the last one, because there were too many.
+            suppressed: refusals of its sort that were not recorded since the last one, because there were too many.
 
         Raises:
             EnsconceError: the log fails.
@@ -195,16 +195,8 @@ class ReservedEntries:
                 self._suppressed += 1
                 return None
             self._left -= 1
-            return self._drain()
-
-    def drain(self) -> int:
-        """How many were suppressed since the last entry; counting starts anew."""
-        with self._lock:
-            return self._drain()
-
-    def _drain(self) -> int:
-        suppressed, self._suppressed = self._suppressed, 0
-        return suppressed
+            suppressed, self._suppressed = self._suppressed, 0
+            return suppressed
 
 
 def _identity(judged: Judged) -> dict[str, str]:

@@ -113,7 +113,7 @@ class ProvisioningServer:
         self._now = now
         self._limits = limits
         self._release = Release(keystore, authority, audit, domain, now, lifetime)
-        self._reserved = ReservedEntries()
+        self._noise, self._doubts = ReservedEntries(), ReservedEntries()
         self._identity = self._new_identity()
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._connections_lock = threading.Lock()
@@ -212,7 +212,8 @@ class ProvisioningServer:
                 server_spki=identity.spki,
                 appraiser=self.appraiser,
                 release=self._release,
-                reserved=self._reserved,
+                noise=self._noise,
+                doubts=self._doubts,
                 exchange_time=self._limits.exchange_time,
             ).run()
         except Exception as error:

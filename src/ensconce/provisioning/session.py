@@ -38,7 +38,8 @@ class Session:
         server_spki: the server's leaf key, DER SubjectPublicKeyInfo.
         appraiser: judges evidence.
         release: answers and records.
-        reserved: how many refusals of strangers are recorded.
+        noise: how many failures of strangers before any evidence are recorded.
+        doubts: how many refusals of evidence are recorded; apart, so that noise cannot hide them.
         exchange_time: seconds for everything after the handshake.
     """
 
@@ -47,7 +48,8 @@ class Session:
     server_spki: bytes
     appraiser: Appraiser
     release: Release
-    reserved: ReservedEntries
+    noise: ReservedEntries
+    doubts: ReservedEntries
     exchange_time: float
 
     def run(self) -> None:
@@ -57,7 +59,7 @@ class Session:
                 channel = self._open()
             except EnsconceError as error:
                 # No answer: without the handshake there is no channel, without ALPN no protocol to answer in.
-                self._record(error)
+                self._record(error, self.noise)
             else:
                 self._serve(channel)
             # Also after a failed handshake: its alert tells the other side why.
@@ -90,12 +92,12 @@ class Session:
             write_frame(self.stream, encode(Challenge(nonce=channel.nonce)))
             request = parse_request(read_frame(self.stream))
         except UnreachableError as error:
-            self._refuse(error, "protocol")
+            self._refuse(error, "protocol", self.noise)
             return
         try:
             judged = judge(request, channel, domain=self.release.domain, appraiser=self.appraiser)
         except EnsconceError as error:
-            self._refuse(error, _kind(error))
+            self._refuse(error, _kind(error), self.doubts)
             return
         self._answer(judged, request)
 
@@ -103,21 +105,23 @@ class Session:
         try:
             answer = self.release.grant(judged, request.models, self.peer)
         except EnsconceError as error:
-            self._refuse(error, _kind(error), judged)
+            self._refuse(error, _kind(error), judged=judged)
             return
         except ValueError:
             too_long = UnreachableError("provisioning.answer", "the answer does not fit into a message")
-            self._refuse(too_long, "unavailable", judged)
+            self._refuse(too_long, "unavailable", judged=judged)
             return
         write_frame(self.stream, answer)
 
-    def _refuse(self, error: EnsconceError, kind: Kind, judged: Judged | None = None) -> None:
-        self._record(error, judged)
+    def _refuse(
+        self, error: EnsconceError, kind: Kind, reserved: ReservedEntries | None = None, judged: Judged | None = None
+    ) -> None:
+        self._record(error, reserved, judged)
         told = error if kind != "unavailable" else _unavailable(error)
         write_frame(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
 
-    def _record(self, error: EnsconceError, judged: Judged | None = None) -> None:
-        suppressed = self.reserved.take() if judged is None else self.reserved.drain()
+    def _record(self, error: EnsconceError, reserved: ReservedEntries | None, judged: Judged | None = None) -> None:
+        suppressed = reserved.take() if reserved is not None else 0
         if suppressed is None:
             return
         try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -71,16 +72,26 @@ def test_a_debug_enclave_is_refused_before_anything_is_fetched(
     assert caught.value.check == "policy.debug"
 
 
-def test_claiming_an_accepted_root_does_not_help(
-    appraiser: Appraising, quote: Callable[..., bytes], vendor: SimulatedVendor, source: CollateralSource
+def test_claiming_an_accepted_root_makes_us_fetch_nothing(
+    appraiser: Appraising, quote: Callable[..., bytes], vendor: SimulatedVendor
 ) -> None:
     other = SimulatedVendor(b"\x01" * 32, vendor.created)
     # The other vendor's PCK and CA, with the accepted root pasted to their end.
     forged = quote().replace(vendor.pck().pem.encode(), other.pck().pem.encode())
     forged = forged.replace(vendor.pck_ca().pem.encode(), other.pck_ca().pem.encode())
-    for evidence in (forged, quote().replace(b"\x11" * 32, b"\x12" * 32)):
-        with pytest.raises(EvidenceError):
-            appraiser().appraise(evidence)
+    length = struct.unpack_from("<I", quote(), 432)[0] + len(forged) - len(quote())
+    inner = forged.index(b"-----BEGIN")
+    chain = struct.pack("<I", len(forged) - inner)
+    forged = forged[:432] + struct.pack("<I", length) + forged[436 : inner - 4] + chain + forged[inner:]
+    with pytest.raises(EvidenceError) as caught:
+        appraiser(source=Unasked()).appraise(forged)
+    assert caught.value.check == "pck_chain.signature"
+
+
+def test_a_changed_report_is_not_genuine(appraiser: Appraising, quote: Callable[..., bytes]) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        appraiser().appraise(quote().replace(b"\x11" * 32, b"\x12" * 32))
+    assert caught.value.check == "quote.signature"
 
 
 def test_collateral_of_another_root_is_refused(

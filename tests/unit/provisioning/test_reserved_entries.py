@@ -15,10 +15,3 @@ def test_a_burst_then_a_trickle_and_a_count_of_the_rest() -> None:
     assert entries.take() is None
     clock[0] = 1000.0
     assert [entries.take() for _ in range(4)] == [1, 0, 0, None]
-
-
-def test_an_entry_of_another_kind_takes_the_count_along() -> None:
-    entries = ReservedEntries(burst=1, per_second=0.0, clock=lambda: 0.0)
-    assert [entries.take() for _ in range(3)] == [0, None, None]
-    assert entries.drain() == 2
-    assert entries.drain() == 0
