@@ -79,8 +79,8 @@ def build_enclave(
         progress: is told each step in a few words.
 
     Raises:
-        InputError: the key or the description is wrong, lint found an error, another build is under way, or the disk is full.
-            The bundle is then as it was.
+        InputError: the key or the description is wrong, lint found an error, another build is under way, or the disk
+            is full. The bundle is then as it was.
     """
     tell = progress or (lambda _: None)
     check_signing_key(signing_key)

@@ -7,11 +7,13 @@ edit, is dropped and made again. Entries are copied, never linked: no edit of an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +24,7 @@ from ensconce.errors import InputError
 __all__ = ["ImageFile", "LayerCache", "copy_all", "default_cache", "hash_file"]
 
 _KEPT = 8
+_ABANDONED_S = 3600
 _CHUNK = 1 << 20
 
 
@@ -41,9 +44,20 @@ class ImageFile:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/ensconce/images`` (XDG Base Directory Specification: a relative value is ignored)."""
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "ensconce" / "images"
+    """``$XDG_CACHE_HOME/ensconce/images`` (XDG Base Directory Specification: a relative value is ignored).
+
+    Raises:
+        InputError: it is not set, and there is no home folder either.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not folder.is_absolute():
+        try:
+            folder = Path.home() / ".cache"
+        except RuntimeError:
+            raise InputError(
+                "image.cache", "there is no home folder to keep images in", remedy="set XDG_CACHE_HOME to a folder"
+            ) from None
+    return folder / "ensconce" / "images"
 
 
 def hash_file(path: Path, name: str) -> ImageFile:
@@ -148,6 +162,13 @@ class LayerCache:
                 ) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        entries = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-        for entry in sorted(entries, key=lambda entry: entry.stat().st_mtime)[:-_KEPT]:
-            shutil.rmtree(entry, ignore_errors=True)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove the entries not used for longest, and what killed processes left half-made."""
+        with contextlib.suppress(FileNotFoundError):  # Another process prunes at the same time.
+            ages = sorted((entry.stat().st_mtime, entry) for entry in self.folder.iterdir())
+            entries = [entry for _, entry in ages if not entry.name.startswith(".")]
+            remains = [entry for age, entry in ages if entry.name.startswith(".") and age < time.time() - _ABANDONED_S]
+            for entry in (*entries[:-_KEPT], *remains):
+                shutil.rmtree(entry, ignore_errors=True)

@@ -64,6 +64,7 @@ def main() -> None:
     try:
         if len(sys.argv) != 2:
             raise InputError("replica.argv", "the only argument is the configuration", remedy="start what was signed")
+        _READY.unlink(missing_ok=True)
         _run(ReplicaConfig.load(Path(sys.argv[1])))
     except (_Stop, KeyboardInterrupt):
         pass

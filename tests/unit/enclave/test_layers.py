@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,3 +125,13 @@ def test_the_cache_is_where_the_xdg_specification_puts_it(monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_cache() == tmp_path / "home" / ".cache" / "ensconce" / "images"
+
+
+def test_what_killed_processes_left_goes_after_a_while(
+    cache: LayerCache, files: tuple[ImageFile, ...], tmp_path: Path
+) -> None:
+    for name, age in ((".old", 7200), (".new", 10)):
+        (cache.folder / name / "tree").mkdir(parents=True)
+        os.utime(cache.folder / name, (time.time() - age,) * 2)
+    cache.save("d" * 64, tmp_path / "image", files)
+    assert {path.name for path in cache.folder.iterdir()} == {KEY, "d" * 64, ".new"}
