@@ -202,9 +202,9 @@ def daemons() -> Iterator[Callable[..., Machine]]:
 
     yield start
     for machine in machines:
-        if machine.process.poll() is None:
+        if machine.process.returncode is None:
             machine.process.send_signal(signal.SIGTERM)
-        machine.process.communicate(timeout=DEADLINE_S)
+            machine.process.communicate(timeout=DEADLINE_S)
 
 
 @pytest.fixture(scope="module")

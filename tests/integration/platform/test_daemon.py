@@ -8,16 +8,23 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ensconce.errors import InputError, IntegrityError, RefusedError, UnreachableError
+from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.pccs import fetch_collateral
+from ensconce.appraisal.root import IntelRoot, SimulatedRoot
+from ensconce.appraisal.verdict import SimulatedVerdict, TcbStatus
+from ensconce.errors import EvidenceError, InputError, IntegrityError, RefusedError, UnreachableError
 from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.report import SgxReport
+from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.control import PlatformControl
+from ensconce.platform.simulated.measurement import measure
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.wire import ask, short_name
 
@@ -72,6 +79,24 @@ def test_an_enclave_gets_a_quote_of_its_own_measurement(machine: Any, make_encla
     assert report.attributes.mode64bit
     assert not report.attributes.debug
     assert report.cpu_svn == SimulatedVendor.load(machine.home).cpu_svn
+
+
+def test_the_quote_verifies_with_what_the_machines_pccs_serves(machine: Any, make_enclave: Callable[..., Any]) -> None:
+    enclave = make_enclave(QUOTE)
+    quote = bytes.fromhex(machine.run(enclave)["quote"])
+    status = machine.control.status()
+    vendor = SimulatedVendor.load(machine.home)
+    assert status.root == vendor.root_name
+    collateral = fetch_collateral(status.pccs, fmspc=vendor.FMSPC.hex(), ca="platform")
+    root = SimulatedRoot(vendor.root_certificate_der)
+    verdict = verify_quote(quote, collateral, at=int(time.time()), root=root)
+    assert type(verdict) is SimulatedVerdict
+    assert verdict.root == status.root
+    assert verdict.status is TcbStatus.UP_TO_DATE
+    assert isinstance(verdict.report, SgxReport)
+    assert verdict.report.mr_enclave == measure(parse_manifest(enclave.manifest.read_bytes()))
+    with pytest.raises(EvidenceError):
+        verify_quote(quote, collateral, at=int(time.time()), root=IntelRoot())
 
 
 def test_a_debug_enclave_runs_and_its_report_says_so(machine: Any, make_enclave: Callable[..., Any]) -> None:

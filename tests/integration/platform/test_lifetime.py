@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ensconce.platform.simulated.wire import short_name
+
 ENDLESS = """
 import os, signal, time
 def left(*_):
@@ -50,8 +52,17 @@ def test_ending_the_daemon_ends_its_enclaves_in_peace(
     machine, enclave = daemons(tmp_path), make_enclave(ENDLESS)
     pid = machine.launch(enclave)
     until((enclave.root / "up").exists)
-    machine.process.send_signal(signal.SIGTERM)
-    assert machine.process.wait(20) == 0
+    # Two clients that are in the middle of something.
+    with socket.socket(socket.AF_UNIX) as idle, short_name(machine.socket) as name:
+        idle.connect(name)
+        idle.sendall(b"\0")
+        host, port = machine.control.status().pccs.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as http:
+            http.sendall(b"GET /")
+            machine.process.send_signal(signal.SIGTERM)
+            _, log = machine.process.communicate(timeout=20)
+    assert machine.process.returncode == 0
+    assert b"Traceback" not in log
     assert (enclave.root / "left").exists()
     assert not alive(pid)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "host"]

@@ -68,6 +68,9 @@ class Daemon:
                 await self._converse(reader, writer, pid, self._enclaves.find(pid))
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             _log.debug("a connection ended badly", exc_info=True)
+        except asyncio.CancelledError:
+            # The server is closing. This is the task's outermost frame, and asyncio's own would log a traceback.
+            pass
         finally:
             self._connections -= 1
             writer.close()

@@ -41,6 +41,9 @@ async def serve_http(host: str, port: int, get: Callable[[str], Response]) -> as
                 await _serve_connection(reader, writer, get)
         except (OSError, TimeoutError, h11.ProtocolError):
             _log.debug("a connection ended badly", exc_info=True)
+        except asyncio.CancelledError:
+            # The server is closing. This is the task's outermost frame, and asyncio's own would log a traceback.
+            pass
         finally:
             open_connections -= 1
             writer.close()

@@ -75,20 +75,19 @@ def listening(path: Path) -> Iterator[socket.socket]:
     """A listening socket that only this user can connect to, under a name of its own until it is published."""
     aside = _aside(path)
     aside.unlink(missing_ok=True)
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        with short_name(aside) as name:
-            server.bind(name)
-    finally:
-        os.umask(before)
-    server.listen(128)
-    try:
-        yield server
-    finally:
-        server.close()
+    with contextlib.ExitStack() as stack:
         for leftover in (path, aside):
-            leftover.unlink(missing_ok=True)
+            stack.callback(leftover.unlink, missing_ok=True)
+        server = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        # The name stays good for as long as the socket: asyncio looks it up again, from Python 3.13 on.
+        name = stack.enter_context(short_name(aside))
+        before = os.umask(0o177)
+        try:
+            server.bind(name)
+        finally:
+            os.umask(before)
+        server.listen(128)
+        yield server
 
 
 def publish(path: Path) -> None:

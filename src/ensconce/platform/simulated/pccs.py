@@ -66,14 +66,14 @@ class Pccs:
 
     def get(self, target: str) -> Response:
         """Answer a GET request for ``target`` (path and query)."""
-        parts = urlsplit(target)
-        call = self._calls.get(parts.path.removeprefix(BASE)) if parts.path.startswith(BASE) else None
-        if call is None:
-            return _nothing(404, "No such resource.")
         try:
+            parts = urlsplit(target)
             query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), max_num_fields=8))
         except ValueError:
             return _nothing(400, "Invalid request parameters.")
+        call = self._calls.get(parts.path.removeprefix(BASE)) if parts.path.startswith(BASE) else None
+        if call is None:
+            return _nothing(404, "No such resource.")
         return call(query)
 
     def _documents(self) -> Collateral:

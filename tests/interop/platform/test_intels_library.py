@@ -1,0 +1,201 @@
+"""Simulated quotes and collateral before Intel's own verification library, with the simulated root passed in.
+
+The library is Intel's SGX Quote Verification Library of 2022/23, from the package ``sgx-dcap-quote-verify-python``.
+That it accepts what the simulated platform makes shows that the formats are the real ones; that it and Ensconce judge
+alike shows that the negatives are real ones.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ensconce.appraisal.collateral import Collateral
+from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.root import SimulatedRoot
+from ensconce.errors import EvidenceError
+from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.platform.simulated.certificates import Party
+from ensconce.platform.simulated.collateral import CollateralRecipe, CrlRecipe, DocumentRecipe, tcb_level
+from ensconce.platform.simulated.pki import CA, SimulatedVendor
+from ensconce.platform.simulated.quoting import QuoteRecipe, QuotingEnclave, make_quote
+
+intel = pytest.importorskip(
+    "sgx_dcap_quote_verify", reason="Intel's library is not installed: pip install sgx-dcap-quote-verify-python==0.0.3"
+)
+
+NOW = 1_790_000_000
+DAY = 86_400
+VENDOR = SimulatedVendor(b"the seed of the interop tests...", NOW - 400 * DAY)
+OTHER = SimulatedVendor(b"a vendor that nobody trusts here", NOW - 400 * DAY)
+REPORT = SgxReport(
+    cpu_svn=VENDOR.cpu_svn,
+    misc_select=0,
+    isv_ext_prod_id=bytes(16),
+    attributes=Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
+    mr_enclave=b"\x11" * 32,
+    mr_signer=b"\x22" * 32,
+    config_id=bytes(64),
+    isv_prod_id=7,
+    isv_svn=3,
+    config_svn=0,
+    isv_family_id=bytes(16),
+    report_data=bytes(range(64)),
+)
+
+
+def intels_verdict(
+    quote: bytes, papers: Collateral, *, ca: CA = "platform", pck: Party | None = None, root: Party | None = None
+) -> Any:
+    return intel.verify(
+        trusted_root_ca_certificate=(root or VENDOR.root).pem,
+        pck_certificate=(pck or VENDOR.pck(ca)).pem,
+        pck_signing_chain=VENDOR.pck_ca(ca).pem + VENDOR.root.pem,
+        root_ca_crl=papers.root_ca_crl.hex(),
+        intermediate_ca_crl=papers.pck_crl.hex(),
+        tcb_info=f'{{"tcbInfo":{papers.tcb_info},"signature":"{papers.tcb_info_signature.hex()}"}}',
+        tcb_signing_chain=papers.tcb_info_issuer_chain,
+        quote=quote,
+        qe_identity=f'{{"enclaveIdentity":{papers.qe_identity},"signature":"{papers.qe_identity_signature.hex()}"}}',
+        # The library takes a datetime without a zone for UTC.
+        expiration_date=datetime.datetime.fromtimestamp(NOW, datetime.UTC).replace(tzinfo=None),
+    )
+
+
+def names(verdict: Any) -> list[str]:
+    statuses = (
+        verdict.pck_certificate_status,
+        verdict.tcb_info_status,
+        verdict.qe_identity_status,
+        verdict.quote_status,
+    )
+    return [status.name.removeprefix("STATUS_") for status in statuses if status.name != "STATUS_OK"]
+
+
+def our_status(quote: bytes, papers: Collateral) -> str | None:
+    """The TCB status that we find; None when we refuse."""
+    try:
+        return verify_quote(quote, papers, at=NOW, root=SimulatedRoot(VENDOR.root_certificate_der)).status.value
+    except EvidenceError:
+        return None
+
+
+@pytest.mark.parametrize("ca", ["platform", "processor"])
+def test_a_sound_quote_is_sound_for_intel(ca: CA) -> None:
+    quote = make_quote(VENDOR, REPORT, QuoteRecipe(ca=ca))
+    verdict = intels_verdict(quote, VENDOR.collateral(NOW, CollateralRecipe(ca=ca)), ca=ca)
+    assert verdict.ok
+    assert names(verdict) == []
+    assert verdict.enclave_report.mr_enclave == REPORT.mr_enclave
+    assert verdict.enclave_report.report_data == REPORT.report_data
+    assert verdict.enclave_report.isv_prod_id.value == REPORT.isv_prod_id
+
+
+@pytest.mark.parametrize(
+    ("status", "intels"),
+    [
+        ("UpToDate", None),
+        ("SWHardeningNeeded", "TCB_SW_HARDENING_NEEDED"),
+        ("ConfigurationNeeded", "TCB_CONFIGURATION_NEEDED"),
+        ("ConfigurationAndSWHardeningNeeded", "TCB_CONFIGURATION_AND_SW_HARDENING_NEEDED"),
+        ("OutOfDate", "TCB_OUT_OF_DATE"),
+        ("OutOfDateConfigurationNeeded", "TCB_OUT_OF_DATE_CONFIGURATION_NEEDED"),
+        ("Revoked", "TCB_REVOKED"),
+    ],
+)
+def test_every_status_is_the_same_for_intel(status: str, intels: str | None) -> None:
+    quote = make_quote(VENDOR, REPORT)
+    papers = VENDOR.collateral(NOW, CollateralRecipe(tcb_status=status, advisory_ids=["SIMULATED-SA-00002"]))
+    assert names(intels_verdict(quote, papers)) == ([intels] if intels else [])
+    assert our_status(quote, papers) == (None if status == "Revoked" else status)
+
+
+def recipe(**parts: Any) -> CollateralRecipe:
+    return CollateralRecipe(**parts)
+
+
+def tcb_info(**changes: object) -> CollateralRecipe:
+    return CollateralRecipe(tcb_info=DocumentRecipe(changes=changes))
+
+
+def qe_identity(**changes: object) -> CollateralRecipe:
+    return CollateralRecipe(qe_identity=DocumentRecipe(changes=changes))
+
+
+FORGED_ROOT = Party(VENDOR.root.certificate, OTHER.root.key)
+FORGED_PCK_CA = Party(VENDOR.pck_ca().certificate, OTHER.root.key)
+PCK_SIGNED = DocumentRecipe(signer=VENDOR.pck(), chain=(VENDOR.pck(), VENDOR.pck_ca(), VENDOR.root))
+TOO_HIGH = tcb_level([8, *VENDOR.COMPONENTS[1:]], VENDOR.PCE_SVN, "UpToDate")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: recipe(pck_crl=CrlRecipe(revoked=[VENDOR.pck().serial])),
+        lambda: recipe(root_crl=CrlRecipe(revoked=[VENDOR.pck_ca().serial])),
+        lambda: recipe(root_crl=CrlRecipe(revoked=[VENDOR.tcb_signer.serial])),
+        lambda: recipe(root_crl=CrlRecipe(issuer=FORGED_ROOT)),
+        lambda: recipe(pck_crl=CrlRecipe(issuer=FORGED_PCK_CA)),
+        lambda: recipe(pck_crl=CrlRecipe(issuer=VENDOR.pck_ca("processor"))),
+        lambda: recipe(root_crl=CrlRecipe(issued=-40 * DAY, next_update=-1)),
+        lambda: recipe(pck_crl=CrlRecipe(issued=-40 * DAY, next_update=-1)),
+        lambda: recipe(tcb_info=DocumentRecipe(issued=-40 * DAY, next_update=-1)),
+        lambda: recipe(qe_identity=DocumentRecipe(issued=-40 * DAY, next_update=-1)),
+        lambda: recipe(tcb_info=PCK_SIGNED),
+        lambda: recipe(qe_identity=PCK_SIGNED),
+        lambda: tcb_info(fmspc="00606A000000"),
+        lambda: tcb_info(pceId="0001"),
+        lambda: tcb_info(version=4),
+        lambda: tcb_info(tcbLevels=[TOO_HIGH]),
+        lambda: tcb_info(tcbLevels=[]),
+        lambda: qe_identity(mrsigner="00" * 32),
+        lambda: qe_identity(isvprodid=2),
+        lambda: qe_identity(miscselect="00000001"),
+        lambda: qe_identity(id="QVE"),
+        lambda: recipe(qe_status="Revoked"),
+    ],
+    ids=lambda _: "",
+)
+def test_what_intel_refuses_we_refuse(make: Callable[[], CollateralRecipe]) -> None:
+    quote, papers = make_quote(VENDOR, REPORT), VENDOR.collateral(NOW, make())
+    assert not intels_verdict(quote, papers).ok
+    assert our_status(quote, papers) is None
+
+
+def test_what_intel_calls_out_of_date_so_do_we() -> None:
+    outdated = QuoteRecipe(quoting_enclave=QuotingEnclave(isv_svn=7))
+    quote, papers = make_quote(VENDOR, REPORT, outdated), VENDOR.collateral(NOW)
+    assert names(intels_verdict(quote, papers))
+    assert our_status(quote, papers) == "OutOfDate"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        QuoteRecipe(quoting_enclave=replace(QuotingEnclave(), mr_signer=bytes(32))),
+        QuoteRecipe(quoting_enclave=replace(QuotingEnclave(), misc_select=1)),
+        QuoteRecipe(qe_report_data=bytes(64)),
+    ],
+)
+def test_a_quoting_enclave_that_intel_refuses_we_refuse(change: QuoteRecipe) -> None:
+    quote, papers = make_quote(VENDOR, REPORT, change), VENDOR.collateral(NOW)
+    assert not intels_verdict(quote, papers).ok
+    assert our_status(quote, papers) is None
+
+
+def test_another_root_is_refused_by_intel_too() -> None:
+    assert not intels_verdict(make_quote(VENDOR, REPORT), VENDOR.collateral(NOW), root=OTHER.root).ok
+    assert not intels_verdict(make_quote(OTHER, REPORT), VENDOR.collateral(NOW)).ok
+
+
+@pytest.mark.parametrize("at", [0, 48, 431, 436, 500, 564, 948, 1020])
+def test_changed_bytes_are_refused_by_intel_too(at: int) -> None:
+    quote = bytearray(make_quote(VENDOR, REPORT))
+    quote[at] ^= 1
+    papers = VENDOR.collateral(NOW)
+    assert not intels_verdict(bytes(quote), papers).ok
+    assert our_status(bytes(quote), papers) is None
