@@ -155,6 +155,9 @@ class ProvisioningServer:
             return
         self._stopping.set()
         self._wake_writer.send(b"x")
+        # Closing alone would leave it listening for as long as another thread polls it.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._join()
         with self._connections_lock:

@@ -404,7 +404,7 @@ class TestListening:
         began = time.monotonic()
         owner.server.shutdown()
         owner.server.shutdown()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         with pytest.raises(UnreachableError):
             client.answer()
         with pytest.raises(OSError):
