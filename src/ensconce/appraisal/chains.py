@@ -7,6 +7,7 @@ chain to the root, and let a PCK key sign TCB information.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from typing import NoReturn
@@ -128,7 +129,9 @@ def check_root(chain: tuple[x509.Certificate, ...], fingerprint: str, check: str
         )
 
 
+@functools.lru_cache(maxsize=256)
 def _certificate(der: bytes) -> x509.Certificate:
+    # Verification meets the same issuers again and again; certificates do not change, and failures are not kept.
     certificate = x509.load_der_x509_certificate(der)
     # cryptography reads names, times and keys when they are first asked for: ask now, where failure has a name.
     _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc)

@@ -22,6 +22,7 @@ from ensconce.appraisal.chains import (
     certificates_in,
     check_root,
     check_shape,
+    common_name,
     issued_by,
     to_pem,
 )
@@ -189,7 +190,7 @@ def _check_windows(papers: _Papers, at: int) -> int:
     for check, chain in papers.chains.items():
         for certificate in chain:
             begin, end = _seconds(certificate.not_valid_before_utc), _seconds(certificate.not_valid_after_utc)
-            windows.append((check, f"certificate {certificate.subject.rfc4514_string()}", begin, end))
+            windows.append((check, f"certificate {common_name(certificate)!r}", begin, end))
     for check, what, begin, end in windows:
         if at < begin:
             raise EvidenceError(

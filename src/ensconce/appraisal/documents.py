@@ -8,6 +8,7 @@ Signatures are checked by dcap-qvl, after this.
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import json
 import re
@@ -50,6 +51,8 @@ class TcbInfo(Document):
     pce_id: str
 
 
+# Both documents serve for a day and thousands of quotes: what was read last is kept.
+@functools.lru_cache(maxsize=8)
 def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
     """Read TCB info and check that it is for this kind of environment, whole, and in order.
 
@@ -69,6 +72,7 @@ def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
     return TcbInfo(*reader.dates(), reader.number("tcbEvaluationDataNumber"), fmspc, pce_id)
 
 
+@functools.lru_cache(maxsize=8)
 def read_qe_identity(text: str, tee: Literal["sgx", "tdx"]) -> Document:
     """Read the identity of the quoting enclave and check that it is for this kind of environment, and in order.
 
