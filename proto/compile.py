@@ -1,4 +1,4 @@
-"""Compile the ``.proto`` files of this folder into ``src/ensconce/serving/api/descriptors.py`` (needs grpcio-tools).
+"""Compile the ``.proto`` files of this folder into ``src/ensconce/tfserving/descriptors.py`` (needs grpcio-tools).
 
 The result is a Python module, and not a data file, because an enclave's image holds modules only.
 """

@@ -7,7 +7,7 @@ cli            one thin file per command group
 cluster        the deployment file, and the processes that it describes on one machine
 enclave        what runs inside: image, Gramine manifest, lint, signature, the replica's own program
 provisioning   the secret provisioning server, and the enclave's side of it
-serving        TensorFlow Serving's API: messages, gRPC, REST, model manager, engines
+serving        TensorFlow Serving's API: gRPC, REST, model manager, engines
 gateway        Nginx configuration and its process; an embedded pass-through where there is no Nginx
 client         attested TLS, tunnel, predictions
 platform       where am I? Gramine's ``/dev/attestation``, or the simulated platform
@@ -18,6 +18,7 @@ audit          hash-chained log with Merkle inclusion and consistency proofs
 keys           custody of the owner's secrets behind one protocol
 evidence       bytes to frozen dataclasses, without an opinion
 encfile        Gramine's encrypted-file format
+tfserving      TensorFlow Serving's messages and tensors
 files          files that are there in full or not at all
 errors         one hierarchy; every error knows what was checked, what was found and the remedy
 =============  ==========================================================================================

@@ -18,18 +18,21 @@ def blocks() -> list[str]:
 @pytest.mark.timeout(180)
 def test_the_tutorial(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
-    script = "set -euo pipefail\n" + "\n".join(blocks())
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    said = done.stdout
+    # A failure in the middle must not leave servers behind, nor wait for them.
+    clean = "trap 'status=$?; ensconce down --host host 2>/dev/null; kill $(jobs -p) 2>/dev/null; exit $status' EXIT"
+    script = "\n".join(["set -euo pipefail", clean, *blocks()])
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            timeout=170,
+        )
+    said = (tmp_path / "stdout").read_text()
+    assert done.returncode == 0, (tmp_path / "stderr").read_text() + said
     assert "sealed digits/1 under key model/digits/1" in said
     assert "accepted   digits.example.test replica" in said
     assert re.search(r"classes: \[\d, \d, \d, \d, \d\]", said)

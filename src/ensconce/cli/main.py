@@ -71,6 +71,8 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Run the command line and exit; the one place where an exception becomes an exit status."""
+    # As with Ctrl-C, what is half done is undone on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except EnsconceError as error:

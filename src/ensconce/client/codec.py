@@ -9,9 +9,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ensconce.errors import InputError, UnreachableError
-from ensconce.serving.api.messages import PREDICTION_SERVICE, PredictRequest, PredictResponse
-from ensconce.serving.api.refusal import RequestError
-from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.tfserving.messages import PREDICTION_SERVICE, PredictRequest, PredictResponse
+from ensconce.tfserving.refusal import RequestError
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 __all__ = ["PREDICT", "Array", "decode_response", "encode_request"]
 

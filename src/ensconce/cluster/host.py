@@ -17,6 +17,7 @@ __all__ = ["down", "logs", "scale", "status", "up"]
 
 _START_S = 120.0
 _POLL_S = 0.1
+_PATIENCE = 2
 
 Watch = Callable[[dict[str, Any]], None]
 
@@ -159,7 +160,9 @@ def _wait_until_settled(host: Path, watch: Watch) -> dict[str, Any]:
         if states == ["ready"] * now["wanted"]:
             return now
         for replica in now["replicas"]:
-            if replica["state"] == "failed":
+            # The owner's server may be about to come; any other reason will be the same the next time.
+            away = replica["exit_status"] == UnreachableError.exit_status and replica["restarts"] < _PATIENCE
+            if replica["state"] == "failed" and not away:
                 error = dict(replica["error"])
                 error["problem"] = f"{replica['name']}: {error.get('problem', 'failed')}"
                 raise restore(error, replica["exit_status"] or 1)

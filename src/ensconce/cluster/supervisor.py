@@ -6,6 +6,7 @@ between. When it goes, everything that it started goes with it (the children ask
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -15,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,6 +34,7 @@ __all__ = ["MAX_REPLICAS", "Supervisor", "main"]
 MAX_REPLICAS = 64
 _TICK_S = 0.1
 _GRACE_S = 15.0
+_GATEWAY_RETRY_S = 1.0
 
 _log = logging.getLogger("ensconce.supervisor")
 
@@ -63,6 +66,7 @@ class Supervisor:
         self._replicas: list[Replica] = []
         self._numbers = 0
         self._stopping = False
+        self._gateway_retry_at = 0.0
         self._platform = start_platform(Target.parse(self._deployment.platform.pccs), self._run)
         service = self._deployment.service
         self._gateway: Gateway = open_gateway(
@@ -75,13 +79,17 @@ class Supervisor:
 
     def run(self) -> None:
         """Start everything, serve commands until told to stop, then stop everything."""
-        server = control.listen(self._run)
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._platform.close)
+            closing.callback(self._gateway.stop)
             self._gateway.start(self._backends())
+            # From here on the host's commands find it: what could fail at once has not.
+            server = closing.enter_context(control.listen(self._run))
+            closing.callback((self._run / "control.sock").unlink, missing_ok=True)
             while self._replicas or not self._stopping:
                 self._tick()
                 readable, _, _ = select.select([server.fileno(), wake_read], [], [], _TICK_S)
@@ -89,11 +97,6 @@ class Supervisor:
                     self._stopping = True
                 if server.fileno() in readable:
                     self._serve(server)
-        finally:
-            self._gateway.stop()
-            self._platform.close()
-            server.close()
-            (self._run / "control.sock").unlink(missing_ok=True)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -107,28 +110,42 @@ class Supervisor:
                 _log.info("%s is %s", replica.name, replica.state.value)
         left = [replica for replica in self._replicas if replica.state is not State.STOPPED]
         self._replicas = left
-        if changed and not self._stopping:
-            self._gateway.reload(self._backends())
+        if not self._stopping and (changed or not self._gateway.running):
+            self._refresh_gateway(now)
+
+    def _refresh_gateway(self, now: float, leaving: Sequence[Replica] = ()) -> None:
+        """Tell the gateway which replicas stay; a gateway that has died is started again, but not all the time."""
+        try:
+            if self._gateway.running:
+                self._gateway.reload(self._backends(leaving))
+            elif now >= self._gateway_retry_at:
+                self._gateway_retry_at = now + _GATEWAY_RETRY_S
+                _log.warning("the gateway has died; starting it again")
+                self._gateway.stop()
+                self._gateway.start(self._backends())
+        except InputError as error:
+            _log.error("%s", error)
 
     def _match_wanted(self, now: float) -> None:
         wanted = 0 if self._stopping else self._wanted
         alive = [replica for replica in self._replicas if replica.state is not State.STOPPING]
-        for replica in alive[wanted:]:
-            # Out of the gateway's list first, so that no new connection meets a replica on its way out.
+        leaving = alive[wanted:]
+        if leaving and not self._stopping:
+            # Out of the line first, so that no new connection meets a replica on its way out.
+            self._refresh_gateway(now, leaving)
+        for replica in leaving:
             replica.stop(self._platform.control, now, _GRACE_S)
-        if len(alive) > wanted and not self._stopping:
-            self._gateway.reload(self._backends())
         for _ in range(wanted - len(alive)):
             self._numbers += 1
             replica = Replica(self._numbers, self._host)
             self._replicas.append(replica)
             replica.launch(self._platform.control, now)
 
-    def _backends(self) -> list[Backend]:
+    def _backends(self, leaving: Sequence[Replica] = ()) -> list[Backend]:
         return [
             Backend(name=replica.name, host="127.0.0.1", grpc_port=replica.ready.grpc, rest_port=replica.ready.rest)
             for replica in self._replicas
-            if replica.state is State.READY and replica.ready is not None
+            if replica.state is State.READY and replica.ready is not None and replica not in leaving
         ]
 
     def _serve(self, server: socket.socket) -> None:

@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.appraisal.policy_file import dump_policy, load_policy
 from ensconce.cluster.replica import last_words
+from ensconce.demo.records import HANDSHAKE_BYTES, encrypted_bytes
 from ensconce.demo.rogue import RogueReplica, certificate_of
 from ensconce.demo.stage import DOMAIN, Stage
 from ensconce.enclave.sign import new_signing_key, sign_manifest
 from ensconce.errors import EnsconceError, restore
 from ensconce.evidence.certificate import read_certificate
 from ensconce.files import write_aside
+from ensconce.gateway.tap import Tap
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.measurement import measure
@@ -208,7 +210,13 @@ def _other_measurement(host: Host) -> list[Stopped]:
     other = replace(identity, mr_enclave=hashlib.sha256(b"another server").digest())
     path = stage.client / "other-policy.yaml"
     write_aside(path, dump_policy(replace(policy, identities=(other,))).encode())
-    return [_stopped("the client", lambda: stage.predict(path))]
+    recording = stage.root / "tap" / "other-measurement"
+    with Tap(("127.0.0.1", stage.ports.grpc), recording) as tap:
+        stopped = _stopped("the client", lambda: stage.predict(tap.address[1], path))
+    sent = sum(encrypted_bytes(path.read_bytes()) for path in recording.glob("*.to-server"))
+    if not 0 < sent <= HANDSHAKE_BYTES:
+        raise EnsconceError("demo.attack", "the client sent something", found=f"{sent} bytes after its key share")
+    return [stopped]
 
 
 def _impostor(host: Host) -> list[Stopped]:

@@ -174,10 +174,10 @@ class Stage:
         """``ensconce verify`` as the client."""
         return self.run("verify", f"127.0.0.1:{port}", *self._client_options("policy.yaml"), "--json", party="client")
 
-    def predict(self, policy: Path) -> Any:
-        """``ensconce predict`` of one image as the client, under ``policy``."""
+    def predict(self, port: int, policy: Path) -> Any:
+        """``ensconce predict`` of one image as the client, through ``port``, under ``policy``."""
         return self.run(
-            *("predict", f"127.0.0.1:{self.ports.grpc}", *self._client_options(policy.name)),
+            *("predict", f"127.0.0.1:{port}", *self._client_options(policy.name)),
             *("--model", "digits", "--input", str(digits_folder() / "heldout.npz"), "--limit", "1", "--json"),
             party="client",
         )

@@ -1,7 +1,6 @@
-"""TensorFlow Serving's API: messages, gRPC, REST, model manager, engines.
+"""TensorFlow Serving's API: gRPC, REST, model manager, engines.
 
 =============  =====================================================================================
-api            messages, element types, tensors from and to numpy, refusals; a client needs only this
 signatures     what a model takes and gives; a request is checked against it
 engines        a model version's decrypted files become a ``Servable``
 manager        which versions of which models are loaded, and which of them answers

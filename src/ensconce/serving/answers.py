@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ensconce.serving.api.messages import (
+from ensconce.serving.manager import LoadedServable, ModelManager
+from ensconce.serving.signatures import find_signature
+from ensconce.tfserving.messages import (
     GetModelMetadataResponse,
     GetModelStatusResponse,
     PredictResponse,
     SignatureDefMap,
 )
-from ensconce.serving.api.refusal import RequestError, invalid
-from ensconce.serving.api.tensor import from_proto, to_proto
-from ensconce.serving.manager import LoadedServable, ModelManager
-from ensconce.serving.signatures import find_signature
+from ensconce.tfserving.refusal import RequestError, invalid
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 __all__ = ["METADATA_FIELD", "answer_metadata", "answer_predict", "answer_status"]
 

@@ -12,17 +12,17 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ensconce.serving.answers import answer_metadata, answer_predict, answer_status
-from ensconce.serving.api.messages import (
+from ensconce.serving.limits import Limits
+from ensconce.serving.manager import ModelManager
+from ensconce.serving.workers import Workers
+from ensconce.tfserving.messages import (
     MODEL_SERVICE,
     PREDICTION_SERVICE,
     GetModelMetadataRequest,
     GetModelStatusRequest,
     PredictRequest,
 )
-from ensconce.serving.api.refusal import Code, RequestError
-from ensconce.serving.limits import Limits
-from ensconce.serving.manager import ModelManager
-from ensconce.serving.workers import Workers
+from ensconce.tfserving.refusal import Code, RequestError
 
 __all__ = ["GrpcServer"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ensconce.errors import InputError
-from ensconce.serving.api.refusal import Code, RequestError, invalid
 from ensconce.serving.engines import Servable
+from ensconce.tfserving.refusal import Code, RequestError, invalid
 
 __all__ = ["LoadedServable", "ModelManager", "State", "VersionStatus"]
 

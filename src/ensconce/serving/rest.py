@@ -19,16 +19,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status
-from ensconce.serving.api.messages import (
+from ensconce.serving.json_tensors import inputs_from_json, outputs_to_json, parse_body
+from ensconce.serving.manager import ModelManager
+from ensconce.serving.workers import Workers
+from ensconce.tfserving.messages import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
     ModelSpec,
     SignatureDefMap,
 )
-from ensconce.serving.api.refusal import Code, RequestError, invalid
-from ensconce.serving.json_tensors import inputs_from_json, outputs_to_json, parse_body
-from ensconce.serving.manager import ModelManager
-from ensconce.serving.workers import Workers
+from ensconce.tfserving.refusal import Code, RequestError, invalid
 
 __all__ = ["rest_application"]
 

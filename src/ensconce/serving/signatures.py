@@ -14,10 +14,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ensconce.errors import InputError
-from ensconce.serving.api.dtypes import DType, dtype_named, dtype_of
-from ensconce.serving.api.messages import SignatureDef
-from ensconce.serving.api.refusal import Code, RequestError, invalid
-from ensconce.serving.api.tensor import Array, shape_text
+from ensconce.tfserving.dtypes import DType, dtype_named, dtype_of
+from ensconce.tfserving.messages import SignatureDef
+from ensconce.tfserving.refusal import Code, RequestError, invalid
+from ensconce.tfserving.tensor import Array, shape_text
 
 __all__ = [
     "DEFAULT_SIGNATURE",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ensconce.serving.api.refusal import Code, RequestError
+from ensconce.tfserving.refusal import Code, RequestError
 
 __all__ = ["Workers"]
 

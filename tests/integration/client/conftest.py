@@ -33,8 +33,8 @@ from ensconce.platform.simulated.quoting import make_quote
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.ratls.request import make_certificate_request
 from ensconce.ratls.verify import read_signed_request
-from ensconce.serving.api.messages import PredictRequest, PredictResponse
-from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.tfserving.messages import PredictRequest, PredictResponse
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 DOMAIN = "digits.example.test"
 CODE = bytes(range(32))

@@ -15,7 +15,7 @@ from ensconce.client.codec import PREDICT, decode_response, encode_request
 from ensconce.client.predict import PredictClient
 from ensconce.client.rest import http_client
 from ensconce.errors import InputError, RefusedError, UnreachableError
-from ensconce.serving.api.messages import PredictRequest, PredictResponse
+from ensconce.tfserving.messages import PredictRequest, PredictResponse
 
 DOMAIN = "digits.example.test"
 OTHER_CODE = bytes(32)

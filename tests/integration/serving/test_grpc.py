@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ensconce.serving.api import messages
-from ensconce.serving.api.messages import MODEL_SERVICE, PREDICTION_SERVICE
-from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.tfserving import messages
+from ensconce.tfserving.messages import MODEL_SERVICE, PREDICTION_SERVICE
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 Held = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 Call = Callable[..., Any]

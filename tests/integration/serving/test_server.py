@@ -17,13 +17,13 @@ import pytest
 from cryptography import x509
 
 from ensconce.errors import InputError
-from ensconce.serving.api import messages
-from ensconce.serving.api.dtypes import dtype_named
-from ensconce.serving.api.tensor import to_proto
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.server import ModelServer
 from ensconce.serving.signatures import Signature, TensorSpec
+from ensconce.tfserving import messages
+from ensconce.tfserving.dtypes import dtype_named
+from ensconce.tfserving.tensor import to_proto
 
 PREDICT = "/v1/models/slow:predict"
 FLOAT = TensorSpec("x", dtype_named("DT_FLOAT"), None)

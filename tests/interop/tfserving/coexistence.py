@@ -11,8 +11,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 sys.path.append(sys.argv[1])
-from ensconce.serving.api.messages import PredictRequest
-from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.tfserving.messages import PredictRequest
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 checked = []
 for value in (

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as arrays
 
 from ensconce.client.codec import decode_response, encode_request
 from ensconce.errors import InputError, UnreachableError
-from ensconce.serving.api.messages import PredictRequest, PredictResponse
-from ensconce.serving.api.tensor import to_proto
+from ensconce.tfserving.messages import PredictRequest, PredictResponse
+from ensconce.tfserving.tensor import to_proto
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])
 

@@ -11,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ensconce.serving.api.dtypes import dtype_named, dtype_of
-from ensconce.serving.api.refusal import Code, RequestError
 from ensconce.serving.json_tensors import (
     array_from_json,
     array_to_json,
@@ -21,6 +19,8 @@ from ensconce.serving.json_tensors import (
     parse_body,
 )
 from ensconce.serving.signatures import Signature, TensorSpec
+from ensconce.tfserving.dtypes import dtype_named, dtype_of
+from ensconce.tfserving.refusal import Code, RequestError
 
 FLOAT, STRING = dtype_named("DT_FLOAT"), dtype_named("DT_STRING")
 

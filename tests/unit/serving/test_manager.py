@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ensconce.errors import InputError
-from ensconce.serving.api.refusal import Code, RequestError
 from ensconce.serving.manager import ModelManager, State
 from ensconce.serving.signatures import Signature
+from ensconce.tfserving.refusal import Code, RequestError
 
 
 class Nothing:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ensconce.errors import InputError
-from ensconce.serving.api.refusal import Code, RequestError
 from ensconce.serving.signatures import Signature, find_signature, parse_signatures
+from ensconce.tfserving.refusal import Code, RequestError
 
 FLOAT = {"tensor": "x:0", "dtype": "DT_FLOAT", "shape": [-1, 2]}
 TWO = {

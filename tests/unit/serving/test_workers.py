@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from ensconce.serving.api.refusal import Code, RequestError, invalid
 from ensconce.serving.workers import Workers
+from ensconce.tfserving.refusal import Code, RequestError, invalid
 
 
 async def test_results_and_refusals_come_back() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ensconce.serving.api.tensor import Array
 from ensconce.serving.signatures import Signature
+from ensconce.tfserving.tensor import Array
 
 __all__ = ["Servable"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ensconce.errors import InputError
-from ensconce.serving.api.dtypes import BFLOAT16
-from ensconce.serving.api.refusal import Code, RequestError
+from ensconce.tfserving.dtypes import BFLOAT16
+from ensconce.tfserving.refusal import Code, RequestError
 
 if importlib.util.find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)

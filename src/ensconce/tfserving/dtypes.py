@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ensconce.serving.api.refusal import invalid
+from ensconce.tfserving.refusal import invalid
 
 __all__ = ["BFLOAT16", "DTYPES", "STRING", "DType", "dtype_named", "dtype_numbered", "dtype_of"]
 

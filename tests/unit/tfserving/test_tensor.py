@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ensconce.serving.api.dtypes import BFLOAT16, DTYPES, DType, dtype_named, dtype_numbered, dtype_of
-from ensconce.serving.api.messages import TensorProto
-from ensconce.serving.api.refusal import Code, RequestError
-from ensconce.serving.api.tensor import from_proto, to_proto
+from ensconce.tfserving.dtypes import BFLOAT16, DTYPES, DType, dtype_named, dtype_numbered, dtype_of
+from ensconce.tfserving.messages import TensorProto
+from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.tensor import from_proto, to_proto
 
 NUMERIC = [dtype for dtype in DTYPES if dtype.name != "DT_STRING"]
 BY_NAME = pytest.mark.parametrize("dtype", NUMERIC, ids=lambda dtype: dtype.name)

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-from ensconce.serving.api.descriptors import DESCRIPTOR_SET
+from ensconce.tfserving.descriptors import DESCRIPTOR_SET
 
 __all__ = [
     "MODEL_SERVICE",

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from ensconce.serving.api.dtypes import STRING, DType, dtype_numbered, dtype_of
-from ensconce.serving.api.messages import TensorProto
-from ensconce.serving.api.refusal import invalid
+from ensconce.tfserving.dtypes import STRING, DType, dtype_numbered, dtype_of
+from ensconce.tfserving.messages import TensorProto
+from ensconce.tfserving.refusal import invalid
 
 __all__ = ["DEFAULT_LIMIT", "Array", "from_proto", "shape_of", "shape_text", "to_proto"]
 
@@ -55,7 +55,7 @@ def shape_of(proto: Any, item_size: int, limit: int) -> tuple[int, ...]:
 
 
 def from_proto(proto: Any, *, limit: int = DEFAULT_LIMIT) -> Array:
-    """Read a ``TensorProto`` into an array of the dtype that :mod:`ensconce.serving.api.dtypes` gives its type.
+    """Read a ``TensorProto`` into an array of the dtype that :mod:`ensconce.tfserving.dtypes` gives its type.
 
     The array is read-only when it can be a view of the message's own bytes.
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from ensconce.serving.api import messages
-from ensconce.serving.api.descriptors import DESCRIPTOR_SET
-from ensconce.serving.api.dtypes import DTYPES
+from ensconce.tfserving import messages
+from ensconce.tfserving.descriptors import DESCRIPTOR_SET
+from ensconce.tfserving.dtypes import DTYPES
 
 ROOT = Path(__file__).parents[4]
 
@@ -41,7 +41,7 @@ clash = descriptor_pb2.FileDescriptorProto(name=name, package="tensorflow", synt
 clash.message_type.add(name="TensorProto").field.add(name="other", number=1, type=9, label=1)
 descriptor_pool.Default().Add(clash)
 theirs = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName("tensorflow.TensorProto"))
-from ensconce.serving.api.messages import TensorProto
+from ensconce.tfserving.messages import TensorProto
 assert theirs(other="x").SerializeToString() == b"\\x0a\\x01x"
 assert TensorProto(dtype=1).SerializeToString() == b"\\x08\\x01"
 """

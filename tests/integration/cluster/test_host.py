@@ -1,0 +1,208 @@
+"""The host's commands against real processes: up, status, scale, down; and everything that can go wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensconce.cluster import control
+from ensconce.demo.stage import Stage, processes_below
+from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+
+
+def status(stage: Stage) -> dict[str, Any]:
+    found = stage.run("status", "--host", str(stage.host), "--json", party="host")
+    assert isinstance(found, dict)
+    return found
+
+
+def until(stage: Stage, states: list[str], seconds: float = 30) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = status(stage)
+        if [replica["state"] for replica in found["replicas"]] == states:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_up_scale_down(served: Stage) -> None:
+    ready = status(served)
+    assert [replica["servables"] for replica in ready["replicas"]] == [["digits/1"], ["digits/1"]]
+    more = served.run("scale", "3", "--host", str(served.host), "--json", party="host")
+    assert [replica["name"] for replica in more["replicas"]] == ["replica-1", "replica-2", "replica-3"]
+    served.run("scale", "1", "--host", str(served.host), "--json", party="host")
+    assert until(served, ["ready"])["replicas"][0]["name"] == "replica-1"
+    logs = served.run("logs", "replica-2", "--host", str(served.host), "--json", party="host")
+    assert '"event": "stopped"' in logs["replica-2"][-1]
+    served.run("down", "--host", str(served.host), party="host")
+    with pytest.raises(UnreachableError, match="nothing runs"):
+        status(served)
+
+
+def test_a_replica_that_dies_is_replaced_and_is_in_the_line_again(served: Stage) -> None:
+    victim = status(served)["replicas"][0]
+    os.kill(victim["pid"], signal.SIGKILL)
+    until(served, ["failed", "ready"])
+    found = until(served, ["ready", "ready"])
+    assert found["replicas"][0]["restarts"] == 1
+    assert found["replicas"][0]["key_sha256"] != victim["key_sha256"]
+    seen = {served.verify(served.ports.grpc)["replica"] for _ in range(6)}
+    assert seen == {replica["key_sha256"][:16] for replica in found["replicas"]}
+
+
+def test_nothing_survives_the_supervisor(served: Stage) -> None:
+    supervisor = next(pid for pid in processes_below(served.host) if b"ensconce.cluster.supervisor" in _arguments(pid))
+    os.kill(supervisor, signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while processes_below(served.host):
+        assert time.monotonic() < deadline, [_arguments(pid) for pid in processes_below(served.host)]
+        time.sleep(0.05)
+    assert served.run("up", "--host", str(served.host), "--json", party="host")["wanted"] == 2
+
+
+def test_up_twice(served: Stage) -> None:
+    with pytest.raises(InputError, match="is up already"):
+        served.run("up", "--host", str(served.host), "--json", party="host")
+    assert len(status(served)["replicas"]) == 2
+
+
+def test_a_request_that_nobody_knows_is_refused_and_harms_nothing(served: Stage) -> None:
+    for request in ({"do": "dance"}, {"do": "scale", "replicas": 0}, {"do": "scale", "replicas": 65}, {}):
+        with pytest.raises(InputError, match="does not know"):
+            control.ask(served.host, request)
+    with control.connect(served.host / "run") as stream:
+        stream.sendall(b"[1, 2]\n")
+        assert b"must be a JSON object" in stream.recv(4096)
+    with control.connect(served.host / "run") as stream:
+        stream.sendall(b"not json\n")
+        assert stream.recv(4096) == b""
+    assert len(status(served)["replicas"]) == 2
+
+
+@pytest.mark.parametrize("port", ["grpc", "rest", "pccs"])
+def test_a_port_in_use_is_named_and_nothing_is_left(stage: Stage, port: str) -> None:
+    number = getattr(stage.ports, port)
+    with socket.create_server(("127.0.0.1", number)), pytest.raises(InputError, match=str(number)):
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert processes_below(stage.host) == []
+
+
+def test_without_a_provisioning_server_up_says_so_and_stops(stage: Stage) -> None:
+    with pytest.raises(UnreachableError, match="replica-"):
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert processes_below(stage.host) == []
+
+
+def test_a_provisioning_server_that_comes_late_is_waited_for(stage: Stage) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ensconce", "up", "--host", str(stage.host), "--json"],
+        env=dict(stage._environment("host")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 20
+    while not (stage.host / "run" / "control.sock").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    stage.provision_serve("--owner", str(stage.owner))
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    stage.run("down", "--host", str(stage.host), party="host")
+
+
+def test_a_replica_that_the_policy_refuses_ends_up_with_the_reason(stage: Stage) -> None:
+    policy = stage.owner / "other.yaml"
+    text = (stage.owner / "policy.yaml").read_text()
+    start = text.index('mr_enclave: "') + len('mr_enclave: "')
+    policy.write_text(text[:start] + "ab" * 32 + text[start + 64 :])
+    stage.provision_serve("--owner", str(stage.owner), "--policy", str(policy))
+    with pytest.raises(RefusedError) as caught:
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert caught.value.check == "policy.mr_enclave"
+    assert processes_below(stage.host) == []
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.6, 1.0, 1.6])
+def test_ctrl_c_at_any_point_of_up_leaves_nothing(stage: Stage, delay: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ensconce", "up", "--host", str(stage.host)],
+        env=dict(stage._environment("host")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(delay)
+    # As a terminal does it: to the whole foreground group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode in (130, -signal.SIGINT), words
+    assert "Traceback" not in words
+    assert processes_below(stage.host) == []
+
+
+def _arguments(pid: int) -> bytes:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def edited(stage: Stage, old: str, new: str) -> None:
+    path = stage.host / "ensconce.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("replicas: 2", "replicas: two", "field replicas"),
+        ("gateway: auto", "gateway: auto\nsurprise: 1", "surprise"),
+        ("gateway: auto", "gateway: [auto", "line"),
+        ("version: 1", "version: 7", "field version"),
+    ],
+)
+def test_a_broken_deployment_file_is_explained(stage: Stage, old: str, new: str, says: str) -> None:
+    edited(stage, old, new)
+    with pytest.raises(InputError) as caught:
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert says in str(caught.value)
+    assert "ensconce.yaml" in str(caught.value)
+    assert processes_below(stage.host) == []
+
+
+def test_a_folder_that_is_no_bundle(stage: Stage, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ensconce\.yaml"):
+        stage.run("up", "--host", str(tmp_path), "--json", party="host")
+    (stage.host / "enclave" / "server.sig").unlink()
+    with pytest.raises(InputError, match=r"server\.sig"):
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_commands_without_a_service(stage: Stage, command: str) -> None:
+    with pytest.raises(EnsconceError) as caught:
+        stage.run(command, "--host", str(stage.host), party="host")
+    assert caught.value.exit_status == 5
+
+
+def test_the_embedded_gateway_serves_as_well(stage: Stage) -> None:
+    edited(stage, "gateway: auto", "gateway: embedded")
+    stage.provision_serve("--owner", str(stage.owner))
+    up = stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert up["gateway"] == "embedded"
+    assert stage.verify(stage.ports.grpc)["accepted"] is True
+    stage.run("down", "--host", str(stage.host), party="host")
