@@ -66,7 +66,8 @@ class EnsconceError(Exception):
             text += f"; rule: {self.rule}"
         if self.remedy is not None:
             text += f"; remedy: {self.remedy}"
-        return " ".join(text.split())
+        # What was found may come from a stranger: nothing in it may steer a terminal or fake a second line.
+        return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
 
     def fields(self) -> dict[str, str]:
         """The error as flat fields for ``--json``, logs and wire refusals; absent ones are left out."""

@@ -68,11 +68,10 @@ def predict(
     ca: Authority,
     pccs: Pccs,
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
-    input: Annotated[Path, typer.Option("--input", help="Images or rows: .npy, or .npz with an array `images`.")],
+    input: Annotated[Path, typer.Option("--input", help="Arrays: .npz, one for each input; or .npy for a lone one.")],
     version: Annotated[
         int | None, typer.Option("--version", help="The model's version; the newest if not given.")
     ] = None,
-    input_name: Annotated[str, typer.Option("--input-name", help="The signature's input.")] = "images",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first rows.")] = None,
     json: Json = False,
 ) -> None:
@@ -85,13 +84,14 @@ def predict(
     """
     from ensconce.client.predict import PredictClient
     from ensconce.client.target import Target
-    from ensconce.cluster.client import open_appraiser, read_authority, read_rows
+    from ensconce.cluster.client import fit_inputs, open_appraiser, read_authority, read_rows
 
-    rows = read_rows(input, input_name, limit)
+    arrays = read_rows(input, limit)
     appraiser = open_appraiser(policy, pccs)
     authority = read_authority(ca)
     with PredictClient([Target.parse(address)], server_name, appraiser, authority=authority) as client:
-        outputs = client.predict(model, {input_name: rows}, version=version)
+        inputs = fit_inputs(arrays, client.inputs(model, version=version))
+        outputs = client.predict(model, inputs, version=version)
         replicas = sorted(client.calls)
     if json:
         print_json({"replicas": replicas, "outputs": {name: array.tolist() for name, array in outputs.items()}})

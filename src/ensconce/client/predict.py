@@ -14,7 +14,16 @@ from cryptography import x509
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.channel import AttestedChannel, connect
-from ensconce.client.codec import PREDICT, Array, decode_response, encode_request
+from ensconce.client.codec import (
+    METADATA,
+    PREDICT,
+    Array,
+    InputSpec,
+    decode_inputs,
+    decode_response,
+    encode_metadata_request,
+    encode_request,
+)
 from ensconce.client.leaf import Accepted
 from ensconce.client.target import Target
 from ensconce.errors import EnsconceError, InputError, UnreachableError
@@ -123,6 +132,21 @@ class PredictClient:
                 self._calls[accepted.replica_id] += 1
                 self._accepted[accepted.replica_id] = accepted
         return decode_response(response)
+
+    def inputs(
+        self, model: str, *, version: int | None = None, signature: str = "serving_default", timeout: float = 60.0
+    ) -> dict[str, InputSpec]:
+        """What a signature of a model takes.
+
+        Raises:
+            InputError: there is no such model, version or signature.
+            EnsconceError: as :meth:`predict`.
+        """
+        try:
+            answer = self._channels[0].unary_unary(METADATA)(encode_metadata_request(model, version), timeout=timeout)
+        except grpc.RpcError as error:
+            raise _as_ours(error) from error
+        return decode_inputs(answer, signature)
 
     def close(self) -> None:
         """Close every channel."""

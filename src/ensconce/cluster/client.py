@@ -6,17 +6,17 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from cryptography import x509
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy_file import load_policy
+from ensconce.client.codec import Array, InputSpec
 from ensconce.client.leaf import load_authority
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 
-__all__ = ["open_appraiser", "read_authority", "read_rows"]
+__all__ = ["fit_inputs", "open_appraiser", "read_authority", "read_rows"]
 
 _MAX_PEM = 1 << 16
 
@@ -44,28 +44,60 @@ def read_authority(path: Path) -> x509.Certificate:
     return load_authority(read_bounded(path, _MAX_PEM))
 
 
-def read_rows(path: Path, name: str, limit: int | None) -> npt.NDArray[np.float32]:
-    """The array in an ``.npy`` file, or the one called ``name`` in an ``.npz`` file, as float32.
+def read_rows(path: Path, limit: int | None) -> dict[str, Array]:
+    """The arrays in an ``.npz`` file by name, or the one in an ``.npy`` file under the name ``""``.
 
     Args:
         path: the file; pickled objects are refused.
-        name: the array's name in an ``.npz``.
-        limit: only so many of the first rows.
+        limit: only so many of the first rows of each.
 
     Raises:
-        InputError: the file is missing, is no such file, or holds no numbers.
+        InputError: the file is missing, or is no such file.
     """
     if not path.is_file():
         raise InputError("predict.input", f"there is no file {path}", remedy="check the path")
     try:
         loaded = np.load(path, allow_pickle=False)
-        array = np.asarray(loaded[name] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded)
-        rows = array[:limit].astype(np.float32)
-    except (ValueError, KeyError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
+        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+        return {name: array[:limit] for name, array in arrays.items() if array.ndim}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            "predict.input",
-            f"{path} cannot be read",
-            found=str(error)[:200],
-            rule=f"an array of numbers in .npy, or an array {name} in .npz",
+            "predict.input", f"{path} cannot be read", found=str(error)[:200], rule=".npy or .npz"
         ) from error
-    return rows
+
+
+def fit_inputs(arrays: dict[str, Array], specs: dict[str, InputSpec]) -> dict[str, Array]:
+    """The arrays that a signature takes, with its element types, and its shapes where only axes of size 1 differ.
+
+    Args:
+        arrays: as :func:`read_rows` gives them; a lone unnamed array stands for a lone input.
+        specs: the signature's inputs.
+
+    Raises:
+        InputError: an input is not among the arrays, or its elements cannot be converted.
+    """
+    if set(arrays) == {""} and len(specs) == 1:
+        arrays = {next(iter(specs)): arrays[""]}
+    fitted = {}
+    for name, spec in specs.items():
+        if name not in arrays:
+            raise InputError(
+                "predict.input",
+                f"the file has no array for the input {name}",
+                found=", ".join(filter(None, arrays)) or "one array without a name",
+                rule=f"an .npz with {', '.join(specs)}",
+            )
+        array = arrays[name]
+        try:
+            array = array.astype(spec.dtype)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                "predict.input",
+                f"{name} holds no numbers of the right type",
+                found=str(array.dtype),
+                rule=str(spec.dtype),
+            ) from error
+        if [size for size in array.shape[1:] if size != 1] == [size for size in spec.shape[1:] if size != 1]:
+            array = array.reshape(array.shape[0], *spec.shape[1:])
+        fitted[name] = array
+    return fitted
