@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.measurement import measure
 from ensconce.provisioning.client import provision
 
-__all__ = ["ATTACKS", "Attack", "Host", "Outcome", "Stopped", "run_attack"]
+__all__ = ["ATTACKS", "Attack", "Host", "Outcome", "Stopped"]
 
 _PATIENCE_S = 60.0
 
@@ -49,12 +50,21 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack: what the host does, which checks must stop it (one for each try), and how it is carried out."""
+    """One attack.
+
+    Attributes:
+        name: a few words.
+        story: what the host does.
+        checks: which check must stop each of its tries.
+        carry_out: does it.
+        takes_over: it needs the owner's provisioning server out of the way, so nothing else can go on meanwhile.
+    """
 
     name: str
     story: str
     checks: tuple[str, ...]
     carry_out: Callable[[Host], list[Stopped]]
+    takes_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,11 @@ class Host:
         self.stage = stage
         self._platform = platform
         self._signing_key = new_signing_key()
-        self._tries = 0
+        self._tries = itertools.count(1)
 
     def folder(self, models: str = "models") -> Path:
         """A working folder with copies of the enclave and of a folder of models, as hard links to save time."""
-        self._tries += 1
-        folder = self.stage.host / "attacks" / str(self._tries)
+        folder = self.stage.host / "attacks" / str(next(self._tries))
         folder.mkdir(parents=True)
         for name, source in (("enclave", "enclave"), ("models", models)):
             shutil.copytree(self.stage.host / source, folder / name, copy_function=os.link)
@@ -128,11 +137,6 @@ def rewrite(path: Path, data: bytes) -> None:
     """Give ``path`` new contents without touching what shares its old ones by hard links."""
     path.unlink()
     path.write_bytes(data)
-
-
-def run_attack(attack: Attack, host: Host) -> Outcome:
-    """Carry an attack out."""
-    return Outcome(attack, tuple(attack.carry_out(host)))
 
 
 def _changed_code(host: Host) -> list[Stopped]:
@@ -221,8 +225,7 @@ def _other_measurement(host: Host) -> list[Stopped]:
 
 def _impostor(host: Host) -> list[Stopped]:
     stage = host.stage
-    impostor = stage.host / "impostor"
-    stage.init(impostor, party="host")
+    impostor = stage.root / "impostor"
     shutil.copy(stage.owner / "policy.yaml", impostor)
     with stage.other_provisioning("--owner", str(impostor), party="host"):
         return [host.launch(host.folder())]
@@ -281,7 +284,6 @@ ATTACKS: tuple[Attack, ...] = (
         ("ratls.pubkey_hash", "provisioning.channel_binding"),
         _replay,
     ),
-    Attack("simulated", "simulated evidence, and a policy whose only root is Intel's", ("policy.root",), _intel_only),
     Attack("debug enclave", "the enclave started with debug, signed by the host", ("policy.debug",), _debug_enclave),
     Attack(
         "other measurement",
@@ -290,9 +292,17 @@ ATTACKS: tuple[Attack, ...] = (
         _other_measurement,
     ),
     Attack(
+        "simulated",
+        "simulated evidence, and a policy whose only root is Intel's",
+        ("policy.root",),
+        _intel_only,
+        takes_over=True,
+    ),
+    Attack(
         "impostor",
         "a provisioning server of the host's own at the owner's address",
         ("provisioning.server_certificate",),
         _impostor,
+        takes_over=True,
     ),
 )

@@ -160,7 +160,7 @@ class Stage:
 
     @contextlib.contextmanager
     def other_provisioning(self, *arguments: str, party: str = "owner") -> Iterator[None]:
-        """Another provisioning server in the place of the owner's; at the end hers is back."""
+        """Another provisioning server at the owner's address, after hers was stopped."""
         for process in list(self.servers):
             self.end(process)
         other = self.provision_serve(*arguments, party=party)
@@ -168,7 +168,6 @@ class Stage:
             yield
         finally:
             self.end(other)
-            self.provision_serve("--owner", str(self.owner))
 
     def verify(self, port: int) -> Any:
         """``ensconce verify`` as the client."""

@@ -6,13 +6,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ensconce.cluster.owner import OwnerFolder
-from ensconce.demo.attacks import ATTACKS, Host, Outcome
+from ensconce.demo.attacks import ATTACKS, Attack, Host, Outcome
 from ensconce.demo.classify import Errand
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.demo.search import Found, Needles, image_needles, key_needles, search, weight_needles
@@ -28,6 +29,7 @@ __all__ = ["Result", "Step", "play"]
 _WANTED_ACCURACY = 0.98
 _OVER_REST = 60
 _LAST_WEEK, _NOW = 1, 2
+_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,33 @@ class _Story:
         stage = self._stage
         stage.init(stage.owner)
         self._step("owner: init", "authority, keystore, signing keys, audit log, ensconce.yaml", "nothing")
+        with ThreadPoolExecutor() as meanwhile:
+            building = meanwhile.submit(self._run_owner, "enclave", "build", "--json")
+            # The host prepares its impostor in good time.
+            forging = meanwhile.submit(stage.init, stage.root / "impostor", "host")
+            self._owner_seals()
+            identity = building.result()
+            forging.result()
+        self._mr_enclave = identity["mr_enclave"]
+        self._run_owner("policy", "write")
+        for name in ("policy.yaml", "ca.pem"):
+            shutil.copy(stage.owner / name, stage.client)
+        self._step(
+            "owner: enclave, policy",
+            f"MRENCLAVE {self._mr_enclave[:16]}..., signed; the policy names it for digits",
+            "the server's code, its manifest, its signature",
+        )
+
+    def _owner_seals(self) -> None:
+        models = self._stage.owner / "bundle" / "models"
         source = digits_folder() / "openvino"
         self._seal(source, _LAST_WEEK)
         for key_id, secret in self._secrets():
             self._needles |= key_needles(key_id, secret)
-        shutil.copytree(stage.owner / "bundle" / "models", stage.root / "last-week")
+        shutil.copytree(models, self._stage.root / "last-week")
         self._run_owner("model", "retire", "--name", "digits", "--version", str(_LAST_WEEK))
-        shutil.rmtree(stage.owner / "bundle" / "models" / "digits" / str(_LAST_WEEK))
-        (stage.owner / "bundle" / "models" / "digits" / f"{_LAST_WEEK}.json").unlink()
+        shutil.rmtree(models / "digits" / str(_LAST_WEEK))
+        (models / "digits" / f"{_LAST_WEEK}.json").unlink()
         size = self._seal(source, _NOW)
         self._needles |= weight_needles((source / "model.bin").read_bytes())
         self._needles |= image_needles(held_out(digits_folder())[0])
@@ -166,16 +187,6 @@ class _Story:
             "2 owner seals the model",
             f"digits/{_NOW}: {size} bytes under a fresh key; the key of last week's digits/{_LAST_WEEK} is retired",
             "ciphertext, file names and sizes",
-        )
-        identity = self._run_owner("enclave", "build", "--json")
-        self._mr_enclave = identity["mr_enclave"]
-        self._run_owner("policy", "write")
-        for name in ("policy.yaml", "ca.pem"):
-            shutil.copy(stage.owner / name, stage.client)
-        self._step(
-            "owner: enclave, policy",
-            f"MRENCLAVE {identity['mr_enclave'][:16]}..., signed; the policy names it for digits",
-            "the server's code, its manifest, its signature",
         )
 
     def _host_serves(self) -> None:
@@ -247,25 +258,33 @@ class _Story:
 
     def _host_attacks(self) -> None:
         host = Host(self._stage, PlatformControl(self._stage.host / "run" / "platform.sock"))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            side_by_side = [attack for attack in ATTACKS if not attack.takes_over]
+            for attack, outcome in zip(
+                side_by_side, pool.map(lambda each: _carried_out(each, host), side_by_side), strict=True
+            ):
+                self._report(attack, outcome)
         for attack in ATTACKS:
-            try:
-                outcome = Outcome(attack, tuple(attack.carry_out(host)))
-            except EnsconceError as error:
-                self._check(False, f"{attack.name}: {error}")
-                self._step(f"attack: {attack.name}", f"NOT AS IT MUST BE: {error}", "?")
-                continue
-            self._result.attacks.append(
-                {
-                    "name": attack.name,
-                    "story": attack.story,
-                    "as_it_must": outcome.failed_as_it_must,
-                    "expected": list(attack.checks),
-                    "stopped": [{"by": stop.by, **stop.error.fields()} for stop in outcome.stopped],
-                }
-            )
-            checks = ", then ".join(f"{stop.by}: {stop.error.check}" for stop in outcome.stopped)
-            self._check(outcome.failed_as_it_must, f"{attack.name}: stopped by {checks}, not by {attack.checks}")
-            self._step(f"attack: {attack.name}", f"stopped by {checks}", "a refusal")
+            if attack.takes_over:
+                self._report(attack, _carried_out(attack, host))
+
+    def _report(self, attack: Attack, outcome: Outcome | EnsconceError) -> None:
+        if isinstance(outcome, EnsconceError):
+            self._check(False, f"{attack.name}: {outcome}")
+            self._step(f"attack: {attack.name}", f"NOT AS IT MUST BE: {outcome}", "?")
+            return
+        self._result.attacks.append(
+            {
+                "name": attack.name,
+                "story": attack.story,
+                "as_it_must": outcome.failed_as_it_must,
+                "expected": list(attack.checks),
+                "stopped": [{"by": stop.by, **stop.error.fields()} for stop in outcome.stopped],
+            }
+        )
+        checks = ", then ".join(f"{stop.by}: {stop.error.check}" for stop in outcome.stopped)
+        self._check(outcome.failed_as_it_must, f"{attack.name}: stopped by {checks}, not by {attack.checks}")
+        self._step(f"attack: {attack.name}", f"stopped by {checks}", "a refusal")
 
     def _classify(self, connections: int) -> dict[str, Any]:
         stage, taps = self._stage, self._taps
@@ -322,6 +341,13 @@ class _Story:
         self._last = now
         self._result.steps.append(step)
         self._tell(step)
+
+
+def _carried_out(attack: Attack, host: Host) -> Outcome | EnsconceError:
+    try:
+        return Outcome(attack, tuple(attack.carry_out(host)))
+    except EnsconceError as error:
+        return error
 
 
 def _control_is_good(control: Found) -> bool:
