@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,4 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Fail when a process still works in the test's folder at the end."""
     yield
-    assert processes_below(tmp_path) == []
+    deadline = time.monotonic() + 10
+    while (left := processes_below(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
