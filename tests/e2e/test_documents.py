@@ -1,0 +1,107 @@
+"""Every shell block of every document is run by a test; a block in a document that nobody runs is an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ensconce.demo.data import digits_folder
+from ensconce.demo.stage import DOMAIN, Ports, Stage
+
+REPOSITORY = Path(__file__).parents[2]
+RUN_ELSEWHERE = {
+    "README.md": {"make demo\n", "make test\n"},  # the demo has a test of its own; the tests are being run
+    "docs/tutorial.md": None,  # tests/e2e/test_tutorial.py runs all of it
+}
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.M | re.S)
+
+
+def run(script: str, folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_shell_block_is_left_unrun() -> None:
+    here = {"docs/how-to/encrypt-files.md", "docs/how-to/verify-a-quote.md"}
+    for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
+        name = document.relative_to(REPOSITORY).as_posix()
+        found = blocks(document, "sh")
+        if found and name not in here:
+            assert name in RUN_ELSEWHERE, f"{name} has commands that no test runs"
+            expected = RUN_ELSEWHERE[name]
+            assert expected is None or set(found) == expected
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in link:
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_encrypt_files(tmp_path: Path, environment: dict[str, str]) -> None:
+    run("\n".join(blocks(REPOSITORY / "docs/how-to/encrypt-files.md", "sh")), tmp_path, environment)
+    assert (tmp_path / "contract.txt").read_text() == "a contract\n"
+    assert b"a contract" not in (tmp_path / "sealed" / "contract.txt").read_bytes()
+
+
+def test_verify_a_quote(tmp_path: Path, environment: dict[str, str], vectors: Path) -> None:
+    rows = json.loads((vectors / "quotes" / "index.json").read_text())
+    row = next(row for row in rows if row["outcome"] == "accept" and row["type"] == "SGX v3")
+    shutil.copy(vectors / "quotes" / row["file"], tmp_path / "quote.bin")
+    shutil.copy(vectors / "quotes" / row["collateral"], tmp_path / "collateral.json")
+    environment["AT"] = str(row["valid_at"])
+    said = run("\n".join(blocks(REPOSITORY / "docs/how-to/verify-a-quote.md", "sh")), tmp_path, environment)
+    assert row["measurement"] in said
+    assert f'"status": "{row["expected_status"]}"' in said
+
+
+@pytest.mark.timeout(180)
+def test_tensorflow_servings_own_client(tmp_path: Path) -> None:
+    python = Path(os.environ.get("ENSCONCE_TF_PYTHON", REPOSITORY / ".venv-tf" / "bin" / "python"))
+    if not python.is_file():
+        pytest.skip(f"no TensorFlow at {python}; run `make interop-env`, or set ENSCONCE_TF_PYTHON")
+    (script,) = blocks(REPOSITORY / "docs/how-to/tensorflow-serving-client.md", "python")
+    (tmp_path / "client.py").write_text(script)
+    stage = Stage(tmp_path, Ports.free())
+    try:
+        stage.client.mkdir()
+        stage.init(stage.owner)
+        owner = ("--owner", str(stage.owner))
+        stage.run("model", "seal", str(digits_folder() / "openvino"), "--name", "digits", "--version", "1", *owner)
+        stage.run("enclave", "build", *owner)
+        stage.run("policy", "write", *owner)
+        shutil.copytree(stage.owner / "bundle", stage.host)
+        stage.provision_serve(*owner)
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+        said = subprocess.run(
+            [
+                *(str(python), str(tmp_path / "client.py"), f"127.0.0.1:{stage.ports.grpc}", DOMAIN),
+                *(str(stage.owner / "ca.pem"), str(digits_folder() / "heldout.npz")),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert said.returncode == 0, said.stderr
+        assert re.fullmatch(r"\[(np\.int64\(\d\)|\d)(, (np\.int64\(\d\)|\d)){4}\]", said.stdout.strip())
+    finally:
+        stage.clear()
