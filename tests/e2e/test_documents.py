@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from ensconce.cli.main import app
 from ensconce.demo.data import digits_folder
 from ensconce.demo.stage import DOMAIN, Ports, Stage
 
@@ -105,3 +110,17 @@ def test_tensorflow_servings_own_client(tmp_path: Path) -> None:
         assert re.fullmatch(r"\[(np\.int64\(\d\)|\d)(, (np\.int64\(\d\)|\d)){4}\]", said.stdout.strip())
     finally:
         stage.clear()
+
+
+def test_the_commands_reference_is_what_the_commands_say() -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs" / "commands.py"))
+    listed = {command for commands in made["GROUPS"].values() for command in commands}
+    assert made["TARGET"].read_text() == made["reference"](), "run: python docs/commands.py"
+    assert listed == set(every_command(typer.main.get_command(app)))
+
+
+def every_command(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from every_command(sub, (*path, name))
+    if not hasattr(command, "commands"):
+        yield " ".join(path)

@@ -1,0 +1,45 @@
+"""Writes docs/reference/commands.md: every command's help, as the command prints it. ``python docs/commands.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from ensconce.cli.main import app
+
+TARGET = Path(__file__).parent / "reference" / "commands.md"
+GROUPS = {
+    "The owner": ("init", "model seal", "model retire", "enclave build", "policy write", "provision serve")
+    + ("audit show",),
+    "The host": ("up", "status", "scale", "logs", "down"),
+    "The client": ("verify", "predict"),
+    "Tools": ("quote show", "quote verify", "file encrypt", "file decrypt", "demo"),
+}
+PREFACE = """# Commands
+
+Made from the commands' own help by `docs/commands.py`; a test compares the two. Every command exits with 0 when all is
+well, 2 on wrong input, 3 when evidence is not genuine, 4 when a policy refuses, 5 when the other side cannot be reached,
+6 when stored data is damaged, 130 when it is interrupted, 1 on anything else. With `--json`, standard output is one
+JSON document, also for an error: `{"error": {"check": ..., "problem": ..., "found": ..., "rule": ..., "remedy": ...}}`.
+"""
+
+
+def help_of(command: str) -> str:
+    """What ``ensconce COMMAND --help`` prints."""
+    done = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="ensconce", terminal_width=100)
+    assert done.exit_code == 0, done.output
+    return "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+
+
+def reference() -> str:
+    """The whole page."""
+    parts = [PREFACE]
+    for group, commands in GROUPS.items():
+        parts.append(f"## {group}\n")
+        parts += [f"### `ensconce {command}`\n\n```text\n{help_of(command)}\n```\n" for command in commands]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference())
