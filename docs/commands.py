@@ -10,8 +10,10 @@ from ensconce.cli.main import app
 
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
-    "The owner": ("init", "model seal", "model retire", "enclave build", "policy write", "provision serve")
-    + ("audit show",),
+    "The owner": (
+        *("init", "model seal", "model retire", "enclave build", "policy write"),
+        *("provision serve", "audit show"),
+    ),
     "The host": ("up", "status", "scale", "logs", "down"),
     "The client": ("verify", "predict"),
     "Tools": ("quote show", "quote verify", "file encrypt", "file decrypt", "demo"),
@@ -19,8 +21,8 @@ GROUPS = {
 PREFACE = """# Commands
 
 Made from the commands' own help by `docs/commands.py`; a test compares the two. Every command exits with 0 when all is
-well, 2 on wrong input, 3 when evidence is not genuine, 4 when a policy refuses, 5 when the other side cannot be reached,
-6 when stored data is damaged, 130 when it is interrupted, 1 on anything else. With `--json`, standard output is one
+well, 2 on wrong input, 3 when evidence is not genuine, 4 when a policy refuses, 5 when the other side is not reached, 6
+when stored data is damaged, 130 when it is interrupted, 1 on anything else. With `--json`, standard output is one
 JSON document, also for an error: `{"error": {"check": ..., "problem": ..., "found": ..., "rule": ..., "remedy": ...}}`.
 """
 
