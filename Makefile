@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help setup demo test lint format types contract build check bench interop-env lock clean
+.PHONY: help proto setup demo test lint format types contract build check bench interop-env lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
@@ -16,6 +16,7 @@ help:
 	@echo "make build        build the wheel and try it in a second, empty environment"
 	@echo "make interop-env  an environment with TensorFlow Serving's published client, for its interop tests"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
+	@echo "make proto        compile proto/ into the message descriptors"
 	@echo "make lock         resolve requirements/*.txt anew"
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
@@ -75,6 +76,9 @@ build: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+proto: $(VENV)/.dev
+	@$(BIN)/python proto/compile.py
 
 lock: $(VENV)/.dev
 	@$(BIN)/python -m pip --quiet install uv
