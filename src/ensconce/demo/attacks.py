@@ -102,7 +102,9 @@ class Host:
         path = folder / "enclave" / "server.manifest.sgx"
         manifest = parse_manifest(path.read_bytes())
         today = dt.datetime.now(dt.UTC).date()
-        rewrite(path.with_name("server.sig"), sign_manifest(manifest, measure(manifest), self._signing_key, date=today))
+        write_aside(
+            path.with_name("server.sig"), sign_manifest(manifest, measure(manifest), self._signing_key, date=today)
+        )
 
     def launch(self, folder: Path) -> Stopped:
         """Launch what is in ``folder`` and wait for what stops it.
@@ -133,23 +135,17 @@ class Host:
         raise EnsconceError("demo.attack", "the attack succeeded: the replica serves", found=str(folder))
 
 
-def rewrite(path: Path, data: bytes) -> None:
-    """Give ``path`` new contents without touching what shares its old ones by hard links."""
-    path.unlink()
-    path.write_bytes(data)
-
-
 def _changed_code(host: Host) -> list[Stopped]:
     folder = host.folder()
     code = next((folder / "enclave").rglob("ensconce/errors.pyc"))
     old = code.read_bytes()
     # A byte in a docstring, so that the changed server still runs as far as it is let.
     new = old.replace(b"One hierarchy of errors", b"one hierarchy of errors", 1)
-    rewrite(code, new)
+    write_aside(code, new)
     first = host.launch(folder)
     manifest = folder / "enclave" / "server.manifest.sgx"
     digests = (hashlib.sha256(old).hexdigest().encode(), hashlib.sha256(new).hexdigest().encode())
-    rewrite(manifest, manifest.read_bytes().replace(*digests))
+    write_aside(manifest, manifest.read_bytes().replace(*digests))
     host.sign(folder)
     return [first, host.launch(folder)]
 
@@ -157,7 +153,7 @@ def _changed_code(host: Host) -> list[Stopped]:
 def _changed_argument(host: Host) -> list[Stopped]:
     folder = host.folder()
     manifest = folder / "enclave" / "server.manifest.sgx"
-    rewrite(manifest, manifest.read_bytes().replace(b'"-B"', b'"-O"', 1))
+    write_aside(manifest, manifest.read_bytes().replace(b'"-B"', b'"-O"', 1))
     first = host.launch(folder)
     host.sign(folder)
     return [first, host.launch(folder)]
@@ -168,7 +164,7 @@ def _flipped_bit(host: Host) -> list[Stopped]:
     sealed = next((folder / "models").rglob("model.bin"))
     data = bytearray(sealed.read_bytes())
     data[len(data) // 2] ^= 1
-    rewrite(sealed, bytes(data))
+    write_aside(sealed, bytes(data))
     return [host.launch(folder)]
 
 
@@ -202,7 +198,7 @@ def _intel_only(host: Host) -> list[Stopped]:
 def _debug_enclave(host: Host) -> list[Stopped]:
     folder = host.folder()
     manifest = folder / "enclave" / "server.manifest.sgx"
-    rewrite(manifest, re.sub(rb"(?m)^debug = false$", b"debug = true", manifest.read_bytes()))
+    write_aside(manifest, re.sub(rb"(?m)^debug = false$", b"debug = true", manifest.read_bytes()))
     host.sign(folder)
     return [host.launch(folder)]
 

@@ -34,13 +34,13 @@ for path in (
     "tensorflow/core/framework/tensor.proto",
     "tensorflow/core/protobuf/meta_graph.proto",
     "tsl/protobuf/error_codes.proto",
-    "tensorflow_tfservings/model.proto",
-    "tensorflow_tfservings/predict.proto",
-    "tensorflow_tfservings/get_model_metadata.proto",
-    "tensorflow_tfservings/get_model_status.proto",
-    "tensorflow_tfservings/status.proto",
-    "tensorflow_tfservings/prediction_service.proto",
-    "tensorflow_tfservings/model_service.proto",
+    "tensorflow_serving/apis/model.proto",
+    "tensorflow_serving/apis/predict.proto",
+    "tensorflow_serving/apis/get_model_metadata.proto",
+    "tensorflow_serving/apis/get_model_status.proto",
+    "tensorflow_serving/apis/status.proto",
+    "tensorflow_serving/apis/prediction_service.proto",
+    "tensorflow_serving/apis/model_service.proto",
 ):
     try:
         file = pool.FindFileByName(path)

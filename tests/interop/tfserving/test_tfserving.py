@@ -20,13 +20,13 @@ FILES = (
     "tensorflow/core/framework/tensor.proto",
     "tensorflow/core/protobuf/meta_graph.proto",
     "tensorflow/core/protobuf/error_codes.proto",
-    "tensorflow_tfservings/model.proto",
-    "tensorflow_tfservings/predict.proto",
-    "tensorflow_tfservings/get_model_metadata.proto",
-    "tensorflow_tfservings/get_model_status.proto",
-    "tensorflow_tfservings/status.proto",
-    "tensorflow_tfservings/prediction_service.proto",
-    "tensorflow_tfservings/model_service.proto",
+    "tensorflow_serving/apis/model.proto",
+    "tensorflow_serving/apis/predict.proto",
+    "tensorflow_serving/apis/get_model_metadata.proto",
+    "tensorflow_serving/apis/get_model_status.proto",
+    "tensorflow_serving/apis/status.proto",
+    "tensorflow_serving/apis/prediction_service.proto",
+    "tensorflow_serving/apis/model_service.proto",
 )
 
 
@@ -85,9 +85,8 @@ def test_both_live_in_one_process(run: Run, tmp_path: Path) -> None:
     # The package alone: whatever else our environment holds stays out of theirs.
     package = Path(ensconce.__file__).parent
     ignore = shutil.ignore_patterns("__pycache__")
-    for part in ("tfserving",):
-        shutil.copytree(package / part, tmp_path / "ensconce" / part, ignore=ignore)
-    for module in ("__init__.py", "errors.py", "serving/__init__.py"):
+    shutil.copytree(package / "tfserving", tmp_path / "ensconce" / "tfserving", ignore=ignore)
+    for module in ("__init__.py", "errors.py"):
         shutil.copy(package / module, tmp_path / "ensconce" / module)
     assert len(run("coexistence.py", str(tmp_path))) == 8
 

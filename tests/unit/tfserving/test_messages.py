@@ -12,7 +12,7 @@ from ensconce.tfserving import messages
 from ensconce.tfserving.descriptors import DESCRIPTOR_SET
 from ensconce.tfserving.dtypes import DTYPES
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 
 
 def test_descriptors_are_what_the_proto_files_compile_to() -> None:

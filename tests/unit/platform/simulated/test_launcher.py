@@ -31,7 +31,10 @@ def key() -> rsa.RSAPrivateKey:
 
 
 class Bundle:
-    """``enclave/`` with a program and a library, and ``system/`` beside it, of which one file is trusted."""
+    """``enclave/`` with a program and a library, and ``system/`` beside it, of which one file is trusted.
+
+    The host may lay anything into ``models/`` and ``system/``.
+    """
 
     def __init__(self, root: Path, key: rsa.RSAPrivateKey) -> None:
         self.root = root
@@ -46,7 +49,7 @@ class Bundle:
         self.tables: dict[str, Any] = {
             "libos": {"entrypoint": "enclave/program"},
             "loader": {"argv": ["program", "argument"], "env": {"NAME": "value"}},
-            "sgx": {"isvprodid": 9, "isvsvn": 4},
+            "sgx": {"isvprodid": 9, "isvsvn": 4, "allowed_files": ["file:models/", "file:system/"]},
         }
         self.manifest = self.enclave / "server.manifest.sgx"
         self.sigstruct = self.enclave / "server.sig"
@@ -140,10 +143,37 @@ def test_an_unlisted_file_in_the_enclaves_folder(bundle: Bundle, name: str) -> N
     assert name in str(error)
 
 
-def test_a_file_outside_the_enclaves_folder_is_no_business_of_the_launchers(bundle: Bundle) -> None:
+def test_what_the_manifest_allows_may_lie_in_the_working_directory(bundle: Bundle) -> None:
     (bundle.root / "models").mkdir()
     (bundle.root / "models" / "ciphertext").write_text("")
     bundle.check()
+
+
+@pytest.mark.parametrize("name", ["pybuilddir.txt", ".bin", "libopenvino_auto_plugin.so", "Modules/Setup", "Models/x"])
+def test_an_unlisted_file_in_the_working_directory(bundle: Bundle, name: str) -> None:
+    """Python and OpenVINO take code or weights from files of these names where they are started."""
+    path = bundle.root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    error = bundle.refused()
+    assert error.check == "launcher.unlisted_file"
+    assert name.partition("/")[0] in str(error)
+
+
+def test_a_manifest_that_is_named_apart_from_the_files_does_not_open_their_folder(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """The host names manifest and working directory; a manifest alone in a folder has nothing unlisted beside it."""
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    for path in (bundle.manifest, bundle.sigstruct):
+        path.rename(apart / path.name)
+    manifest, sigstruct = apart / bundle.manifest.name, apart / bundle.sigstruct.name
+    assert check(manifest, sigstruct, bundle.root).cwd == bundle.root
+    (bundle.enclave / "lib" / "deep" / "module.py").write_text("")
+    with pytest.raises(IntegrityError) as refusal:
+        check(manifest, sigstruct, bundle.root)
+    assert refusal.value.check == "launcher.unlisted_file"
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "link to a file", "link to a folder", "pipe"])
@@ -160,17 +190,18 @@ def test_unlisted_things_that_are_no_plain_files(bundle: Bundle, kind: str) -> N
 def test_a_trusted_file_may_be_a_link_to_the_same_contents(bundle: Bundle) -> None:
     """Shared libraries are links. The contents are what is trusted; the name is the host's anyway."""
     path = bundle.enclave / "program"
-    path.rename(bundle.root / "moved")
-    path.symlink_to(bundle.root / "moved")
+    moved = bundle.root.parent / "moved"
+    path.rename(moved)
+    path.symlink_to(moved)
     bundle.check()
-    (bundle.root / "moved").write_text("other contents")
+    moved.write_text("other contents")
     assert bundle.refused().check == "launcher.trusted_file"
 
 
 def test_a_trusted_files_folder_may_not_be_a_link(bundle: Bundle) -> None:
     """What else it leads to is not listed."""
-    (bundle.enclave / "lib").rename(bundle.root / "lib")
-    (bundle.enclave / "lib").symlink_to(bundle.root / "lib")
+    (bundle.enclave / "lib").rename(bundle.root.parent / "lib")
+    (bundle.enclave / "lib").symlink_to(bundle.root.parent / "lib")
     assert bundle.refused().check == "launcher.unlisted_file"
 
 
