@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parent
-TARGET = PROTO.parent / "src" / "ensconce" / "serving" / "api" / "descriptors.py"
+TARGET = PROTO.parent / "src" / "ensconce" / "tfserving" / "descriptors.py"
 HEADER = '''"""The compiled message descriptors. Made by ``python proto/compile.py`` from ``proto/``; do not edit."""
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ The map of the house; imports point downwards only (a contract that CI checks):
 
 =============  ==========================================================================================
 cli            one thin file per command group
+demo           the whole story on one machine, the attacks, the search
 cluster        the deployment file, and the processes that it describes on one machine
 enclave        what runs inside: image, Gramine manifest, lint, signature, the replica's own program
 provisioning   the secret provisioning server, and the enclave's side of it

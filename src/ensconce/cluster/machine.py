@@ -82,20 +82,26 @@ def start_platform(pccs: Target, run: Path) -> MachinePlatform:
             stderr=words,
         )
     control = PlatformControl(socket)
+    platform = MachinePlatform(control, process)
     until = time.monotonic() + _START_S
-    while True:
-        try:
-            control.wait(0.2)
-        except UnreachableError:
+    try:
+        while not _answers(control):
             if process.poll() is not None:
                 said = log.read_bytes()[start:].decode(errors="replace").strip().splitlines() or ["nothing"]
                 raise InputError(
                     "platform.start", "the simulated platform does not start", found=said[-1], remedy=f"read {log}"
-                ) from None
+                )
             if time.monotonic() > until:
-                process.kill()
-                raise EnsconceError(
-                    "platform.start", "the simulated platform does not answer", remedy=f"read {log}"
-                ) from None
-        else:
-            return MachinePlatform(control, process)
+                raise EnsconceError("platform.start", "the simulated platform does not answer", remedy=f"read {log}")
+    except BaseException:
+        platform.close()
+        raise
+    return platform
+
+
+def _answers(control: PlatformControl) -> bool:
+    try:
+        control.wait(0.2)
+    except UnreachableError:
+        return False
+    return True

@@ -67,7 +67,6 @@ class Supervisor:
         self._numbers = 0
         self._stopping = False
         self._gateway_retry_at = 0.0
-        self._platform = start_platform(Target.parse(self._deployment.platform.pccs), self._run)
         service = self._deployment.service
         self._gateway: Gateway = open_gateway(
             self._deployment.gateway,
@@ -76,6 +75,7 @@ class Supervisor:
             rest=Target.parse(service.rest),
             domain=service.domain,
         )
+        self._platform = start_platform(Target.parse(self._deployment.platform.pccs), self._run)
 
     def run(self) -> None:
         """Start everything, serve commands until told to stop, then stop everything."""
@@ -206,6 +206,8 @@ def main(arguments: list[str]) -> int:
     """Run the supervisor of the folder in ``arguments[0]``; an early failure is left in ``run/failed.json``."""
     host = Path(arguments[0]).resolve()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Until the loop listens for it, a signal undoes what was started; `run` replaces this.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         Supervisor(host).run()
     except EnsconceError as error:
