@@ -1,8 +1,10 @@
 """What the CPU and Gramine's loader check before an enclave runs: signature, measurement, and every trusted file.
 
-Two things are stricter than Gramine. The folder that holds the manifest is a closed world: a file in it that the
-manifest does not list is refused, because a process of this platform, unlike one of Gramine's, could open it.
-And options that hand argv or environment to the host are refused here as well as by lint and policy.
+Gramine keeps an enclave from opening any file that its manifest neither trusts nor allows. Nothing keeps a process of
+this platform from it, so such files must not be there when it starts: the working directory, the folder that holds
+the manifest, and the folders below which trusted files lie are closed worlds, where whatever the manifest does not list
+is refused. An interpreter and its libraries look there for many a file that nobody measured. Options that hand argv or
+environment to the host are refused here as well as by lint and policy.
 
 One thing is weaker, and cannot be otherwise: files are hashed before the start, not when they are opened. Whoever can
 write them between the two is the very host against which this platform, unlike a CPU, protects nothing.
@@ -83,12 +85,13 @@ def check(manifest_path: Path, sigstruct_path: Path, cwd: Path) -> Launchable:
     """Check that an enclave is what its owner signed.
 
     A trusted file may be a symbolic link, as shared libraries are: its contents are what counts. Links to folders in
-    the manifest's folder are refused, because what they lead to is not listed.
+    a closed folder are refused, because what they lead to is not listed.
 
     Args:
         manifest_path: the signed manifest.
         sigstruct_path: the owner's SIGSTRUCT.
-        cwd: the working directory of the launch; relative trusted files are relative to it.
+        cwd: the working directory of the launch; relative trusted files are relative to it. It may hold, beside the
+            folders of trusted files, what the manifest allows (``sgx.allowed_files``), and nothing else.
 
     Raises:
         InputError: the manifest cannot be read, or asks for what this platform cannot do.
@@ -179,7 +182,8 @@ def _check_start(manifest: Manifest) -> None:
 def _check_files(manifest: Manifest, manifest_path: Path, sigstruct_path: Path, cwd: Path) -> Path:
     """Check all trusted files and the closed world; return the program's path."""
     places = _Places()
-    folder = Path(os.path.realpath(manifest_path.parent))
+    # The host names manifest and working directory apart, so the folder of the one need not be in the other.
+    closed = {os.path.realpath(manifest_path.parent)}
     listed = {places.of(manifest_path), places.of(sigstruct_path)}
     program: Path | None = None
     for file in manifest.trusted_files:
@@ -187,10 +191,15 @@ def _check_files(manifest: Manifest, manifest_path: Path, sigstruct_path: Path, 
         if not path.exists():
             raise _unreadable(file, path, "there is no such file")
         listed.add(places.of(path))
+        top, *below = Path(file.path).parts
+        if below and top != "/":
+            closed.add(os.path.realpath(cwd / top))
         if file.path == manifest.entrypoint:
             program = path
     # Names before contents: an added file is found without reading hundreds of megabytes first.
-    _check_closed(folder, listed)
+    _check_working_directory(manifest, cwd, listed)
+    for folder in sorted(closed):
+        _check_closed(folder, listed)
     for file in manifest.trusted_files:
         _check_contents(file, cwd / file.path)
     if program is None:
@@ -217,26 +226,47 @@ class _Places:
         return os.path.join(folder, path.name)  # noqa: PTH118 - thousands of these, on the path of every start
 
 
-def _check_closed(folder: Path, listed: set[str]) -> None:
+def _check_working_directory(manifest: Manifest, cwd: Path, listed: set[str]) -> None:
+    """Refuse what lies in the working directory and is neither listed nor allowed, nor a folder of such files."""
+    paths = (*(file.path for file in manifest.trusted_files), *(uri[len("file:") :] for uri in manifest.allowed_files))
+    known = {Path(path).parts[0] for path in paths if Path(path).parts}
+    folder = os.path.realpath(cwd)
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+    except OSError as error:
+        raise _unwalkable(error) from error
+    for name in names:
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if name not in known and path not in listed:
+            raise _unlisted(path)
+
+
+def _check_closed(folder: str, listed: set[str]) -> None:
     """Refuse what lies below ``folder`` and is not in ``listed``."""
 
     def fail(error: OSError) -> None:
-        raise IntegrityError(
-            "launcher.unlisted_file", f"a folder of the enclave cannot be read: {error}", remedy=_REBUILD
-        )
+        raise _unwalkable(error) from error
 
     for parent, folders, names in os.walk(folder, onerror=fail):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]  # noqa: PTH114, PTH118
         for name in (*names, *links):
             path = os.path.join(parent, name)  # noqa: PTH118
             if path not in listed:
-                raise IntegrityError(
-                    "launcher.unlisted_file",
-                    "there is a file in the enclave's folder that its manifest does not list",
-                    found=path,
-                    rule="every file below the manifest's folder is a trusted file",
-                    remedy="remove it; if the enclave needs it, the owner lists it, builds and signs again",
-                )
+                raise _unlisted(path)
+
+
+def _unwalkable(error: OSError) -> IntegrityError:
+    return IntegrityError("launcher.unlisted_file", f"a folder of the enclave cannot be read: {error}", remedy=_REBUILD)
+
+
+def _unlisted(path: str) -> IntegrityError:
+    return IntegrityError(
+        "launcher.unlisted_file",
+        "there is a file where the enclave would find it that its manifest does not list",
+        found=path,
+        rule="the enclave's folder and its working directory hold what the manifest lists, and nothing else",
+        remedy="remove it; if the enclave needs it, the owner lists it, builds and signs again",
+    )
 
 
 def _check_contents(file: TrustedFile, path: Path) -> None:
