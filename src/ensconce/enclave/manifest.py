@@ -18,7 +18,7 @@ from ensconce.enclave.contents import ENTRY_MODULE
 from ensconce.enclave.image import Image
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
 
-__all__ = ["ALLOWED_FILES", "ARGV", "CONFIG", "FOLDER", "EnclaveSpec", "render"]
+__all__ = ["ALLOWED_FILES", "ARGUMENTS", "CONFIG", "FOLDER", "EnclaveSpec", "render"]
 
 FOLDER = "enclave"
 """The enclave's folder, seen from a replica's working folder and from the bundle."""
@@ -26,8 +26,12 @@ FOLDER = "enclave"
 CONFIG = f"{FOLDER}/server.json"
 """The replica's configuration, likewise."""
 
-ARGV = ("python3", *FLAGS, "-m", ENTRY_MODULE, CONFIG)
-"""The replica's whole command line."""
+ARGUMENTS = (*FLAGS, "-m", ENTRY_MODULE, CONFIG)
+"""The replica's command line, behind the interpreter's own path.
+
+That path is written out: an interpreter that is called by its name alone, and has no PATH, takes its working directory
+for the place where it was built, and runs what a file ``pybuilddir.txt`` there leads to.
+"""
 
 ALLOWED_FILES = ("file:models/", "file:ready.json", "file:ready.json.part")
 """What the host may change and the replica may write: ciphertext, and the note that it is ready."""
@@ -87,7 +91,7 @@ def render(spec: EnclaveSpec, image: Image) -> str:
     trusted += [{"uri": f"file:{file.path}", "sha256": file.sha256} for file in image.system_files]
     document: dict[str, Any] = {
         "libos": {"entrypoint": image.interpreter},
-        "loader": {"log_level": "error", "argv": list(ARGV), "env": dict(ENVIRONMENT)},
+        "loader": {"log_level": "error", "argv": [image.interpreter, *ARGUMENTS], "env": dict(ENVIRONMENT)},
         "sys": {"enable_sigterm_injection": True},
         # The replica's working folder is the root by default; files of the system appear under their own names.
         "fs": {"mounts": [{"path": file.path, "uri": f"file:{file.path}"} for file in image.system_files]},

@@ -85,8 +85,7 @@ def system_files(
         wanted = {"modules": modules, "shared_objects": shared_objects, "unwelcome": unwelcome}
         try:
             run = subprocess.run(
-                ["python3", *FLAGS, "-c", _PROGRAM],  # noqa: S607 - the executable is given below
-                executable=interpreter_path(),
+                [interpreter_path(), *FLAGS, "-c", _PROGRAM],
                 input=json.dumps(wanted),
                 env=ENVIRONMENT,
                 cwd=folder,

@@ -12,7 +12,7 @@ import ensconce
 from ensconce.enclave import contents
 from ensconce.enclave.image import build_image
 from ensconce.enclave.layers import LayerCache
-from ensconce.enclave.manifest import ARGV
+from ensconce.enclave.manifest import ARGUMENTS
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS, interpreter_path, system_files
 from ensconce.errors import InputError
 
@@ -116,8 +116,7 @@ told = {"total": total, "path": sys.path, "files": files, "maps": sorted(maps), 
 print(json.dumps(told))
 """
     run = subprocess.run(
-        ["python3", *FLAGS, "-c", program],
-        executable=interpreter_path(),
+        [interpreter_path(), *FLAGS, "-c", program],
         env=ENVIRONMENT,
         cwd=cwd,
         capture_output=True,
@@ -140,10 +139,26 @@ print(json.dumps(told))
 
 def test_the_replica_starts_with_exactly_its_argv_and_says_why_it_stops(cwd: Path) -> None:
     run = subprocess.run(
-        ARGV, executable=interpreter_path(), env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False
+        [interpreter_path(), *ARGUMENTS], env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False
     )
     assert json.loads(run.stderr)["error"]["check"] == "file.read"
     assert run.returncode == 2
+
+
+def test_nothing_in_the_working_directory_is_taken_for_part_of_the_interpreter(cwd: Path) -> None:
+    """As where Python is built: a note that says where, and modules there."""
+    (cwd / "pybuilddir.txt").write_text("build")
+    (cwd / "Modules").mkdir()
+    (cwd / "Modules" / "Setup.local").touch()
+    (cwd / "build").mkdir()
+    for name in ("_socket", "_struct", "math", "_ssl", "ensconce"):
+        (cwd / "build" / f"{name}.py").write_text("print('the host runs')")
+        (cwd / f"{name}.py").write_text("print('the host runs')")
+    run = subprocess.run(
+        [interpreter_path(), *ARGUMENTS], env=ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert "the host runs" not in run.stdout
+    assert json.loads(run.stderr)["error"]["check"] == "file.read"
 
 
 def test_the_files_of_the_system_are_real_and_absolute(staged: Any) -> None:

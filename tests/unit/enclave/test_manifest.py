@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ensconce.enclave.image import Image
-from ensconce.enclave.manifest import ALLOWED_FILES, ARGV, EnclaveSpec, render
+from ensconce.enclave.manifest import ALLOWED_FILES, ARGUMENTS, EnclaveSpec, render
 from ensconce.enclave.trace import ENVIRONMENT
 from ensconce.platform.manifest import parse_manifest
 
@@ -14,7 +14,7 @@ from ensconce.platform.manifest import parse_manifest
 def test_what_is_rendered_is_read_back(spec: EnclaveSpec, small_image: Image) -> None:
     manifest = parse_manifest(render(spec, small_image).encode())
     assert manifest.entrypoint == "/usr/bin/python3.11"
-    assert manifest.argv == ARGV
+    assert manifest.argv == ("/usr/bin/python3.11", *ARGUMENTS)
     assert dict(manifest.env) == ENVIRONMENT
     assert manifest.allowed_files == ALLOWED_FILES
     assert manifest.insecure == ()
