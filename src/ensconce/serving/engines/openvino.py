@@ -1,12 +1,15 @@
 """OpenVINO on the CPU: a model from bytes in memory, inference from many threads.
 
-Nothing is written: the model is read from memory, and no cache folder is configured. ``openvino_telemetry``, which
+Nothing is written: the model is read from memory, and no cache folder is configured. OpenVINO itself prefers what lies
+in the working directory, a file ``.bin`` to the weights that it is given and ``libopenvino_*_plugin.so`` to none; that
+folder is the host's, so models are read in another, where nobody can put a file. ``openvino_telemetry``, which
 OpenVINO imports when it is there and which then reports usage over the network, is refused before OpenVINO is imported;
 without it OpenVINO falls back to a stub of its own that does nothing (``openvino/tools/ovc/telemetry_stub.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import queue
@@ -43,6 +46,9 @@ _TYPE_NAMES: Final = {
 
 _MOST_SHAPES: Final = 1024
 
+# A folder of the kernel's: not even root can put a file there.
+_NOWHERE: Final = "/proc"
+
 
 class OpenVinoServable:
     """A version of a model in OpenVINO's IR: ``model.xml``, ``model.bin`` and ``signatures.json``."""
@@ -54,7 +60,7 @@ class OpenVinoServable:
         threads: int | None = None,
         precision: Literal["f32", "bf16"] = "f32",
     ) -> None:
-        """Load the model.
+        """Load the model; the process's working directory is another one for that moment.
 
         Args:
             files: the version's files by relative path, decrypted; weights in a bytearray are used in place.
@@ -82,9 +88,10 @@ class OpenVinoServable:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        core = ov.Core()
         try:
-            model = core.read_model(bytes(files["model.xml"]), ov.Tensor(self._weights, shared_memory=True))
+            with contextlib.chdir(_NOWHERE):
+                core = ov.Core()
+                model = core.read_model(bytes(files["model.xml"]), ov.Tensor(self._weights, shared_memory=True))
         except RuntimeError:
             # OpenVINO's text may quote the model, which is a secret: it goes no further.
             raise InputError(

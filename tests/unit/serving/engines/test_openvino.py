@@ -53,6 +53,18 @@ def test_many_threads_get_their_own_answers(digits: OpenVinoServable, held_out: 
     np.testing.assert_allclose(np.stack(answers), whole, atol=1e-5)
 
 
+def test_weights_in_the_working_directory_are_not_the_models(
+    digits_files: dict[str, bytes], held_out: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO would take a file called ``.bin`` for the weights, whatever weights it is given."""
+    (tmp_path / ".bin").write_bytes(bytes(len(digits_files["model.bin"])))
+    monkeypatch.chdir(tmp_path)
+    images, labels = held_out
+    classes = OpenVinoServable(digits_files).predict("", {"images": images})["classes"]
+    assert (classes == labels).mean() >= 0.98
+    assert Path.cwd() == tmp_path
+
+
 @pytest.mark.parametrize(
     ("array", "text"),
     [
