@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
@@ -69,6 +69,8 @@ class Session:
         except Exception as error:
             # Its message and its values stay out of the log: they might be anything.
             _log.error("provisioning connection of %s failed inside: %s", self.peer, type(error).__name__)
+            unforeseen = EnsconceError("provisioning.bug", "the server failed inside", found=type(error).__name__)
+            self._record(unforeseen, self.noise)
         finally:
             self.stream.close()
 
@@ -76,14 +78,14 @@ class Session:
         self.stream.handshake()
         connection = self.stream.connection
         check_channel(connection)
-        certificate = connection.get_peer_certificate(as_cryptography=True)
+        certificate = connection.get_peer_certificate()
         if certificate is None or connection.get_peer_cert_chain():
             raise EvidenceError("ratls.container", "the client presents no certificate, or more than one")
         return Channel(
             nonce=os.urandom(NONCE_SIZE),
             exporter=exporter(connection),
             server_spki=self.server_spki,
-            client_spki=key_in_container(certificate.public_bytes(Encoding.DER)),
+            client_spki=key_in_container(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)),
         )
 
     def _serve(self, channel: Channel) -> None:

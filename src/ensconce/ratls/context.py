@@ -87,7 +87,7 @@ def refused_certificate(connection: SSL.Connection) -> str | None:
     certificate, error = refused
     try:
         issuer = certificate.to_cryptography().issuer.rfc4514_string()
-    except ValueError:
+    except Exception:  # cryptography has half a dozen kinds for DER that is not right
         issuer = "a name that cannot be read"
     return f"issued by {issuer[:100]}, OpenSSL error {error}"
 

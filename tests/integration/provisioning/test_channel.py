@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ensconce.errors import InputError, RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame
@@ -44,6 +44,19 @@ def self_signed(key: Any, signer: Any = None, issuer: str = "x", **dates: dt.dat
         .not_valid_after(dates.get("end", now + dt.timedelta(days=1)))
         .sign(signer or key, hashes.SHA256())
     )
+
+
+def of_version_8(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key container, DER, that says it is of X.509 version 8."""
+
+    def tagged(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        return bytes([tag, size] if size < 128 else [tag, 0x82, size >> 8, size & 0xFF]) + content
+
+    body = make_key_container(key).tbs_certificate_bytes.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
+    signature = tagged(0x03, b"\0" + key.sign(body, ec.ECDSA(hashes.SHA256())))
+    return tagged(0x30, body + ecdsa_with_sha256 + signature)
 
 
 def context_with(owner: Any, key: Any, certificate: x509.Certificate) -> SSL.Context:
@@ -149,6 +162,17 @@ class TestClientCertificates:
     def test_keys_of_other_kinds_are_refused(self, owner: Any, raw: Any, make: Callable[[], Any]) -> None:
         key, _ = make()
         client = raw(key=key, context=context_with(owner, key, self_signed(key)), hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "ratls.container"
+
+    @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
+    def test_a_certificate_that_openssl_reads_and_cryptography_does_not_is_refused(self, owner: Any, raw: Any) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        context = context_with(owner, key, make_key_container(key))
+        context.use_certificate(crypto.load_certificate(crypto.FILETYPE_ASN1, of_version_8(key)))
+        client = raw(key=key, context=context, hello=False)
         with pytest.raises(UnreachableError):
             client.answer()
         [(_, fields)] = owner.wait_for_log(1)

@@ -118,6 +118,18 @@ def test_a_running_server_takes_a_new_policy(owner: Any, enclave: Any) -> None:
     assert caught.value.check == "policy.mr_enclave"
 
 
+def test_a_failure_that_nobody_foresaw_releases_nothing_and_is_in_the_log(owner: Any, enclave: Any) -> None:
+    class Broken:
+        def appraise(self, quote: bytes) -> Any:
+            raise KeyError("something of a stranger's")
+
+    owner.server.appraiser = Broken()
+    with pytest.raises(UnreachableError):
+        owner.provision(enclave)
+    [(event, fields)] = owner.wait_for_log(1)
+    assert (event, fields["check"], fields["found"]) == ("key.refused", "provisioning.bug", "KeyError")
+
+
 def test_the_lifetime_of_certificates_is_a_parameter(owners: Callable[..., Any], enclave: Any) -> None:
     leaf = leaf_of(owners(lifetime=600).provision(enclave))
     assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == dt.timedelta(minutes=15)
