@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 __all__ = ["main"]
 
@@ -12,11 +14,19 @@ def main() -> None:
 
     Until it is loaded, a Ctrl-C ends the process as it ends any program, rather than with a traceback of imports.
     """
+    _open_streams()
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from ensconce.cli.main import main as run
 
     signal.signal(signal.SIGINT, before)
     run()
+
+
+def _open_streams() -> None:
+    """Stand in for standard streams that were closed (`>&-`), before another file gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from ensconce.errors import InputError
 
-__all__ = ["read_bounded", "sync_folder", "write_aside", "writing_aside"]
+__all__ = ["read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
 
 
 @contextlib.contextmanager
@@ -94,16 +94,24 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return data
 
 
+def system_error(error: OSError) -> InputError:
+    """What the system said, for failures that nobody closer to them has put into better words."""
+    named = None if error.filename is None else str(error.filename)
+    return InputError("os.error", error.strerror or str(error), found=named, remedy=_remedy(error))
+
+
 def _os_error(check: str, path: Path, error: OSError) -> InputError:
+    problem = f"cannot {check.removeprefix('file.')} {path}: {error.strerror or error}"
+    kept = "" if check == "file.read" else "; nothing was left half-written"
+    return InputError(check, problem, remedy=_remedy(error) + kept)
+
+
+def _remedy(error: OSError) -> str:
     remedies = {
-        errno.ENOSPC: "free some space and try again; nothing was left half-written",
-        errno.EDQUOT: "raise the quota and try again; nothing was left half-written",
+        errno.ENOSPC: "free some space and try again",
+        errno.EDQUOT: "raise the quota and try again",
         errno.EACCES: "check the permissions",
         errno.EROFS: "choose a folder that can be written",
-        errno.ENOENT: "create the folder first",
+        errno.ENOENT: "check the path, and that its folder exists",
     }
-    return InputError(
-        check,
-        f"cannot {check.removeprefix('file.')} {path}: {error.strerror or error}",
-        remedy=remedies.get(error.errno or 0, "check the path and its folder"),
-    )
+    return remedies.get(error.errno or 0, "check the path and its folder")

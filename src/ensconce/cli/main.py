@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,10 +18,13 @@ import typer
 from ensconce import __version__
 from ensconce.cli import demo, enclave, file, host, model, owner, policy, provision, quote, verify
 from ensconce.errors import EnsconceError, InputError
+from ensconce.files import system_error
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 128 + signal.SIGINT
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="ensconce",
@@ -74,25 +82,64 @@ def main() -> None:
     # As with Ctrl-C, what is half done is undone on the way out.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        app()
-    except EnsconceError as error:
-        _report(error)
-        sys.exit(error.exit_status)
+        try:
+            status = typer.main.get_command(app).main(standalone_mode=False) or 0
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        except Exception as error:
+            status = _report(error)
     except OSError as error:
-        known = InputError("os.error", f"{error.strerror or error}", found=str(error.filename or "") or None)
-        _report(known)
-        sys.exit(known.exit_status)
-    except SystemExit as leave:
-        if leave.code == INTERRUPTED:
-            sys.stderr.write("interrupted\n")
-        raise
+        status = _unheard(error)
+    if status == INTERRUPTED:
+        sys.stderr.write("interrupted\n")
+    sys.exit(status)
 
 
-def _report(error: EnsconceError) -> None:
+def _report(error: Exception) -> int:
+    """Say what went wrong in one line, or as one JSON document, and return the exit status."""
+    if isinstance(error, typer.TyperException) and "\n" in error.format_message():
+        sys.stderr.write(error.format_message() + "\n")  # the help of a group that was called without a command
+        return InputError.exit_status
+    known = _known(error)
     if "--json" in sys.argv:
-        sys.stdout.write(json.dumps({"error": error.fields()}) + "\n")
+        sys.stdout.write(json.dumps({"error": known.fields()}) + "\n")
+        sys.stdout.flush()
     else:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {known}\n")
+    return known.exit_status
+
+
+def _known(error: Exception) -> EnsconceError:
+    match error:
+        case EnsconceError():
+            return error
+        case OSError():
+            return system_error(error)
+        case typer.TyperException():
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "ensconce"
+            return InputError("usage", error.format_message().rstrip("."), remedy=f"`{command} -h`")
+    _log.info("a defect", exc_info=error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return EnsconceError(
+        "internal",
+        "this is a defect of ensconce",
+        found=f"{type(error).__name__}: {str(error)[:200]} ({Path(frame.filename).name}, line {frame.lineno})",
+        remedy="report it, with what `ensconce -v` says about it",
+    )
+
+
+def _unheard(error: OSError) -> int:
+    """Nobody takes our output any more: a closed pipe (`| head`) needs no word, a full disk does."""
+    if error.errno != errno.EPIPE:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"error: cannot print: {error.strerror}\n")
+    # What is still in Python's buffers would fail once more when the interpreter closes them.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return EnsconceError.exit_status
 
 
 if __name__ == "__main__":

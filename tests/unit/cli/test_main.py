@@ -1,0 +1,102 @@
+"""The command line as a whole: whatever happens, one line or one JSON document, and an exit status that is not 0."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ensconce.cli import main
+from ensconce.errors import InputError
+
+ENSCONCE = [sys.executable, "-m", "ensconce"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["ensconce", *arguments])
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["status", "--bogus"], "No such option: --bogus"),
+        (["scale"], "Missing argument 'replicas'"),
+        (["scale", "0"], "Invalid value for 'replicas'"),
+        (["up", "now"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_one_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert problem in said.err
+    assert said.err.count("\n") == 1
+
+    assert run(monkeypatch, *arguments, "--json") == 2
+    said = capsys.readouterr()
+    assert said.err == ""
+    error = json.loads(said.out)["error"]
+    assert error["check"] == "usage"
+    assert error["remedy"].endswith("-h`")
+
+
+@pytest.mark.parametrize("arguments", [[], ["model"]])
+def test_no_command_prints_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_defect_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    def broken(_host: Path) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("ensconce.cluster.host.status", broken)
+    assert run(monkeypatch, "status", *extra) == 1
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("\n") == 1
+    assert "RuntimeError" in said.out + said.err
+
+
+def test_what_only_the_system_says_comes_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(_host: Path) -> None:
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    monkeypatch.setattr("ensconce.cluster.host.status", denied)
+    assert run(monkeypatch, "status") == InputError.exit_status
+    assert "Permission denied [os.error]; found: somewhere; remedy: check the permissions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["--version"], ["status", "--json"]])
+def test_a_full_disk_behind_every_stream(arguments: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*ENSCONCE, *arguments], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False)
+        deaf = subprocess.run([*ENSCONCE, *arguments], cwd=tmp_path, stdout=full, stderr=full, check=False)
+    assert done.returncode != 0
+    assert deaf.returncode != 0
+    assert done.stderr.count(b"\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&- >&- 2>&-", "2>&-", "| true"])
+def test_closed_streams(redirection: str, tmp_path: Path) -> None:
+    command = f"set -o pipefail; '{sys.executable}' -m ensconce status --json {redirection}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode in (1, 5)
+    assert b"Traceback" not in done.stderr
