@@ -186,8 +186,10 @@ async def _renew(
         await asyncio.sleep(max(0.0, (certificate.valid_until - time.time()) * 2 / 3))
         try:
             granted = await _in_thread(provision)
-        except UnreachableError as error:
-            if time.time() >= certificate.valid_until:
+        except EnsconceError as error:
+            # Who answers in the owner's place has no more say in whether this replica lives than who keeps silent.
+            unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
+            if not unheard or time.time() >= certificate.valid_until:
                 raise
             _tell("renewal failed", **error.fields())
             await asyncio.sleep(min(_RETRY_S, max(1.0, (certificate.valid_until - time.time()) / 4)))
@@ -203,6 +205,7 @@ async def _renew(
                 remedy="start the replica again: it then serves what is granted",
             )
         certificate = _Certificate.of(granted)
+        del granted  # It holds keys, and the next renewal is hours away.
         server.replace_certificate(certificate.private_key_pem, certificate.chain_pem)
         _announce(ports, certificate, servables)
         _tell("renewed", key_sha256=certificate.key_sha256, valid_until=certificate.valid_until)

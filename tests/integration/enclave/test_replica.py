@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -130,10 +131,10 @@ class World:
     launched: list[Replica] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def serving(self, lifetime: int) -> Iterator[ProvisioningServer]:
+    def serving(self, lifetime: int, port: int = 0) -> Iterator[ProvisioningServer]:
         """A provisioning server that accepts nobody yet."""
         server = ProvisioningServer(
-            ("127.0.0.1", 0),
+            ("127.0.0.1", port),
             server_name=SERVER_NAME,
             authority=self.authority,
             appraiser=self.appraiser,
@@ -377,6 +378,22 @@ def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: 
     assert replica.wait() == 5
     assert replica.error()["check"] == "provisioning.unreachable"
     assert "renewal failed" in replica.names()
+
+
+def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_ends(
+    world: World, tmp_path: Path
+) -> None:
+    with world.serving(lifetime=2) as server:
+        world.accept(server, world.build(tmp_path, server.port).mr_enclave)
+        replica = world.launch(world.folder(1), tmp_path)
+        replica.ready()
+        port = server.port
+    world = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", now()))
+    with world.serving(lifetime=2, port=port):
+        assert replica.wait() == 3
+    assert replica.error()["check"] == "provisioning.server_certificate"
+    failed = [event["check"] for event in replica.events() if event["event"] == "renewal failed"]
+    assert "provisioning.server_certificate" in failed
 
 
 def test_sigterm_ends_it_while_it_waits_for_its_keys(world: World, tmp_path: Path) -> None:
