@@ -70,7 +70,8 @@ def predict(
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
     input: Annotated[Path, typer.Option("--input", help="Arrays: .npz, one for each input; or .npy for a lone one.")],
     version: Annotated[
-        int | None, typer.Option("--version", help="The model's version; the newest if not given.")
+        int | None,
+        typer.Option("--version", min=1, max=2**31 - 1, help="The model's version; the newest if not given."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first rows.")] = None,
     json: Json = False,

@@ -55,15 +55,23 @@ def read_rows(path: Path, limit: int | None) -> dict[str, Array]:
         InputError: the file is missing, or is no such file.
     """
     if not path.is_file():
-        raise InputError("predict.input", f"there is no file {path}", remedy="check the path")
+        reason = "it is not a regular file" if path.exists() else "there is no such file"
+        raise InputError("predict.input", f"cannot read {path}: {reason}", remedy="check the path")
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-        return {name: array[:limit] for name, array in arrays.items() if array.ndim}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
         raise InputError(
-            "predict.input", f"{path} cannot be read", found=str(error)[:200], rule=".npy or .npz"
+            "predict.input", f"cannot read {path}: {error.strerror or error}", remedy="check the path"
         ) from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy takes every other file for a pickle, and its advice would be to load that.
+        raise InputError(
+            "predict.input",
+            f"{path} is damaged, or no file of arrays",
+            rule="an .npz or .npy file, as numpy.savez and numpy.save write them, without Python objects",
+        ) from error
+    return {name: array[:limit] for name, array in arrays.items() if array.ndim}
 
 
 def fit_inputs(arrays: dict[str, Array], specs: dict[str, InputSpec]) -> dict[str, Array]:
@@ -84,12 +92,13 @@ def fit_inputs(arrays: dict[str, Array], specs: dict[str, InputSpec]) -> dict[st
             raise InputError(
                 "predict.input",
                 f"the file has no array for the input {name}",
-                found=", ".join(filter(None, arrays)) or "one array without a name",
+                found=", ".join(name or "one array without a name" for name in arrays) or "no array with rows",
                 rule=f"an .npz with {', '.join(specs)}",
             )
         array = arrays[name]
         try:
-            array = array.astype(spec.dtype)
+            # Never a conversion that would drop fractions or imaginary parts.
+            array = array.astype(spec.dtype, casting="same_kind")
         except (ValueError, TypeError) as error:
             raise InputError(
                 "predict.input",
