@@ -70,7 +70,7 @@ build: $(VENV)/.dev
 	@$(PYTHON) -m venv build/wheel-env
 	@build/wheel-env/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r requirements/runtime.txt
 	@build/wheel-env/bin/python -m pip --quiet --disable-pip-version-check install --no-deps dist/*.whl
-	@build/wheel-env/bin/python -m pip check | grep -v openvino-telemetry || true
+	@! build/wheel-env/bin/python -m pip check | grep -v -e 'requires openvino-telemetry' -e 'No broken requirements'
 	@build/wheel-env/bin/ensconce --version
 	@build/wheel-env/bin/python -c 'import importlib.util as u; assert u.find_spec("openvino_telemetry") is None'
 
