@@ -32,6 +32,10 @@ class CollateralSource(Protocol):
         """
         ...
 
+    def doubt(self, quote: bytes) -> None:
+        """What :meth:`get_for` gave for this quote did not hold."""
+        ...
+
 
 @dataclass(frozen=True)
 class Appraiser:
@@ -69,7 +73,12 @@ class Appraiser:
         self.policy.refuse_debug(parsed.body)
         _check_signatures(chain_in(parsed))
         collateral = self.collateral.get_for(quote)
-        verdict = verify_quote(quote, collateral, at=self.now(), root=root_named(root, collateral))
+        try:
+            verdict = verify_quote(quote, collateral, at=self.now(), root=root_named(root, collateral))
+        except EvidenceError as error:
+            if error.check.startswith("collateral."):
+                self.collateral.doubt(quote)
+            raise
         return self.policy.judge(verdict)
 
 

@@ -2,7 +2,8 @@
 
 One file for each kind of platform and PCK authority. Collateral is fetched again once a day, and in the last fifth of
 its life; when that fails, what there is serves until it expires. Nothing here is trusted: a file that was tampered with
-makes verification fail, as a PCCS that lies does.
+makes verification fail, as a PCCS that lies does. What did not hold is fetched again within a minute, so that a lie, or
+somebody who spoke for the PCCS once, does not last.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class CollateralCache:
         self._ca_certificate = ca_certificate
         self._timeout = timeout
         self._entries: dict[_Key, _Entry] = {}
+        # What did not hold, by the time at which it was fetched.
+        self._doubted: dict[_Key, int] = {}
         self._tried: dict[_Key, tuple[int, EnsconceError | None]] = {}
         self._fetching = threading.Lock()
 
@@ -96,6 +99,18 @@ class CollateralCache:
         pck = read_pck(parsed)
         return self.get(pck.fmspc, pck.ca)
 
+    def doubt(self, quote: bytes) -> None:
+        """The collateral for this quote's platform did not hold: ask the PCCS again before it is used, if it answers.
+
+        Args:
+            quote: as it was given to :meth:`get_for`.
+        """
+        pck = read_pck(parse_quote(quote))
+        key: _Key = (parse_fmspc(pck.fmspc), pck.ca)
+        if (entry := self._entries.get(key)) is not None:
+            _make_room(self._doubted)
+            self._doubted[key] = entry.fetched
+
     def get(self, fmspc: str, ca: PckCa) -> Collateral:
         """Collateral for one kind of platform.
 
@@ -110,7 +125,7 @@ class CollateralCache:
         """
         key: _Key = (parse_fmspc(fmspc), ca)
         entry = self._entries.get(key) or self._newest(key)
-        if entry and not entry.stale(self._now()):
+        if entry and not self._stale(key, entry):
             return entry.collateral
         # While one thread asks the PCCS, others go on with what there is, if it is still good.
         waiting = entry is None or not entry.usable(self._now())
@@ -126,7 +141,7 @@ class CollateralCache:
         now = self._now()
         # Another thread, or another process, may have been faster.
         entry = self._newest(key)
-        if entry and not entry.stale(now):
+        if entry and not self._stale(key, entry):
             return entry.collateral
         tried, error = self._tried.get(key, (None, None))
         if tried is None or not tried <= now < tried + _RETRY:
@@ -146,6 +161,9 @@ class CollateralCache:
                 f"expired at {entry.end}, now {now}" + (f"; {error.problem}" if error else ""),
             )
         return entry.collateral
+
+    def _stale(self, key: _Key, entry: _Entry) -> bool:
+        return entry.stale(self._now()) or self._doubted.get(key) == entry.fetched
 
     def _fetch(self, key: _Key) -> EnsconceError | None:
         """Fetch, keep and write; the error, if that fails."""

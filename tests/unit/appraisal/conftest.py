@@ -29,6 +29,9 @@ class Source:
     def get_for(self, quote: bytes) -> Collateral:
         return self.collateral
 
+    def doubt(self, quote: bytes) -> None:
+        pass
+
 
 @pytest.fixture(scope="session")
 def vendor() -> SimulatedVendor:

@@ -99,13 +99,19 @@ def test_collateral_of_another_root_is_refused(
 ) -> None:
     other = SimulatedVendor(b"\x01" * 32, vendor.created)
 
+    doubted: list[bytes] = []
+
     class Elsewhere:
         def get_for(self, quote: bytes) -> Collateral:
             return other.collateral(vendor.created)
 
+        def doubt(self, quote: bytes) -> None:
+            doubted.append(quote)
+
     with pytest.raises(EvidenceError) as caught:
         appraiser(source=Elsewhere()).appraise(quote())
     assert caught.value.check == "collateral.root"
+    assert doubted == [quote()]
 
 
 def test_expired_collateral_and_an_outage_accept_nothing(

@@ -151,6 +151,26 @@ def test_the_last_fifth_of_life_is_for_fetching(pccs: Pccs, cache: CollateralCac
     assert pccs.asked == 2
 
 
+def test_collateral_that_did_not_hold_is_fetched_again_after_a_minute(
+    pccs: Pccs, cache: CollateralCache, folder: Path, quote: Callable[..., bytes]
+) -> None:
+    """Whoever spoke for the PCCS once does not stop verification for a day, not even by way of the file."""
+    first = cache.get_for(quote())
+    cache.doubt(quote())
+    assert cache.get_for(quote()) == first
+    assert pccs.asked == 1
+    other = again(pccs, folder)
+    assert other.get_for(quote()) == first
+    other.doubt(quote())
+    pccs.now += 60
+    second = cache.get_for(quote())
+    assert second != first
+    assert other.get_for(quote()) == second
+    pccs.now += 60
+    assert cache.get_for(quote()) == second
+    assert pccs.asked == 2
+
+
 def test_an_outage_is_bridged_until_expiry(pccs: Pccs, cache: CollateralCache, folder: Path) -> None:
     first = cache.get(FMSPC, "platform")
     pccs.down = True
