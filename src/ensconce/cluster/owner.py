@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -18,19 +19,22 @@ from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.entry import Entry
 from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
+from ensconce.audit.storage import LOG
 from ensconce.audit.verify import read_entries, verify_log
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.machine import unix_now
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
-from ensconce.files import sync_folder, write_aside
+from ensconce.files import read_bounded, sync_folder, write_aside
 from ensconce.keys import FileKeystore, KeyFile, get_private_key, new_key_file, put_private_key
 from ensconce.models.description import ModelDescription
 from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
 
 __all__ = ["OwnerFolder"]
+
+_MAX_PEM = 1 << 16
 
 Now = Callable[[], int]
 
@@ -53,24 +57,25 @@ class OwnerFolder:
         Raises:
             InputError: the folder exists and is not empty, or cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError("owner.exists", f"{path} exists and is not empty", remedy="name a new folder")
         try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise InputError("owner.exists", f"{path} exists and is not empty", remedy="name a new folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            try:
+                cls(staging)._fill(deployment, now)
+                # Takes the place of an empty folder, and of nothing else (rename(2)).
+                staging.rename(path)
+                sync_folder(path.parent)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
         except OSError as error:
             raise InputError(
-                "owner.create", f"cannot make {path}: {error.strerror}", remedy="choose a folder that can be written"
+                "owner.create",
+                f"cannot make {path}: {error.strerror}",
+                remedy="name a new folder, in one that can be written",
             ) from error
-        try:
-            cls(staging)._fill(deployment, now)
-            if path.exists():
-                path.rmdir()
-            staging.rename(path)
-            sync_folder(path.parent)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
         return cls(path)
 
     @classmethod
@@ -79,15 +84,19 @@ class OwnerFolder:
 
         Raises:
             InputError: it is not an owner's folder.
+            IntegrityError: a part of it is missing; what is missing is never begun anew, least of all the log.
         """
         folder = cls(path)
-        for needed in (folder.deployment_file, folder.unlock_file):
-            if not needed.is_file():
-                raise InputError(
-                    "owner.folder",
-                    f"{path} is not an owner's folder: {needed.name} is missing",
-                    remedy="make one with `ensconce init DIR`, or name it with --owner",
-                )
+        if not folder.deployment_file.is_file():
+            raise InputError(
+                "owner.folder",
+                f"{path} is not an owner's folder: {folder.deployment_file.name} is missing",
+                remedy="make one with `ensconce init DIR`, or name it with --owner",
+            )
+        parts = (folder.unlock_file, folder.ca_file, folder.public_key_file, folder.audit_folder / LOG)
+        for part in parts:
+            if not part.exists():
+                raise IntegrityError("owner.folder", f"{part} is missing", remedy="restore it from a backup")
         return folder
 
     @property
@@ -109,6 +118,11 @@ class OwnerFolder:
     def ca_file(self) -> Path:
         """The authority's certificate, PEM."""
         return self.path / "ca.pem"
+
+    @property
+    def public_key_file(self) -> Path:
+        """The key that verifies descriptions and the log's head, PEM."""
+        return self.path / "owner.pub"
 
     @property
     def audit_folder(self) -> Path:
@@ -138,15 +152,20 @@ class OwnerFolder:
         Raises:
             IntegrityError: the log was changed; names the entry.
         """
-        key = serialization.load_pem_public_key((self.path / "owner.pub").read_bytes())
+        try:
+            key = serialization.load_pem_public_key(read_bounded(self.public_key_file, _MAX_PEM))
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise IntegrityError("owner.pub", f"{self.path}/owner.pub is no Ed25519 key", remedy="restore it")
+            raise IntegrityError(
+                "owner.pub", f"{self.public_key_file} is no Ed25519 key", remedy="restore it from a backup"
+            )
         head = verify_log(self.audit_folder, key)
         return head, list(islice(read_entries(self.audit_folder), head.size))
 
     def authority(self, keystore: FileKeystore) -> CertificateAuthority:
         """The certificate authority with its key."""
-        return CertificateAuthority.load(keystore.get("ca/root"), self.ca_file.read_bytes())
+        return CertificateAuthority.load(keystore.get("ca/root"), read_bounded(self.ca_file, _MAX_PEM))
 
     def seal_model(
         self,
@@ -171,6 +190,7 @@ class OwnerFolder:
                 remedy="list it under models:, or choose one of these",
             )
         keystore = self.keystore()
+        log = self.audit_log(keystore, now)
         description = seal(
             source,
             self.bundle / "models",
@@ -182,7 +202,7 @@ class OwnerFolder:
             now=now,
             progress=progress,
         )
-        self.audit_log(keystore, now).append("model.sealed", model=name, version=version, key_id=description.key_id)
+        log.append("model.sealed", model=name, version=version, key_id=description.key_id)
         return description
 
     def retire_model(self, name: str, version: int, now: Now = unix_now) -> None:
@@ -192,9 +212,10 @@ class OwnerFolder:
             InputError: there is no such key.
         """
         keystore = self.keystore()
+        log = self.audit_log(keystore, now)
         key_id = f"model/{name}/{version}"
         keystore.retire(key_id)
-        self.audit_log(keystore, now).append("key.retired", key_id=key_id)
+        log.append("key.retired", key_id=key_id)
 
     def build_enclave(self, progress: Callable[[str], None] | None = None, now: Now = unix_now) -> EnclaveIdentity:
         """Stage, measure and sign the enclave for this deployment into the bundle.
@@ -204,19 +225,18 @@ class OwnerFolder:
         """
         deployment = self.deployment()
         keystore = self.keystore()
+        log = self.audit_log(keystore, now)
         signing_key = get_private_key(keystore, "signing/enclave", "rsa")
         spec = EnclaveSpec(
             domain=deployment.service.domain,
             models=tuple(model.name for model in deployment.models),
             provisioning_servers=tuple(deployment.provisioning.servers),
             provisioning_server_name=deployment.provisioning.server_name,
-            ca_pem=self.ca_file.read_text(),
+            ca_pem=self.authority(keystore).certificate_pem.decode(),
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=now, progress=progress)
         write_aside(self.bundle / "ensconce.yaml", self.deployment_file.read_bytes())
-        self.audit_log(keystore, now).append(
-            "enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex()
-        )
+        log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
         return identity
 
     def enclave_identity(self) -> EnclaveIdentity:
@@ -251,8 +271,9 @@ class OwnerFolder:
                 ),
             ),
         )
-        write_aside(self.policy_file, dump_policy(policy).encode())
+        # The log first: what cannot be recorded does not happen.
         self.audit_log(self.keystore(), now).append("policy.written", sha256=policy.sha256)
+        write_aside(self.policy_file, dump_policy(policy).encode())
         return policy
 
     def _owner_key(self, keystore: FileKeystore) -> Ed25519PrivateKey:
@@ -271,7 +292,7 @@ class OwnerFolder:
         public = owner_key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        write_aside(self.path / "owner.pub", public)
+        write_aside(self.public_key_file, public)
         write_aside(self.deployment_file, deployment.dump().encode())
         (self.bundle / "models").mkdir(parents=True)
         AuditLog.open(self.audit_folder, owner_key, now).append("owner.created", domain=deployment.service.domain)
