@@ -34,10 +34,13 @@ class AttestedSocket:
     Attributes:
         tls: the connection; application data may flow.
         accepted: why it was accepted.
+        deadline: until when that holds, by ``time.monotonic()``. Servers end their connections long before, but a
+            server's clock is its host's, and a connection that never ends would never be judged again.
     """
 
     tls: ssl.SSLSocket
     accepted: Accepted
+    deadline: float
 
     @property
     def acceptance(self) -> Acceptance:
@@ -106,7 +109,7 @@ def connect_tls(
     except BaseException:
         (tls or raw).close()
         raise
-    return AttestedSocket(tls, accepted)
+    return AttestedSocket(tls, accepted, time.monotonic() + accepted.valid_until - appraiser.now())
 
 
 def _connect(target: Target, timeout: float) -> socket.socket:

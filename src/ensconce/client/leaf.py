@@ -36,6 +36,11 @@ class Accepted:
     replica_id: str
     certificate: x509.Certificate
 
+    @property
+    def valid_until(self) -> int:
+        """When the certificate or the collateral that it was judged with expires, seconds since 1970."""
+        return min(int(self.certificate.not_valid_after_utc.timestamp()), self.acceptance.verdict.valid_until)
+
 
 def judge_leaf(der: bytes, server_name: str, appraiser: Appraiser, authority: x509.Certificate | None) -> Accepted:
     """Accept the certificate of a server, or say why not.

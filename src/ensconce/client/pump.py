@@ -1,4 +1,4 @@
-"""Passes bytes between a local socket and an attested connection, both ways, until one side ends.
+"""Passes bytes between a local socket and an attested connection, both ways, until one side ends or time is up.
 
 One thread and one poll for both directions: OpenSSL's object for a connection must not be used by two threads at once.
 """
@@ -9,14 +9,17 @@ import contextlib
 import select
 import socket
 import ssl
+import time
 
 __all__ = ["pump"]
 
 _CHUNK = 256 * 1024
+# Longer than poll(2) can count is not waited at once.
+_LONGEST_WAIT_S = 3600.0
 
 
-def pump(local: socket.socket, tls: ssl.SSLSocket) -> None:
-    """Run until either side has ended and its last bytes are delivered.
+def pump(local: socket.socket, tls: ssl.SSLSocket, deadline: float) -> None:
+    """Run until either side has ended and its last bytes are delivered, or until ``deadline`` by ``time.monotonic()``.
 
     Both sockets are made non-blocking; closing them is the caller's. A shutdown of ``local`` from another thread
     ends it.
@@ -24,7 +27,7 @@ def pump(local: socket.socket, tls: ssl.SSLSocket) -> None:
     local.setblocking(False)
     tls.setblocking(False)
     outwards, inwards = _Direction(), _Direction()
-    while True:
+    while (left := deadline - time.monotonic()) > 0:
         moved = False
         if not outwards.pending and not outwards.ended:
             moved |= outwards.read(local)
@@ -37,7 +40,7 @@ def pump(local: socket.socket, tls: ssl.SSLSocket) -> None:
         if (outwards.ended and not outwards.pending) or (inwards.ended and not inwards.pending):
             return
         if not moved:
-            _wait(local, tls, outwards, inwards)
+            _wait(local, tls, outwards, inwards, min(left, _LONGEST_WAIT_S))
 
 
 class _Direction:
@@ -80,7 +83,7 @@ class _Direction:
         return True
 
 
-def _wait(local: socket.socket, tls: ssl.SSLSocket, outwards: _Direction, inwards: _Direction) -> None:
+def _wait(local: socket.socket, tls: ssl.SSLSocket, outwards: _Direction, inwards: _Direction, seconds: float) -> None:
     """Sleep until something can move. A side from which nothing is wanted is not watched: its hang-up would not end."""
     wanted = {local.fileno(): 0, tls.fileno(): 0}
     for direction, source, sink in ((outwards, local, tls), (inwards, tls, local)):
@@ -93,4 +96,4 @@ def _wait(local: socket.socket, tls: ssl.SSLSocket, outwards: _Direction, inward
         if events:
             poll.register(number, events)
     with contextlib.suppress(InterruptedError):
-        poll.poll()
+        poll.poll(seconds * 1000)

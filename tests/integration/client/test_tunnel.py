@@ -18,6 +18,7 @@ import pytest
 from ensconce.client.attested import connect_tls
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import InputError, RefusedError, UnreachableError
+from ensconce.ratls.authority import DEFAULT_LIFETIME
 
 DOMAIN = "digits.example.test"
 
@@ -130,6 +131,16 @@ def test_the_replica_ends_the_connection(world, recorder, tunnel_to) -> None:
         assert say(connection, b"x") == b"X"
         server.cut()
         assert connection.recv(100) == b""
+
+
+def test_no_connection_outlives_what_it_was_accepted_for(world, recorder, tunnel_to) -> None:
+    """The replica's clock is the host's; this one is the client's."""
+    server = recorder(world.replica())
+    almost = world.appraiser(after=DEFAULT_LIFETIME - 2)
+    with tunnel_to(server.target, almost) as tunnel, local(tunnel) as connection:
+        assert say(connection, b"x") == b"X"
+        assert connection.recv(100) == b""
+    assert tunnel.failure is None
 
 
 def test_the_folder_is_private_and_vanishes(world, recorder, tunnel_to) -> None:
