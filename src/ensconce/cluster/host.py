@@ -46,18 +46,16 @@ def up(host: Path, watch: Watch) -> dict[str, Any]:
     if _is_up(host):
         raise InputError("host.running", f"{host} is up already", remedy="`ensconce status`, or `ensconce down` first")
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    failed = run / "failed.json"
-    failed.unlink(missing_ok=True)
     with (run / "logs" / "supervisor.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ensconce.cluster.supervisor", str(host.resolve())],
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
         )
     try:
-        _wait_for_supervisor(host, process, failed)
+        _wait_for_supervisor(host, process)
         return _wait_until_settled(host, watch)
     except BaseException:
         if process.poll() is None:
@@ -130,13 +128,13 @@ def _is_up(host: Path) -> bool:
     return True
 
 
-def _wait_for_supervisor(host: Path, process: subprocess.Popen[bytes], failed: Path) -> None:
+def _wait_for_supervisor(host: Path, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + _START_S
     while not _is_up(host):
         if process.poll() is not None:
             try:
-                words = json.loads(failed.read_bytes())
-            except (OSError, ValueError):
+                words = json.loads(process.communicate()[0])
+            except ValueError:
                 raise EnsconceError(
                     "host.supervisor",
                     "the supervisor ended without saying why",

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensconce.errors import EnsconceError, InputError
+from ensconce.files import system_error
 from ensconce.platform.simulated.control import PlatformControl
 
 __all__ = ["Ready", "Replica", "State", "last_words"]
@@ -67,14 +68,14 @@ class Replica:
         self.stop_by = 0.0
 
     def launch(self, platform: PlatformControl, now: float) -> None:
-        """Start the enclave in a fresh folder of its own; a refusal of the launcher becomes the replica's error."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        for name in ("enclave", "models"):
-            (self.folder / name).symlink_to(self._host / name)
-        self.errors.unlink(missing_ok=True)
+        """Start the enclave in a fresh folder of its own; what keeps it from starting becomes its error."""
         self.ready = None
         try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            for name in ("enclave", "models"):
+                (self.folder / name).symlink_to(self._host / name)
+            self.errors.unlink(missing_ok=True)
             self.pid = platform.launch(
                 manifest=self._host / "enclave" / "server.manifest.sgx",
                 sigstruct=self._host / "enclave" / "server.sig",
@@ -82,8 +83,9 @@ class Replica:
                 stdout=self.log,
                 stderr=self.errors,
             )
-        except EnsconceError as error:
-            self._fail(error.fields(), error.exit_status, now)
+        except (EnsconceError, OSError) as error:
+            known = system_error(error) if isinstance(error, OSError) else error
+            self._fail(known.fields(), known.exit_status, now)
         else:
             self.state = State.STARTING
 
@@ -175,4 +177,5 @@ def last_words(errors: Path, name: str) -> dict[str, str]:
             return {str(key): str(value) for key, value in fields.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return {"check": "replica.exit", "problem": f"{name} ended without saying why", "remedy": f"read {errors}"}
+    remedy = f"read {errors}; where that is empty, the disk may be full, or the process was killed"
+    return {"check": "replica.exit", "problem": f"{name} ended without saying why", "remedy": remedy}

@@ -26,7 +26,7 @@ from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.machine import start_platform
 from ensconce.cluster.replica import Replica, State
 from ensconce.errors import EnsconceError, InputError
-from ensconce.files import write_aside
+from ensconce.files import system_error
 from ensconce.gateway import Backend, Gateway, open_gateway
 
 __all__ = ["MAX_REPLICAS", "Supervisor", "main"]
@@ -123,7 +123,7 @@ class Supervisor:
                 _log.warning("the gateway has died; starting it again")
                 self._gateway.stop()
                 self._gateway.start(self._backends())
-        except InputError as error:
+        except (InputError, OSError) as error:
             _log.error("%s", error)
 
     def _match_wanted(self, now: float) -> None:
@@ -203,17 +203,23 @@ class Supervisor:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the supervisor of the folder in ``arguments[0]``; an early failure is left in ``run/failed.json``."""
+    """Run the supervisor of the folder in ``arguments[0]``.
+
+    What ends it goes to the log, and as JSON to standard output: a pipe that ``ensconce up`` reads, so that it is told
+    even where the disk is full.
+    """
     host = Path(arguments[0]).resolve()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Until the loop listens for it, a signal undoes what was started; `run` replaces this.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         Supervisor(host).run()
-    except EnsconceError as error:
-        _log.error("%s", error)
-        write_aside(host / "run" / "failed.json", json.dumps(control.refusal(error)).encode())
-        return error.exit_status
+    except (EnsconceError, OSError) as error:
+        known = system_error(error) if isinstance(error, OSError) else error
+        _log.error("%s", known)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(1, json.dumps(control.refusal(known)).encode())
+        return known.exit_status
     return 0
 
 

@@ -211,3 +211,24 @@ def test_the_embedded_gateway_serves_as_well(stage: Stage) -> None:
     assert up["gateway"] == "embedded"
     assert stage.verify(stage.ports.grpc)["accepted"] is True
     stage.run("down", "--host", str(stage.host), party="host")
+
+
+@pytest.mark.parametrize(
+    "taken", ["logs", "control.sock/x", "supervisor.lock/x", "platform.sock/x", "gateway", "replicas"]
+)
+def test_what_lies_in_the_way_is_named_and_nothing_is_left(stage: Stage, taken: str) -> None:
+    path = stage.host / "run" / taken
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(EnsconceError) as caught:
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
+    assert str(stage.host / "run" / taken.split("/")[0]) in str(caught.value)
+    assert processes_below(stage.host) == []
+
+
+def test_the_reason_is_told_even_where_no_log_can_be_written(stage: Stage) -> None:
+    edited(stage, "version: 1", "version: 7")
+    (stage.host / "run" / "logs").mkdir(parents=True)
+    (stage.host / "run" / "logs" / "supervisor.log").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="field version"):
+        stage.run("up", "--host", str(stage.host), "--json", party="host")
