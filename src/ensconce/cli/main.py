@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -79,8 +80,9 @@ app.command("demo")(demo.demo)
 
 def main() -> None:
     """Run the command line and exit; the one place where an exception becomes an exit status."""
-    # As with Ctrl-C, what is half done is undone on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell lets what runs in the background ignore Ctrl-C
+            signal.signal(number, _interrupt)
     try:
         try:
             status = typer.main.get_command(app).main(standalone_mode=False) or 0
@@ -94,6 +96,15 @@ def main() -> None:
     if status == INTERRUPTED:
         sys.stderr.write("interrupted\n")
     sys.exit(status)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    # What is half done is undone on the way out; an impatient second Ctrl-C must not leave it undone.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def _report(error: Exception) -> int:

@@ -136,8 +136,8 @@ class Tap:
                     await join(client, server, self._recorder(to_server), self._recorder(to_client))
                 finally:
                     await close(server)
-        except* (OSError, EnsconceError):
-            # The target is away, or the recording failed, which `stop` will report.
+        except* (OSError, EnsconceError, asyncio.CancelledError):
+            # The target is away, or the recording failed, which `stop` will report, or `stop` has cut it.
             pass
         finally:
             await close(client)

@@ -93,3 +93,13 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         tap.start()
     assert refused.value.check == "tap.address"
+
+
+def test_connections_that_are_cut_leave_no_complaint(
+    shouter: tuple[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Tap(shouter, tmp_path / "spied") as tap, socket.create_connection(tap.address, timeout=10) as client:
+        client.sendall(b"one")
+        assert client.recv(6) == b"oneone"
+        tap.stop()
+    assert caplog.records == []

@@ -100,3 +100,29 @@ def test_closed_streams(redirection: str, tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode in (1, 5)
     assert b"Traceback" not in done.stderr
+
+
+IMPATIENT = """
+import os, signal, sys
+from ensconce import __main__
+from ensconce.cluster import host
+
+def slow(_host):
+    try:
+        os.kill(os.getpid(), signal.{first})
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        sys.stderr.write("undone, ")
+
+host.status = slow
+sys.argv = ["ensconce", "status"]
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize(("first", "status", "says"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "")])
+def test_a_second_ctrl_c_does_not_stop_the_clearing_up(first: str, status: int, says: str) -> None:
+    script = IMPATIENT.format(first=first)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (status, f"undone, {says}".strip())
