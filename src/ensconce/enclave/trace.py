@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "OPENSSL_CONF": "/dev/null",
     # numpy only carries tensors here; threads of its BLAS would take thread slots of the enclave.
     "OPENBLAS_NUM_THREADS": "1",
+    # The host reads what an enclave prints; gRPC would write there about connections, as many lines as strangers like.
+    "GRPC_VERBOSITY": "NONE",
 }
 """The whole environment of a replica."""
 

@@ -281,6 +281,14 @@ def test_it_serves_until_it_is_told_to_stop(world: World) -> None:
     status = replica.rest("GET", "/v1/models/digits")
     assert {entry["state"] for entry in status["model_version_status"]} == {"AVAILABLE"}
 
+    # What strangers say is not repeated to the host, who reads all that the enclave prints.
+    for front in ("grpc", "rest"):
+        with socket.create_connection(("127.0.0.1", replica.ready()[front]), DEADLINE_S) as stranger:
+            stranger.sendall(b"GET /secret HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while stranger.recv(1024):
+                    pass
+
     # Nothing is mapped but the image and the listed files of the system.
     image = f"{(world.bundle / 'enclave' / 'image').resolve()}{os.sep}"
     manifest = parse_manifest((world.bundle / MANIFEST).read_bytes())
