@@ -21,7 +21,7 @@ help:
 
 $(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Ensconce needs Python 3.11 or newer; set PYTHON=..." >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; exit 1; }; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; exit 1; }; }
 	@echo "installing what Ensconce runs on"
 	@$(PIP) -r requirements/runtime.txt -r requirements/build.txt
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
@@ -33,7 +33,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@touch $@
 
 $(TF)/.interop: requirements/interop.txt
-	@test -x $(TF)/bin/python || $(PYTHON) -m venv $(TF)
+	@$(TF)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(TF)
 	@echo "installing TensorFlow Serving's published client (large)"
 	@$(TF)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r requirements/interop.txt
 	@touch $@

@@ -207,8 +207,11 @@ class Stage:
             shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensconce" / "images"
             shared.mkdir(parents=True, exist_ok=True)
             images.symlink_to(shared)
-        machine = str(self.root / "platform")
-        return dict(os.environ, ENSCONCE_SIMULATED_HOME=machine, XDG_CACHE_HOME=str(caches), NO_COLOR="1")
+        # Whatever happens to a command, nothing of it is left in the machine's own temporary folder.
+        scratch = self.root / f"{party}-tmp"
+        scratch.mkdir(exist_ok=True)
+        own = {"ENSCONCE_SIMULATED_HOME": self.root / "platform", "XDG_CACHE_HOME": caches, "TMPDIR": scratch}
+        return dict(os.environ, NO_COLOR="1", **{name: str(path) for name, path in own.items()})
 
 
 def processes_below(folder: Path) -> list[int]:
