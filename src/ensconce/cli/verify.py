@@ -33,12 +33,13 @@ def verify(
       ensconce verify localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
       --pccs http://127.0.0.1:8081
     """
+    from ensconce.addresses import Address
     from ensconce.client.attested import connect_tls
-    from ensconce.client.target import Target
     from ensconce.cluster.client import open_appraiser, read_authority
 
     appraiser = open_appraiser(policy, pccs)
-    with connect_tls(Target.parse(address), server_name, appraiser, authority=read_authority(ca), alpn="h2") as replica:
+    authority = read_authority(ca)
+    with connect_tls(Address.parse(address), server_name, appraiser, authority=authority, alpn="h2") as replica:
         acceptance = replica.acceptance
         found: dict[str, Any] = {
             "accepted": True,
@@ -83,14 +84,14 @@ def predict(
       ensconce predict localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
       --pccs http://127.0.0.1:8081 --model digits --input images.npy
     """
+    from ensconce.addresses import Address
     from ensconce.client.predict import PredictClient
-    from ensconce.client.target import Target
     from ensconce.cluster.client import fit_inputs, open_appraiser, read_authority, read_rows
 
     arrays = read_rows(input, limit)
     appraiser = open_appraiser(policy, pccs)
     authority = read_authority(ca)
-    with PredictClient([Target.parse(address)], server_name, appraiser, authority=authority) as client:
+    with PredictClient([Address.parse(address)], server_name, appraiser, authority=authority) as client:
         inputs = fit_inputs(arrays, client.inputs(model, version=version))
         outputs = client.predict(model, inputs, version=version)
         replicas = sorted(client.calls)

@@ -16,10 +16,10 @@ from typing import Literal, Self
 
 from cryptography import x509
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
 from ensconce.client.leaf import Accepted, judge_leaf
-from ensconce.client.target import Target
 from ensconce.errors import EvidenceError, UnreachableError
 
 __all__ = ["Alpn", "AttestedSocket", "connect_tls"]
@@ -69,7 +69,7 @@ class AttestedSocket:
 
 
 def connect_tls(
-    target: Target,
+    target: Address,
     server_name: str,
     appraiser: Appraiser,
     *,
@@ -112,7 +112,7 @@ def connect_tls(
     return AttestedSocket(tls, accepted, time.monotonic() + accepted.valid_until - appraiser.now())
 
 
-def _connect(target: Target, timeout: float) -> socket.socket:
+def _connect(target: Address, timeout: float) -> socket.socket:
     try:
         connection = socket.create_connection(target, timeout)
     except socket.gaierror as error:
@@ -132,7 +132,7 @@ def _connect(target: Target, timeout: float) -> socket.socket:
     return connection
 
 
-def _shake_hands(raw: socket.socket, target: Target, server_name: str, alpn: Alpn) -> ssl.SSLSocket:
+def _shake_hands(raw: socket.socket, target: Address, server_name: str, alpn: Alpn) -> ssl.SSLSocket:
     try:
         tls = _context(alpn).wrap_socket(raw, server_hostname=server_name, suppress_ragged_eofs=False)
     except (OSError, ValueError) as error:

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 from cryptography import x509
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.attested import connect_tls
-from ensconce.client.target import Target
 from ensconce.client.tunnel import Tunnel
 
 __all__ = ["MAX_MESSAGE", "AttestedChannel", "connect"]
@@ -23,7 +23,7 @@ _CONNECTION_FAILURES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EX
 
 
 def connect(
-    target: Target,
+    target: Address,
     server_name: str,
     appraiser: Appraiser,
     *,

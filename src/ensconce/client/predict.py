@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.channel import AttestedChannel, connect
 from ensconce.client.codec import (
@@ -25,7 +26,6 @@ from ensconce.client.codec import (
     encode_request,
 )
 from ensconce.client.leaf import Accepted
-from ensconce.client.target import Target
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 
 __all__ = ["PredictClient"]
@@ -52,7 +52,7 @@ class PredictClient:
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        targets: Sequence[Address],
         server_name: str,
         appraiser: Appraiser,
         *,

@@ -7,9 +7,9 @@ import functools
 import httpx
 from cryptography import x509
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.attested import connect_tls
-from ensconce.client.target import Target
 from ensconce.client.tunnel import Tunnel
 
 __all__ = ["AttestedTransport", "http_client"]
@@ -46,7 +46,7 @@ class AttestedTransport(httpx.BaseTransport):
 
 
 def http_client(
-    target: Target,
+    target: Address,
     server_name: str,
     appraiser: Appraiser,
     *,

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensconce.addresses import Address
 from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.policy import Policy
-from ensconce.client.target import Target
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
@@ -59,7 +59,7 @@ class MachinePlatform:
         self.process.wait()
 
 
-def start_platform(pccs: Target, run: Path) -> MachinePlatform:
+def start_platform(pccs: Address, run: Path) -> MachinePlatform:
     """Start the daemon and wait until it answers.
 
     Args:

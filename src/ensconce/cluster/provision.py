@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy_file import load_policy
-from ensconce.client.target import Target
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.provisioning.server import ProvisioningServer
@@ -29,7 +29,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> ProvisioningSer
     keystore = owner.keystore()
     collateral = collateral_cache(policy, f"http://{deployment.platform.pccs}")
     return ProvisioningServer(
-        Target.parse(deployment.provisioning.listen),
+        Address.parse(deployment.provisioning.listen),
         server_name=deployment.provisioning.server_name,
         authority=owner.authority(keystore),
         appraiser=Appraiser(policy, collateral, unix_now),

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from ensconce.client.target import Target
+from ensconce.addresses import Address
 from ensconce.cluster import control
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.machine import start_platform
@@ -71,11 +71,11 @@ class Supervisor:
         self._gateway: Gateway = open_gateway(
             self._deployment.gateway,
             self._run / "gateway",
-            grpc=Target.parse(service.grpc),
-            rest=Target.parse(service.rest),
+            grpc=Address.parse(service.grpc),
+            rest=Address.parse(service.rest),
             domain=service.domain,
         )
-        self._platform = start_platform(Target.parse(self._deployment.platform.pccs), self._run)
+        self._platform = start_platform(Address.parse(self._deployment.platform.pccs), self._run)
 
     def run(self) -> None:
         """Start everything, serve commands until told to stop, then stop everything."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from ensconce.addresses import Address
 from ensconce.appraisal.policy_file import dump_policy, load_policy
 from ensconce.cluster.replica import last_words
 from ensconce.demo.records import HANDSHAKE_BYTES, encrypted_bytes
@@ -211,7 +212,7 @@ def _other_measurement(host: Host) -> list[Stopped]:
     path = stage.client / "other-policy.yaml"
     write_aside(path, dump_policy(replace(policy, identities=(other,))).encode())
     recording = stage.root / "tap" / "other-measurement"
-    with Tap(("127.0.0.1", stage.ports.grpc), recording) as tap:
+    with Tap(Address("127.0.0.1", stage.ports.grpc), recording) as tap:
         stopped = _stopped("the client", lambda: stage.predict(tap.address[1], path))
     sent = sum(encrypted_bytes(path.read_bytes()) for path in recording.glob("*.to-server"))
     if not 0 < sent <= HANDSHAKE_BYTES:

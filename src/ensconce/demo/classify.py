@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from cryptography import x509
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.load import run
 from ensconce.client.predict import PredictClient
 from ensconce.client.rest import http_client
-from ensconce.client.target import Target
 from ensconce.cluster.client import open_appraiser, read_authority
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.errors import EnsconceError
@@ -82,7 +82,7 @@ def classify(errand: Errand) -> Report:
     appraiser = open_appraiser(Path(errand.policy), errand.pccs)
     authority = read_authority(Path(errand.ca))
     with PredictClient(
-        [Target.parse(errand.grpc)], errand.server_name, appraiser, authority=authority, connections=errand.connections
+        [Address.parse(errand.grpc)], errand.server_name, appraiser, authority=authority, connections=errand.connections
     ) as client:
         batches = [{"images": rows[n : n + 1]} for n in range(len(rows))]
         result = run(client, "digits", batches, concurrency=errand.connections)
@@ -108,7 +108,7 @@ def _over_rest(
 ) -> npt.NDArray[Any]:
     if not len(rows):
         return np.array([])
-    with http_client(Target.parse(errand.rest), errand.server_name, appraiser, authority=authority) as client:
+    with http_client(Address.parse(errand.rest), errand.server_name, appraiser, authority=authority) as client:
         answer = client.post("/v1/models/digits:predict", json={"instances": rows.tolist()})
         answer.raise_for_status()
         return np.array([row["classes"] for row in answer.json()["predictions"]])

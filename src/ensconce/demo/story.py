@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ensconce.addresses import Address
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.demo.attacks import ATTACKS, Attack, Host, Outcome
 from ensconce.demo.classify import Errand
@@ -105,8 +106,8 @@ class _Story:
         stage.provision_serve("--owner", str(stage.owner))
         self._host_serves()
         self._taps = (
-            closing.enter_context(Tap(("127.0.0.1", stage.ports.grpc), stage.root / "tap" / "grpc")),
-            closing.enter_context(Tap(("127.0.0.1", stage.ports.rest), stage.root / "tap" / "rest")),
+            closing.enter_context(Tap(Address("127.0.0.1", stage.ports.grpc), stage.root / "tap" / "grpc")),
+            closing.enter_context(Tap(Address("127.0.0.1", stage.ports.rest), stage.root / "tap" / "rest")),
         )
         self._client_predicts()
         self._host_attacks()

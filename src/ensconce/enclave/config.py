@@ -7,48 +7,46 @@ MRENCLAVE.
 from __future__ import annotations
 
 import ipaddress
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ensconce import addresses
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 
 __all__ = ["EngineConfig", "ListenConfig", "ProvisioningConfig", "ReplicaConfig"]
 
 _LIMIT = 1 << 20
-_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 
 
-def _domain(value: str) -> str:
-    if len(value) > 253 or not all(_LABEL.fullmatch(label) for label in value.split(".")):
-        raise ValueError("a DNS name in lower case, such as digits.example.test")
-    return value
+def _valid(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A field's validator: the text as it stands, once ``check`` has accepted it."""
+
+    def validator(value: str) -> str:
+        try:
+            check(value)
+        except InputError as error:
+            raise ValueError(error.rule) from None
+        return value
+
+    return validator
 
 
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ValueError("HOST:PORT with a port from 0 to 65535")
-    host = host.removeprefix("[").removesuffix("]")
+def _listen(value: str) -> None:
+    # An enclave has no resolver that it could trust, so it binds to numbers only.
+    host = addresses.Address.parse(value, lowest_port=0).host
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        _domain(host)
-    return value
+        raise InputError("address.host", "this is no IP address", rule="an IP address, such as 127.0.0.1:0") from None
 
 
-def _listen(value: str) -> str:
-    # An enclave has no resolver that it could trust, so it binds to numbers only.
-    ipaddress.ip_address(_address(value).rpartition(":")[0].removeprefix("[").removesuffix("]"))
-    return value
-
-
-Domain = Annotated[str, AfterValidator(_domain)]
-Address = Annotated[str, AfterValidator(_address)]
-ListenAddress = Annotated[str, AfterValidator(_listen)]
+Domain = Annotated[str, AfterValidator(_valid(addresses.check_domain))]
+Address = Annotated[str, AfterValidator(_valid(addresses.Address.parse))]
+ListenAddress = Annotated[str, AfterValidator(_valid(_listen))]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ensconce.addresses import Address, check_host
 from ensconce.errors import InputError
-from ensconce.gateway.names import check_host
 
-__all__ = ["API_NAMES", "ApiName", "Backend", "Gateway", "Target", "pools"]
+__all__ = ["ApiName", "Backend", "Gateway", "pools"]
 
 ApiName = Literal["grpc", "rest"]
-API_NAMES: tuple[ApiName, ...] = ("grpc", "rest")
-
-Target = tuple[str, int]
-"""Host and port of one replica's listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Gateway(Protocol):
         """The program's version and place, or why it is this one; for people."""
 
     @property
-    def addresses(self) -> Mapping[ApiName, Target]:
+    def addresses(self) -> Mapping[ApiName, Address]:
         """Where it listens, with the real port where 0 was asked; empty before ``start``."""
 
     @property
@@ -84,9 +80,9 @@ class Gateway(Protocol):
         """Close the listeners, give connections a moment to end, cut them, leave no process. Idempotent."""
 
 
-def pools(backends: Sequence[Backend]) -> dict[ApiName, list[Target]]:
+def pools(backends: Sequence[Backend]) -> dict[ApiName, list[Address]]:
     """The replicas' listeners, by API."""
     return {
-        "grpc": [(backend.host, backend.grpc_port) for backend in backends],
-        "rest": [(backend.host, backend.rest_port) for backend in backends],
+        "grpc": [Address(backend.host, backend.grpc_port) for backend in backends],
+        "rest": [Address(backend.host, backend.rest_port) for backend in backends],
     }

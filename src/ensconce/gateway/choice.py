@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+from ensconce.addresses import Address
 from ensconce.errors import InputError
-from ensconce.gateway.backends import ApiName, Gateway, Target
+from ensconce.gateway.backends import ApiName, Gateway
 from ensconce.gateway.embedded import EmbeddedGateway
 from ensconce.gateway.nginx import NginxGateway
 from ensconce.gateway.nginx_program import Nginx, find_nginx
@@ -18,7 +19,7 @@ _log = logging.getLogger("ensconce.gateway")
 
 
 def open_gateway(
-    kind: Literal["auto", "nginx", "embedded"], folder: Path, *, grpc: Target, rest: Target, domain: str
+    kind: Literal["auto", "nginx", "embedded"], folder: Path, *, grpc: Address, rest: Address, domain: str
 ) -> Gateway:
     """Choose a gateway; it is not started yet.
 
@@ -32,7 +33,7 @@ def open_gateway(
     Raises:
         InputError: ``nginx`` was asked for and there is none (``gateway.nginx``), or the domain is no DNS name.
     """
-    addresses: dict[ApiName, Target] = {"grpc": grpc, "rest": rest}
+    addresses: dict[ApiName, Address] = {"grpc": grpc, "rest": rest}
     if kind == "embedded":
         return EmbeddedGateway(folder, addresses, domain, "embedded pass-through (the deployment file asks for it)")
     found = find_nginx()

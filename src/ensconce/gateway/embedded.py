@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ensconce.addresses import Address, check_domain, listen
 from ensconce.errors import InputError
-from ensconce.gateway import listeners
-from ensconce.gateway.backends import ApiName, Backend, Target, pools
-from ensconce.gateway.names import bracketed, check_domain
+from ensconce.gateway.backends import ApiName, Backend, pools
 
 __all__ = ["EmbeddedGateway"]
 
@@ -43,13 +42,13 @@ class EmbeddedGateway:
     kind: Literal["nginx", "embedded"] = "embedded"
 
     def __init__(
-        self, folder: Path, addresses: Mapping[ApiName, Target], domain: str, about: str = "embedded pass-through"
+        self, folder: Path, addresses: Mapping[ApiName, Address], domain: str, about: str = "embedded pass-through"
     ) -> None:
         self._folder = folder.resolve()
         self._asked = dict(addresses)
         self._domain = check_domain(domain)
         self._about = about
-        self._addresses: dict[ApiName, Target] = {}
+        self._addresses: dict[ApiName, Address] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +57,7 @@ class EmbeddedGateway:
         return self._about
 
     @property
-    def addresses(self) -> Mapping[ApiName, Target]:
+    def addresses(self) -> Mapping[ApiName, Address]:
         """Where it listens; empty before ``start``."""
         return dict(self._addresses)
 
@@ -85,9 +84,9 @@ class EmbeddedGateway:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             sockets: dict[ApiName, socket.socket] = {
-                api: stack.enter_context(listeners.listen(*address)) for api, address in self._asked.items()
+                api: stack.enter_context(listen(address, "gateway.address")) for api, address in self._asked.items()
             }
-            self._addresses = {api: each.getsockname()[:2] for api, each in sockets.items()}
+            self._addresses = {api: Address(*each.getsockname()[:2]) for api, each in sockets.items()}
             with (self._folder / "error.log").open("ab") as errors:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "ensconce.gateway.passthrough"],
@@ -161,6 +160,6 @@ class EmbeddedGateway:
         return InputError(
             "gateway.embedded",
             f"the embedded gateway {problem}",
-            found=", ".join(bracketed(*address) for address in self._asked.values()),
+            found=", ".join(str(address) for address in self._asked.values()),
             remedy=f"read {self._folder / 'error.log'}, then start the service again",
         )

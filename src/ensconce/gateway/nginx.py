@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from ensconce.addresses import Address, check_domain, listen
 from ensconce.errors import InputError
 from ensconce.files import write_aside
-from ensconce.gateway import keeper, listeners, nginx_conf
-from ensconce.gateway.backends import ApiName, Backend, Target, pools
-from ensconce.gateway.names import check_domain
+from ensconce.gateway import keeper, nginx_conf
+from ensconce.gateway.backends import ApiName, Backend, pools
 from ensconce.gateway.nginx_program import Nginx, check_configuration
 
 __all__ = ["NginxGateway"]
@@ -43,14 +43,14 @@ class NginxGateway:
 
     kind: Literal["nginx", "embedded"] = "nginx"
 
-    def __init__(self, nginx: Nginx, folder: Path, addresses: Mapping[ApiName, Target], domain: str) -> None:
+    def __init__(self, nginx: Nginx, folder: Path, addresses: Mapping[ApiName, Address], domain: str) -> None:
         self._nginx = nginx
         self._folder = folder.resolve()
         self._asked = dict(addresses)
         self._domain = check_domain(domain)
         self._workers = min(os.cpu_count() or 1, 4)
         self._open_files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 16384)
-        self._addresses: dict[ApiName, Target] = {}
+        self._addresses: dict[ApiName, Address] = {}
         self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +59,7 @@ class NginxGateway:
         return f"nginx {self._nginx.version} ({self._nginx.program})"
 
     @property
-    def addresses(self) -> Mapping[ApiName, Target]:
+    def addresses(self) -> Mapping[ApiName, Address]:
         """Where it listens; empty before ``start``."""
         return dict(self._addresses)
 
@@ -77,9 +77,9 @@ class NginxGateway:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             sockets: dict[ApiName, socket.socket] = {
-                api: stack.enter_context(listeners.listen(*address)) for api, address in self._asked.items()
+                api: stack.enter_context(listen(address, "gateway.address")) for api, address in self._asked.items()
             }
-            self._addresses = {api: each.getsockname()[:2] for api, each in sockets.items()}
+            self._addresses = {api: Address(*each.getsockname()[:2]) for api, each in sockets.items()}
             self._write(backends)
             (self._folder / _PID).unlink(missing_ok=True)
             self._launch([each.fileno() for each in sockets.values()])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ensconce.gateway.backends import ApiName, Target
+from ensconce.addresses import Address, check_domain
+from ensconce.gateway.backends import ApiName
 from ensconce.gateway.balance import REST_S
-from ensconce.gateway.names import bracketed, check_domain
 
 __all__ = ["quoted", "render"]
 
@@ -67,9 +67,9 @@ _UPSTREAM = """  upstream {api}_replicas {{
 
 
 def render(
-    listeners: Mapping[ApiName, Target],
+    listeners: Mapping[ApiName, Address],
     domain: str,
-    pools: Mapping[ApiName, Sequence[Target]],
+    pools: Mapping[ApiName, Sequence[Address]],
     *,
     stream_module: Path | None,
     workers: int,
@@ -93,7 +93,7 @@ def render(
             api=api,
             routes=_route(api, check_domain(domain)) if pools.get(api) else "",
             upstream=_upstream(api, pools[api]) if pools.get(api) else "",
-            address=bracketed(*address),
+            address=address,
         )
         for api, address in listeners.items()
     )
@@ -110,10 +110,8 @@ def _route(api: ApiName, domain: str) -> str:
     return f"    {quoted(chr(92) + domain if domain in _MAP_WORDS else domain)} {api}_replicas;\n"
 
 
-def _upstream(api: ApiName, targets: Sequence[Target]) -> str:
-    servers = "".join(
-        f"    server {bracketed(*target)} max_fails=1 fail_timeout={REST_S:.0f}s;\n" for target in targets
-    )
+def _upstream(api: ApiName, targets: Sequence[Address]) -> str:
+    servers = "".join(f"    server {target} max_fails=1 fail_timeout={REST_S:.0f}s;\n" for target in targets)
     return _UPSTREAM.format(api=api, servers=servers)
 
 

@@ -20,11 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ensconce.addresses import Address
 from ensconce.errors import UnreachableError
-from ensconce.gateway.backends import Target
 from ensconce.gateway.balance import Balancer
 from ensconce.gateway.clienthello import NEED_MORE, parse_sni
-from ensconce.gateway.names import bracketed
 from ensconce.gateway.relay import CHUNK, Stream, close, join, keep_alive
 
 __all__ = ["CONNECT_S", "DRAIN_S", "HELLO_S", "Passage", "main"]
@@ -67,7 +66,7 @@ class Passage:
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self, listener: socket.socket, targets: Sequence[Target]) -> None:
+    async def start(self, listener: socket.socket, targets: Sequence[Address]) -> None:
         """Accept connections on ``listener``, a listening socket, and pass them to ``targets``."""
         self.balancer.replace(targets)
         self._server = await asyncio.start_server(self._accepted, sock=listener, limit=CHUNK)
@@ -127,11 +126,11 @@ class Passage:
                     async with asyncio.timeout(CONNECT_S):
                         server = Stream(*await asyncio.open_connection(*target, limit=CHUNK))
                 except OSError as error:
-                    _log.warning("replica %s does not accept: %s", bracketed(*target), error or "timed out")
+                    _log.warning("replica %s does not accept: %s", target, error or "timed out")
                     self.balancer.failed(target)
                     entry["status"] = 502
                     continue
-                entry["upstream"], entry["status"] = bracketed(*target), 200
+                entry["upstream"], entry["status"] = str(target), 200
                 keep_alive(server.writer)
                 entry["bytes_in"] = len(hello)
                 try:
@@ -184,15 +183,15 @@ async def _commands(answer: Callable[[Mapping[str, Any]], None]) -> None:
                 case "count":
                     counts: dict[str, int] = {}
                     for passage in passages.values():
-                        counts |= {bracketed(*target): held for target, held in passage.balancer.connections.items()}
+                        counts |= {str(target): held for target, held in passage.balancer.connections.items()}
                     answer({"connections": counts})
         async with asyncio.TaskGroup() as group:
             for passage in passages.values():
                 group.create_task(passage.stop(DRAIN_S))
 
 
-def _targets(request: Mapping[str, Any], api: str) -> list[Target]:
-    return [(host, port) for host, port in request["pools"].get(api, [])]
+def _targets(request: Mapping[str, Any], api: str) -> list[Address]:
+    return [Address(host, port) for host, port in request["pools"].get(api, [])]
 
 
 def _recorder(log: IO[str]) -> Callable[[Mapping[str, Any]], None]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, InputError
-from ensconce.gateway.backends import Target
 from ensconce.gateway.relay import CHUNK, Stream, close, join
 
 __all__ = ["Tap"]
@@ -38,7 +38,7 @@ class Tap:
         InputError: the folder cannot be made.
     """
 
-    def __init__(self, target: Target, folder: Path, *, limit: int = 1 << 30, host: str = "127.0.0.1") -> None:
+    def __init__(self, target: Address, folder: Path, *, limit: int = 1 << 30, host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._folder = folder
@@ -46,7 +46,7 @@ class Tap:
         self._limit = limit
         self._host = host
         self._error: EnsconceError | None = None
-        self._address: Target | None = None
+        self._address: Address | None = None
         self._count = 0
         self._open: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -55,7 +55,7 @@ class Tap:
         self._thread = threading.Thread(target=self._run, name="tap", daemon=True)
 
     @property
-    def address(self) -> Target:
+    def address(self) -> Address:
         """Host and port that it listens on; known once it has started."""
         assert self._address is not None, "the tap has not been started"
         return self._address
@@ -113,7 +113,7 @@ class Tap:
             self._error = InputError("tap.address", f"the tap cannot listen: {error.strerror}", found=self._host)
             return
         else:
-            self._address = server.sockets[0].getsockname()[:2]
+            self._address = Address(*server.sockets[0].getsockname()[:2])
         finally:
             self._listening.set()
         await self._end.wait()

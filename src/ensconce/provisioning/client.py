@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from pydantic import ValidationError
 
+from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
 from ensconce.evidence.certificate import OID_TCG
 from ensconce.provisioning.frames import read_frame, write_frame
@@ -136,7 +137,7 @@ def _connect(
     for server in servers:
         deadline = time.monotonic() + timeout
         try:
-            sock = socket.create_connection(_host_and_port(server), timeout)
+            sock = socket.create_connection(Address.parse(server), timeout)
         except OSError as error:
             failures.append(f"{server}: {error.strerror or error}")
             continue
@@ -213,12 +214,3 @@ def _misfit(found: str) -> EvidenceError:
         rule="docs/reference/wire-v2.md, grant",
         remedy="check the server's clock and version",
     )
-
-
-def _host_and_port(server: str) -> tuple[str, int]:
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise InputError(
-            "provisioning.servers", "this is not an address", found=server[:100], rule="HOST:PORT, or [IPV6]:PORT"
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -7,7 +7,6 @@ is slow, silent or greedy costs its own slot until its deadline, and nothing els
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import select
 import socket
@@ -20,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from ensconce.addresses import Address, listen
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.audit.log import AuditLog
 from ensconce.errors import InputError
@@ -36,7 +36,6 @@ __all__ = ["Limits", "ProvisioningServer"]
 _log = logging.getLogger(__name__)
 
 _OWN_LIFETIME = 30 * 24 * 3600
-_BACKLOG = 256
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class ProvisioningServer:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: Address,
         *,
         server_name: str,
         authority: CertificateAuthority,
@@ -120,7 +119,7 @@ class ProvisioningServer:
         self._slots = threading.BoundedSemaphore(limits.connections)
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = socket.socketpair()
-        self._listener = _listen(address)
+        self._listener = listen(address, "provisioning.address")
 
     @property
     def port(self) -> int:
@@ -236,24 +235,6 @@ class ProvisioningServer:
         chain = self._authority.issue_server(key.public_key(), self._server_name, now=now, lifetime=_OWN_LIFETIME)
         context = server_context(key, x509.load_pem_x509_certificate(chain))
         return _Identity(context, spki_of(key.public_key()), now + _OWN_LIFETIME // 2)
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
-    host, port = address
-    try:
-        family, *_, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(target[:2], family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        raise InputError(
-            "provisioning.address",
-            f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
-            remedy="stop what listens there, or choose another port under provisioning.listen"
-            if taken
-            else "choose an address of this machine under provisioning.listen",
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 def _speaks(sock: socket.socket, deadline: float) -> bool:

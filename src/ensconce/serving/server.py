@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from dataclasses import dataclass
 
+from ensconce.addresses import Address, listen
 from ensconce.errors import InputError
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.limits import Limits
@@ -55,9 +55,8 @@ class ModelServer:
         """
         self._limits = limits or Limits()
         self._manager = manager
-        self._grpc_address, self._rest_address = grpc_address, rest_address
-        for address in (grpc_address, rest_address):
-            _parse_address(address)
+        self._grpc_address = Address.parse(grpc_address, lowest_port=0)
+        self._rest_address = Address.parse(rest_address, lowest_port=0)
         self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem)
         self._workers: Workers | None = None
         self._grpc: GrpcServer | None = None
@@ -70,7 +69,7 @@ class ModelServer:
             InputError: a port is in use, or an address is not this machine's.
         """
         limits = self._limits
-        listener = _listen(self._rest_address)
+        listener = listen(self._rest_address, "serving.port")
         # One inference uses all cores already; a few more threads read and write messages meanwhile.
         workers = self._workers = Workers(threads=(os.cpu_count() or 1) + 2, admitted=limits.requests)
         try:
@@ -79,12 +78,14 @@ class ModelServer:
             self._rest = RestServer(application, most_age=limits.connection_age)
             await self._rest.start(listener, self._certificate.ssl_context)
             # gRPC does not say why it cannot listen; a socket does.
-            _listen(self._grpc_address).close()
+            listen(self._grpc_address, "serving.port").close()
             self._grpc = GrpcServer(self._manager, workers, limits)
             try:
-                grpc_port = await self._grpc.start(self._grpc_address, self._certificate.grpc_credentials())
+                grpc_port = await self._grpc.start(str(self._grpc_address), self._certificate.grpc_credentials())
             except RuntimeError:
-                raise _taken(self._grpc_address, "gRPC could not listen there") from None
+                raise InputError(
+                    "serving.port", f"gRPC cannot listen on {self._grpc_address}", remedy="choose another port"
+                ) from None
         except BaseException:
             await self.stop(0)
             listener.close()
@@ -108,36 +109,3 @@ class ModelServer:
             # Joining threads blocks; the last inference may still run when its client's grace is over.
             await asyncio.to_thread(self._workers.close)
             self._workers = None
-
-
-def _parse_address(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InputError(
-            "serving.address",
-            "this is no address to listen on",
-            found=address,
-            rule="host:port, e.g. 127.0.0.1:8500, or 127.0.0.1:0 for a free port",
-            remedy="correct the address",
-        )
-    return host.strip("[]"), int(port)
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = _parse_address(address)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise _taken(address, os.strerror(error.errno) if error.errno else str(error)) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _taken(address: str, reason: str) -> InputError:
-    return InputError(
-        "serving.port",
-        f"cannot listen on {address}",
-        found=reason,
-        remedy="stop what listens there, or choose another port (0 takes a free one)",
-    )

@@ -21,12 +21,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.client.codec import PREDICT
-from ensconce.client.target import Target
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
@@ -189,8 +189,8 @@ class Recorder:
         threading.Thread(target=self._serve, daemon=True).start()
 
     @property
-    def target(self) -> Target:
-        return Target("127.0.0.1", self._server.getsockname()[1])
+    def target(self) -> Address:
+        return Address("127.0.0.1", self._server.getsockname()[1])
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -256,8 +256,8 @@ class GrpcReplica:
         self._server.start()
 
     @property
-    def target(self) -> Target:
-        return Target("127.0.0.1", self.port)
+    def target(self) -> Address:
+        return Address("127.0.0.1", self.port)
 
     def stop(self) -> None:
         self._server.stop(0).wait()
@@ -307,16 +307,16 @@ class _Echo(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def rest_replica() -> Iterator[Callable[[Identification], Target]]:
+def rest_replica() -> Iterator[Callable[[Identification], Address]]:
     made: list[http.server.ThreadingHTTPServer] = []
 
-    def make(who: Identification) -> Target:
+    def make(who: Identification) -> Address:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
         server.daemon_threads = True
         server.socket = server_context(who, ["http/1.1"]).wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         made.append(server)
-        return Target("127.0.0.1", server.server_address[1])
+        return Address("127.0.0.1", server.server_address[1])
 
     yield make
     for server in made:

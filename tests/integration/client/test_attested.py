@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ensconce.addresses import Address
 from ensconce.client.attested import AttestedSocket, connect_tls
 from ensconce.client.leaf import load_authority
-from ensconce.client.target import Target
 from ensconce.errors import EvidenceError, InputError, RefusedError, UnreachableError
 from ensconce.ratls.authority import CertificateAuthority
 
@@ -25,7 +25,7 @@ OTHER_CODE = bytes(32)
 DAY = 24 * 3600
 
 
-def connect(world, target: Target, name: str = DOMAIN, appraiser=None, **options) -> AttestedSocket:
+def connect(world, target: Address, name: str = DOMAIN, appraiser=None, **options) -> AttestedSocket:
     options = {"authority": world.authority.certificate, "alpn": "h2", "timeout": 5.0, **options}
     return connect_tls(target, name, appraiser or world.appraiser(), **options)
 
@@ -180,7 +180,7 @@ def test_an_authority_file_that_is_none() -> None:
 
 
 @contextlib.contextmanager
-def misbehaving(behaviour: Callable[[socket.socket], None]) -> Iterator[Target]:
+def misbehaving(behaviour: Callable[[socket.socket], None]) -> Iterator[Address]:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -191,7 +191,7 @@ def misbehaving(behaviour: Callable[[socket.socket], None]) -> Iterator[Target]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Target("127.0.0.1", server.getsockname()[1])
+        yield Address("127.0.0.1", server.getsockname()[1])
         thread.join(5)
 
 
@@ -240,7 +240,7 @@ def test_nobody_listens(world) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(UnreachableError) as failed:
-        connect(world, Target("127.0.0.1", port))
+        connect(world, Address("127.0.0.1", port))
     assert failed.value.check == "connect.tcp"
     assert f"127.0.0.1:{port}" in failed.value.problem
 
@@ -253,14 +253,14 @@ def test_nobody_answers(world) -> None:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         with pytest.raises(UnreachableError) as failed:
-            connect(world, Target("127.0.0.1", full.getsockname()[1]), timeout=0.3)
+            connect(world, Address("127.0.0.1", full.getsockname()[1]), timeout=0.3)
     assert failed.value.check == "connect.tcp"
     assert "timed out" in failed.value.problem
 
 
 def test_a_host_that_is_not(world) -> None:
     with pytest.raises(UnreachableError) as failed:
-        connect(world, Target("nowhere.invalid", 1))
+        connect(world, Address("nowhere.invalid", 1))
     assert failed.value.check == "connect.name"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.client import load
 from ensconce.client.predict import PredictClient
-from ensconce.client.target import Target
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.gateway import Backend, open_gateway
 from ensconce.gateway.nginx_program import Nginx, find_nginx
@@ -24,7 +24,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path):
     if request.param == "nginx" and not isinstance(found, Nginx):
         pytest.skip(found.reason)
     made = open_gateway(
-        request.param, tmp_path / "gateway", grpc=("127.0.0.1", 0), rest=("127.0.0.1", 0), domain=DOMAIN
+        request.param, tmp_path / "gateway", grpc=Address("127.0.0.1", 0), rest=Address("127.0.0.1", 0), domain=DOMAIN
     )
     yield made
     made.stop()
@@ -40,7 +40,7 @@ def test_every_replica_serves_and_nothing_leaks(world, grpc_replica, gateway, tm
     pixels = np.frombuffer(bytes(range(1, 65)), np.uint8).astype(np.float32).reshape(1, 64)
     with Tap(gateway.addresses["grpc"], tmp_path / "spied") as tap:
         with PredictClient(
-            [Target(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=4
+            [Address(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=4
         ) as client:
             result = load.run(client, "digits", [{"images": pixels}] * 20, concurrency=4)
             assert sorted(result.per_replica.values()) == [10, 10]
@@ -49,7 +49,7 @@ def test_every_replica_serves_and_nothing_leaks(world, grpc_replica, gateway, tm
             replicas.append(grpc_replica(world.replica()))
             gateway.reload([backend(replica) for replica in replicas])
         with PredictClient(
-            [Target(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=3
+            [Address(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=3
         ) as client:
             assert len(load.run(client, "digits", [{"images": pixels}] * 6).per_replica) == 3
     recording = b"".join(file.read_bytes() for file in (tmp_path / "spied").iterdir())
@@ -64,7 +64,7 @@ def test_an_impostor_behind_the_gateway(world, grpc_replica, gateway) -> None:
     gateway.start([backend(impostor)])
     with pytest.raises(RefusedError) as refused:
         PredictClient(
-            [Target(*gateway.addresses["grpc"])], DOMAIN, world.appraiser(), authority=world.authority.certificate
+            [Address(*gateway.addresses["grpc"])], DOMAIN, world.appraiser(), authority=world.authority.certificate
         )
     assert refused.value.check == "policy.mr_enclave"
     assert impostor.served == 0
@@ -74,7 +74,7 @@ def test_a_name_that_the_gateway_does_not_serve(world, grpc_replica, gateway) ->
     gateway.start([backend(grpc_replica(world.replica()))])
     with pytest.raises(UnreachableError) as failed:
         PredictClient(
-            [Target(*gateway.addresses["grpc"])],
+            [Address(*gateway.addresses["grpc"])],
             "other.example.test",
             world.appraiser(),
             authority=world.authority.certificate,

@@ -179,10 +179,10 @@ def test_another_process_cannot_use_it(world, recorder, tunnel_to) -> None:
 
 
 def test_unreachable(tunnel_to) -> None:
-    from ensconce.client.target import Target
+    from ensconce.addresses import Address
 
     with socket.create_server(("127.0.0.1", 0)) as free:
-        target = Target("127.0.0.1", free.getsockname()[1])
+        target = Address("127.0.0.1", free.getsockname()[1])
     with pytest.raises(UnreachableError):
         tunnel_to(target).start()
 

@@ -25,6 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import ensconce
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.policy import Identity, Policy
@@ -134,7 +135,7 @@ class World:
     def serving(self, lifetime: int, port: int = 0) -> Iterator[ProvisioningServer]:
         """A provisioning server that accepts nobody yet."""
         server = ProvisioningServer(
-            ("127.0.0.1", port),
+            Address("127.0.0.1", port),
             server_name=SERVER_NAME,
             authority=self.authority,
             appraiser=self.appraiser,
@@ -405,7 +406,7 @@ def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_
 
 
 def test_sigterm_ends_it_while_it_waits_for_its_keys(world: World, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(Address("127.0.0.1", 0)) as silent:
         world.build(tmp_path, silent.getsockname()[1])
         replica = world.launch(world.folder(1), tmp_path)
         connection, _ = silent.accept()

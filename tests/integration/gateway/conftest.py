@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ensconce.addresses import Address
 from ensconce.gateway.backends import ApiName, Backend, Gateway
 from ensconce.gateway.choice import open_gateway
 from ensconce.gateway.nginx_program import Nginx, find_nginx
@@ -33,7 +34,7 @@ class Replica:
         self.accepted = 0
         self.received = 0
         self._context = context
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._server = socket.create_server(Address("127.0.0.1", 0), backlog=256)
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -110,7 +111,7 @@ def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gateway]
     if request.param == "nginx" and not isinstance(found, Nginx):
         pytest.skip(f"{found.reason}; {found.remedy}")
     made = open_gateway(
-        request.param, tmp_path / "gate way", grpc=("127.0.0.1", 0), rest=("127.0.0.1", 0), domain=DOMAIN
+        request.param, tmp_path / "gate way", grpc=Address("127.0.0.1", 0), rest=Address("127.0.0.1", 0), domain=DOMAIN
     )
     assert made.kind == request.param
     yield made

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.errors import InputError
 from ensconce.gateway.choice import open_gateway
 from ensconce.gateway.nginx_program import Nginx, NoNginx, find_nginx
@@ -91,7 +92,7 @@ def test_a_dynamic_and_a_built_in_module(tmp_path: Path) -> None:
 def test_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = NoNginx("no nginx anywhere", "apt install nginx")
     monkeypatch.setattr("ensconce.gateway.choice.find_nginx", lambda: missing)
-    where = {"grpc": ("127.0.0.1", 0), "rest": ("127.0.0.1", 0), "domain": "a.test"}
+    where = {"grpc": Address("127.0.0.1", 0), "rest": Address("127.0.0.1", 0), "domain": "a.test"}
     auto = open_gateway("auto", tmp_path, **where)  # type: ignore[arg-type]
     assert auto.kind == "embedded"
     assert "no nginx anywhere" in auto.about
@@ -101,4 +102,4 @@ def test_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "apt install nginx" in (refused.value.remedy or "")
     with pytest.raises(InputError) as refused:
         open_gateway("embedded", tmp_path, **{**where, "domain": "not a name"})  # type: ignore[arg-type]
-    assert refused.value.check == "gateway.domain"
+    assert refused.value.check == "address.domain"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.errors import InputError
 from ensconce.gateway.backends import Backend, Gateway
 from ensconce.gateway.choice import open_gateway
@@ -118,7 +119,7 @@ def test_from_none_to_one_to_none(gateway: Gateway, replicas, connect) -> None:
 
 
 def test_all_replicas_down_closes_the_connection(gateway: Gateway, connect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(Address("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     gateway.start([Backend("gone", "127.0.0.1", port, port)])
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -151,8 +152,10 @@ def test_access_log_has_sizes_and_names_and_no_content(
 
 def test_port_in_use(gateway: Gateway, tmp_path: Path, replicas) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = taken.getsockname()[:2]
-        second = open_gateway(gateway.kind, tmp_path / "second", grpc=("127.0.0.1", 0), rest=address, domain=DOMAIN)
+        address = Address(*taken.getsockname()[:2])
+        second = open_gateway(
+            gateway.kind, tmp_path / "second", grpc=Address("127.0.0.1", 0), rest=address, domain=DOMAIN
+        )
         with pytest.raises(InputError, match="in use") as refused:
             second.start([replicas(1)[0].backend])
         second.stop()
@@ -182,10 +185,10 @@ def test_the_port_is_free_after_stop_and_a_restart_works(gateway: Gateway, repli
 
 def test_ipv6(gateway: Gateway, replicas, connect, tmp_path: Path) -> None:
     try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        socket.create_server(Address("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    second = open_gateway(gateway.kind, tmp_path / "six", grpc=("::1", 0), rest=("::1", 0), domain=DOMAIN)
+    second = open_gateway(gateway.kind, tmp_path / "six", grpc=Address("::1", 0), rest=Address("::1", 0), domain=DOMAIN)
     try:
         second.start([replicas(1)[0].backend])
         tls, name = connect(second)
@@ -218,8 +221,9 @@ def test_reload_after_its_process_was_killed(gateway: Gateway, tmp_path: Path, p
 
 SUPERVISOR = """
 import pathlib, sys
+from ensconce.addresses import Address
 from ensconce.gateway import open_gateway
-any_port = ("127.0.0.1", 0)
+any_port = Address("127.0.0.1", 0)
 gateway = open_gateway(sys.argv[1], pathlib.Path(sys.argv[2]), grpc=any_port, rest=any_port, domain="a.test")
 gateway.start([])
 print("up", flush=True)
@@ -252,7 +256,7 @@ def test_a_slow_reader_does_not_fill_the_gateways_memory(
     gateway: Gateway, connect, tmp_path: Path, processes_in
 ) -> None:
     """A backend that never reads: the sender must be stopped long before 256 MiB have gone into the gateway."""
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
+    with socket.create_server(Address("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         gateway.start([Backend("deaf", "127.0.0.1", port, port)])
         hello = ssl.MemoryBIO()
@@ -272,7 +276,7 @@ def test_half_closed_connections_still_deliver(gateway: Gateway) -> None:
     """The client ends its direction right after its last byte; what the replica still sends must arrive."""
     if gateway.kind == "nginx":
         pytest.skip("nginx has proxy_half_close from 1.21.4 only, and TLS closes both directions at once")
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(Address("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         gateway.start([Backend("half", "127.0.0.1", port, port)])
         hello = ssl.MemoryBIO()

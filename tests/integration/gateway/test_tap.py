@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.errors import InputError
 from ensconce.gateway.tap import Tap
 
@@ -16,7 +17,7 @@ from ensconce.gateway.tap import Tap
 @pytest.fixture
 def shouter() -> Iterator[tuple[str, int]]:
     """Sends everything back doubled, until the client ends."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(Address("127.0.0.1", 0)) as server:
 
         def talk(connection: socket.socket) -> None:
             with connection:
@@ -72,7 +73,7 @@ def test_what_cannot_be_recorded_does_not_pass(shouter: tuple[str, int], tmp_pat
 
 
 def test_a_target_that_is_away_closes_the_connection(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(Address("127.0.0.1", 0)) as free:
         away = free.getsockname()[:2]
     with Tap(away, tmp_path) as tap:
         assert converse(tap.address, b"") == b""
@@ -89,7 +90,7 @@ def test_stop_cuts_what_is_open(shouter: tuple[str, int], tmp_path: Path) -> Non
 
 
 def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
-    tap = Tap(("127.0.0.1", 1), tmp_path, host="192.0.2.1")
+    tap = Tap(Address("127.0.0.1", 1), tmp_path, host="192.0.2.1")
     with pytest.raises(InputError) as refused:
         tap.start()
     assert refused.value.check == "tap.address"

@@ -141,7 +141,7 @@ def test_an_address_that_is_none_is_refused(start_daemon: Any, tmp_path: Path, a
     process = start_daemon(tmp_path / "home", tmp_path / "s", "--pccs", address)
     _, error = process.communicate(timeout=20)
     assert process.returncode == 2
-    assert b"[daemon.pccs]" in error
+    assert b"[address.format]" in error
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(start_daemon: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from OpenSSL import SSL
 
+from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.policy import Identity, Policy
@@ -183,7 +184,7 @@ def owners(
             "now": now,
             "limits": Limits(handshake_time=5.0, exchange_time=5.0, closing_time=0.5),
         }
-        server = ProvisioningServer(("127.0.0.1", 0), **(arguments | changes))
+        server = ProvisioningServer(Address("127.0.0.1", 0), **(arguments | changes))
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         started.append((server, thread))
@@ -204,7 +205,7 @@ def owner(owners: Callable[..., Owner]) -> Owner:
 @pytest.fixture
 def free_port() -> int:
     """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(Address("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
 
@@ -218,7 +219,7 @@ class Raw:
     def __init__(self, owner: Owner, key: Any = None, context: SSL.Context | None = None, hello: bool = True) -> None:
         self.key = key or ec.generate_private_key(ec.SECP256R1())
         context = context or client_context(self.key, make_key_container(self.key), owner.authority.certificate_pem)
-        sock = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         self.stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME)
         self.stream.handshake()
         if hello:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL, crypto
 
+from ensconce.addresses import Address
 from ensconce.errors import InputError, RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame
 from ensconce.provisioning.messages import parse_answer
@@ -87,7 +88,7 @@ class TestTls:
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             (tmp_path / "client.pem").write_bytes(pem + make_key_container(key).public_bytes(Encoding.PEM))
             context.load_cert_chain(tmp_path / "client.pem")
-        raw = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        raw = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         return context.wrap_socket(raw, server_hostname=SERVER_NAME)
 
     def test_a_stock_client_is_challenged(self, owner: Any, tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ class TestTls:
 
     def test_what_is_no_tls_is_refused(self, owner: Any) -> None:
         for bytes_ in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(300), b"SECRET_PROVISION_RA_TLS_REQUEST_V1\0"):
-            with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+            with socket.create_connection(Address("127.0.0.1", owner.server.port), 5) as sock:
                 sock.sendall(bytes_)
                 sock.shutdown(socket.SHUT_WR)
                 drain(sock)
@@ -145,7 +146,7 @@ class TestTls:
 
     def test_knocking_is_not_recorded(self, owner: Any, enclave: Any) -> None:
         for _ in range(3):
-            socket.create_connection(("127.0.0.1", owner.server.port), 5).close()
+            socket.create_connection(Address("127.0.0.1", owner.server.port), 5).close()
         owner.provision(enclave)
         assert [event for event, _ in owner.log()] == ["key.released"]
 
@@ -223,7 +224,7 @@ def test_no_session_is_resumed(owner: Any) -> None:
     secrets = set()
     session = None
     for _ in range(3):
-        sock = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME)
         if session is not None:
             stream.connection.set_session(session)
@@ -324,7 +325,7 @@ class TestFrames:
 class TestBounds:
     def test_silent_connections_end_and_others_are_served(self, owners: Callable[..., Any], enclave: Any) -> None:
         owner = owners(limits=Limits(connections=2, handshake_time=0.3, exchange_time=0.3, closing_time=0.5))
-        silent = [socket.create_connection(("127.0.0.1", owner.server.port), 5) for _ in range(6)]
+        silent = [socket.create_connection(Address("127.0.0.1", owner.server.port), 5) for _ in range(6)]
         assert owner.provision(enclave).secrets
         for sock in silent:
             assert sock.recv(1) == b""
@@ -334,7 +335,7 @@ class TestBounds:
         owner = owners(limits=Limits(handshake_time=5.0, exchange_time=0.3, closing_time=0.5))
         key = ec.generate_private_key(ec.SECP256R1())
         context = client_context(key, make_key_container(key), owner.authority.certificate_pem)
-        sock = socket.create_connection(("127.0.0.1", owner.server.port), 5)
+        sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         with TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME) as stream:
             stream.handshake()
             read_frame(stream)
@@ -348,7 +349,7 @@ class TestBounds:
 
     def test_a_handshake_that_dawdles_is_cut_off(self, owners: Callable[..., Any]) -> None:
         owner = owners(limits=Limits(handshake_time=0.3, closing_time=0.5))
-        with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+        with socket.create_connection(Address("127.0.0.1", owner.server.port), 5) as sock:
             sock.sendall(b"\x16\x03\x01\x02\x00\x01")
             assert sock.recv(1) == b""
         [(_, fields)] = owner.wait_for_log(1)
@@ -357,7 +358,7 @@ class TestBounds:
     def test_refusals_of_strangers_do_not_flood_the_log(self, owner: Any, enclave: Any) -> None:
         # 100 at once and one a second; these come faster.
         for _ in range(150):
-            with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+            with socket.create_connection(Address("127.0.0.1", owner.server.port), 5) as sock:
                 sock.sendall(b"x" * 11)
                 drain(sock)
         # None of this noise keeps an enclave's refusal out of the log.
@@ -371,7 +372,7 @@ class TestBounds:
         made = 150
         while not (told := sum(int(fields.get("suppressed", 0)) for _, fields in owner.log())):
             assert time.monotonic() < deadline
-            with socket.create_connection(("127.0.0.1", owner.server.port), 5) as sock:
+            with socket.create_connection(Address("127.0.0.1", owner.server.port), 5) as sock:
                 sock.sendall(b"x" * 11)
                 drain(sock)
             made += 1
@@ -393,7 +394,7 @@ class TestListening:
     def test_a_taken_port_is_an_input_error(self, owner: Any, owners: Callable[..., Any]) -> None:
         with pytest.raises(InputError) as caught:
             ProvisioningServer(
-                ("127.0.0.1", owner.server.port),
+                Address("127.0.0.1", owner.server.port),
                 server_name="a.test",
                 authority=owner.authority,
                 appraiser=owner.server.appraiser,
@@ -408,7 +409,7 @@ class TestListening:
     def test_an_address_of_another_machine_is_an_input_error(self, owner: Any) -> None:
         with pytest.raises(InputError):
             ProvisioningServer(
-                ("192.0.2.1", 0),
+                Address("192.0.2.1", 0),
                 server_name="a.test",
                 authority=owner.authority,
                 appraiser=owner.server.appraiser,
@@ -432,7 +433,7 @@ class TestListening:
         with pytest.raises(UnreachableError):
             client.answer()
         with pytest.raises(OSError):
-            socket.create_connection(("127.0.0.1", port), 1)
+            socket.create_connection(Address("127.0.0.1", port), 1)
 
 
 def test_alpn_is_what_the_documents_say() -> None:

@@ -5,9 +5,10 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensconce.addresses import Address
 from ensconce.gateway.balance import REST_S, Balancer
 
-A, B, C = ("127.0.0.1", 1), ("127.0.0.1", 2), ("127.0.0.1", 3)
+A, B, C = Address("127.0.0.1", 1), Address("127.0.0.1", 2), Address("127.0.0.1", 3)
 
 
 class Clock:
@@ -74,7 +75,7 @@ def test_those_that_left_keep_their_count_while_they_have_connections() -> None:
 
 @given(st.integers(1, 5), st.integers(0, 60))
 def test_held_connections_differ_by_one_at_most(count: int, connections: int) -> None:
-    made, _ = balancer(*(("127.0.0.1", port) for port in range(1, count + 1)))
+    made, _ = balancer(*(Address("127.0.0.1", port) for port in range(1, count + 1)))
     with contextlib.ExitStack() as held:
         for _ in range(connections):
             held.enter_context(made.holding(made.order()[0]))

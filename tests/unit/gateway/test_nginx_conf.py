@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.addresses import Address, check_host
 from ensconce.errors import InputError
 from ensconce.gateway.backends import Backend, pools
-from ensconce.gateway.names import bracketed, check_host
 from ensconce.gateway.nginx_conf import quoted, render
 
 
 def text(domain: str = "digits.example.test", backends: tuple[Backend, ...] = (), module: Path | None = None) -> str:
     return render(
-        {"grpc": ("127.0.0.1", 8500), "rest": ("::1", 8501)},
+        {"grpc": Address("127.0.0.1", 8500), "rest": Address("::1", 8501)},
         domain,
         pools(backends),
         stream_module=module,
@@ -53,7 +53,7 @@ def test_quoting() -> None:
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(InputError) as refused:
         text(name, (Backend("r1", "127.0.0.1", 9001, 9002),))
-    assert refused.value.check == "gateway.domain"
+    assert refused.value.check == "address.domain"
     with pytest.raises(InputError):
         Backend("r1", name, 9001, 9002)
 
@@ -68,5 +68,5 @@ def test_ports_that_are_none(port: int) -> None:
 def test_hosts() -> None:
     assert check_host("::1") == "::1"
     assert check_host("Replica-1.internal") == "replica-1.internal"
-    assert bracketed("::1", 1) == "[::1]:1"
-    assert bracketed("127.0.0.1", 1) == "127.0.0.1:1"
+    assert str(Address("::1", 1)) == "[::1]:1"
+    assert str(Address("127.0.0.1", 1)) == "127.0.0.1:1"

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, InputError, RefusedError
 from ensconce.platform.simulated.enclaves import Enclave, Enclaves
 from ensconce.platform.simulated.http import serve_http
@@ -192,11 +193,9 @@ async def _run(home: Path, path: Path, pccs: str, parent: int | None) -> int:
 
 
 async def _serve_pccs(address: str, vendor: SimulatedVendor) -> asyncio.Server:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise InputError("daemon.pccs", "the address of the PCCS is none", found=address, rule="HOST:PORT")
+    where = Address.parse(address, lowest_port=0)
     try:
-        return await serve_http(host.strip("[]"), int(port), Pccs(vendor, lambda: int(time.time())).get)
+        return await serve_http(*where, Pccs(vendor, lambda: int(time.time())).get)
     except OSError as error:
         raise InputError(
             "daemon.pccs",

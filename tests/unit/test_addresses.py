@@ -4,21 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.client.target import Target
+from ensconce.addresses import Address
 from ensconce.errors import InputError
 
 
 @pytest.mark.parametrize(
-    ("text", "target"),
+    ("text", "address"),
     [
-        ("127.0.0.1:8500", Target("127.0.0.1", 8500)),
-        ("digits.example.test:1", Target("digits.example.test", 1)),
-        ("[::1]:65535", Target("::1", 65535)),
+        ("127.0.0.1:8500", Address("127.0.0.1", 8500)),
+        ("digits.example.test:1", Address("digits.example.test", 1)),
+        ("[::1]:65535", Address("::1", 65535)),
     ],
 )
-def test_addresses(text: str, target: Target) -> None:
-    assert Target.parse(text) == target
-    assert str(target) == text
+def test_addresses(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert str(address) == text
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def test_addresses(text: str, target: Target) -> None:
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(InputError) as refused:
-        Target.parse(text)
-    assert refused.value.check == "target.format"
+        Address.parse(text)
+    assert refused.value.check == "address.format"
 
 
 @given(st.text(max_size=30))
 def test_fuzz(text: str) -> None:
     try:
-        target = Target.parse(text)
+        address = Address.parse(text)
     except InputError:
         return
-    assert Target.parse(str(target)) == target
+    assert Address.parse(str(address)) == address
