@@ -58,8 +58,9 @@ def read_rows(path: Path, limit: int | None) -> dict[str, Array]:
         reason = "it is not a regular file" if path.exists() else "there is no such file"
         raise InputError("predict.input", f"cannot read {path}: {reason}", remedy="check the path")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
     except OSError as error:
         raise InputError(
             "predict.input", f"cannot read {path}: {error.strerror or error}", remedy="check the path"

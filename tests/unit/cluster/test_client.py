@@ -59,7 +59,7 @@ def test_rows_are_fitted_to_the_signature() -> None:
         ({"images": np.array(["a"])}, "<U1"),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_what_does_not_fit_is_refused(arrays: dict[str, np.ndarray], found: str) -> None:
     with pytest.raises(InputError) as refused:
         fit_inputs(arrays, SPECS)
