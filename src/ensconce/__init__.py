@@ -21,6 +21,7 @@ evidence       bytes to frozen dataclasses, without an opinion
 encfile        Gramine's encrypted-file format
 tfserving      TensorFlow Serving's messages and tensors
 addresses      names and addresses of services; where to listen
+servables      what models, versions and their keys are called
 files          files that are there in full or not at all
 errors         one hierarchy; every error knows what was checked, what was found and the remedy
 =============  ==========================================================================================

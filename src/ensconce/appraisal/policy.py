@@ -19,13 +19,14 @@ from ensconce.appraisal.root import parse_root_name
 from ensconce.appraisal.verdict import GenuineVerdict, SimulatedVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.report import Attributes, SgxReport, TdReport
+from ensconce.servables import MODEL_NAME, receivable
 
 __all__ = ["Acceptance", "Identity", "Policy"]
 
 _MINT = object()
 
 _MAX_NAME = 100
-_RECEIVABLE = re.compile(r"model/[a-z0-9][a-z0-9._-]{0,127}")
+_RECEIVABLE = re.compile(receivable(MODEL_NAME))
 
 _REQUIRED = Attributes.INIT | Attributes.MODE64BIT
 # DEBUG is judged apart, by name. These change nothing that the measurement promises: control-flow enforcement, the

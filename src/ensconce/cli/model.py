@@ -9,13 +9,14 @@ import typer
 
 from ensconce.cli.output import notices, print_json, progress_bar, say
 from ensconce.cli.owner import Owner
+from ensconce.servables import MAX_VERSION
 
 __all__ = ["app"]
 
 app = typer.Typer(help="The owner's models.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option("--name", help="The model's name, as ensconce.yaml lists it.")]
-Version = Annotated[int, typer.Option("--version", min=1, max=2**31 - 1, help="The version's number.")]
+Version = Annotated[int, typer.Option("--version", min=1, max=MAX_VERSION, help="The version's number.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 _HERE = Path()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ensconce.cli.output import print_json, say
+from ensconce.servables import MAX_VERSION
 
 __all__ = ["predict", "verify"]
 
@@ -72,7 +73,7 @@ def predict(
     input: Annotated[Path, typer.Option("--input", help="Arrays: .npz, one for each input; or .npy for a lone one.")],
     version: Annotated[
         int | None,
-        typer.Option("--version", min=1, max=2**31 - 1, help="The model's version; the newest if not given."),
+        typer.Option("--version", min=1, max=MAX_VERSION, help="The model's version; the newest if not given."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first rows.")] = None,
     json: Json = False,

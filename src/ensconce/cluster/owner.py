@@ -31,6 +31,7 @@ from ensconce.keys import FileKeystore, KeyFile, get_private_key, new_key_file, 
 from ensconce.models.description import ModelDescription
 from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
+from ensconce.servables import key_id, receivable
 
 __all__ = ["OwnerFolder"]
 
@@ -213,9 +214,9 @@ class OwnerFolder:
         """
         keystore = self.keystore()
         log = self.audit_log(keystore, now)
-        key_id = f"model/{name}/{version}"
-        keystore.retire(key_id)
-        log.append("key.retired", key_id=key_id)
+        key = key_id(name, version)
+        keystore.retire(key)
+        log.append("key.retired", key_id=key)
 
     def build_enclave(self, progress: Callable[[str], None] | None = None, now: Now = unix_now) -> EnclaveIdentity:
         """Stage, measure and sign the enclave for this deployment into the bundle.
@@ -267,7 +268,7 @@ class OwnerFolder:
                 Identity(
                     name=f"{deployment.service.domain} replica",
                     mr_enclave=identity.mr_enclave,
-                    receives=tuple(f"model/{model.name}" for model in deployment.models),
+                    receives=tuple(receivable(model.name) for model in deployment.models),
                 ),
             ),
         )

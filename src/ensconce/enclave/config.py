@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ensconce import addresses
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
+from ensconce.servables import MODEL_NAME
 
 __all__ = ["EngineConfig", "ListenConfig", "ProvisioningConfig", "ReplicaConfig"]
 
@@ -47,7 +48,7 @@ def _listen(value: str) -> None:
 Domain = Annotated[str, AfterValidator(_valid(addresses.check_domain))]
 Address = Annotated[str, AfterValidator(_valid(addresses.Address.parse))]
 ListenAddress = Annotated[str, AfterValidator(_valid(_listen))]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
 
 
 class _Strict(BaseModel):

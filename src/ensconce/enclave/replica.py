@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ensconce import platform
 from ensconce.enclave.config import ReplicaConfig
 from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+from ensconce.servables import MAX_VERSION, key_id
 
 if TYPE_CHECKING:
     from ensconce.provisioning.client import Provisioned
@@ -45,7 +46,7 @@ _READY = Path("ready.json")
 # A fixed name, so that a manifest can allow it.
 _READY_ASIDE = Path("ready.json.part")
 _MAX_VERSIONS = 64
-_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
+_VERSION = re.compile("[1-9][0-9]{0,9}")
 _GRACE_S = 5.0
 _RETRY_S = 30.0
 
@@ -102,7 +103,8 @@ def _versions(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     for name in names:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             entries = [path for path in (_MODELS / name).iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
-            found += [(name, number) for number in sorted(int(path.name) for path in entries)]
+            numbers = sorted(int(path.name) for path in entries)
+            found += [(name, number) for number in numbers if number <= MAX_VERSION]
     if not 0 < len(found) <= _MAX_VERSIONS:
         raise InputError(
             "replica.models",
@@ -123,12 +125,12 @@ def _open(
     from ensconce.serving.manager import ModelManager
 
     certificate = _Certificate.of(granted)
-    for key_id, error in sorted(granted.refused.items()):
-        _tell("refused", key_id=key_id, **error.fields())
+    for refused, error in sorted(granted.refused.items()):
+        _tell("refused", key_id=refused, **error.fields())
     _tell("provisioned", key_ids=sorted(granted.secrets), valid_until=certificate.valid_until)
     manager = ModelManager()
     for name, version in wanted:
-        key = granted.secrets.get(f"model/{name}/{version}")
+        key = granted.secrets.get(key_id(name, version))
         if key is None:
             continue
         start = time.monotonic()

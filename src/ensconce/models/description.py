@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ensconce.encfile import encrypted_size
 from ensconce.errors import IntegrityError
-from ensconce.models.layout import MAX_ENTRIES, MAX_VERSION, Engine, model_key_id, valid_file_path
+from ensconce.models.layout import MAX_ENTRIES, Engine, valid_file_path
+from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id
 
 __all__ = ["MAX_DESCRIPTION", "FileDescription", "ModelDescription", "parse_and_verify", "sign"]
 
@@ -74,7 +75,7 @@ class ModelDescription(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     format: Literal["ensconce-model-1"] = "ensconce-model-1"
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     engine: Engine
     files: Annotated[tuple[FileDescription, ...], Field(min_length=1, max_length=MAX_ENTRIES + 1)]
@@ -83,7 +84,7 @@ class ModelDescription(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.key_id != model_key_id(self.name, self.version):
+        if self.key_id != key_id(self.name, self.version):
             raise ValueError("key_id is not that of this version")
         paths = [file.path for file in self.files]
         if any(earlier >= later for earlier, later in itertools.pairwise(paths)):

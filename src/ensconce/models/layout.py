@@ -14,25 +14,24 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ensconce.errors import InputError, IntegrityError
+from ensconce.servables import MAX_VERSION, MODEL_NAME_RULE, is_model_name
 
 __all__ = [
     "CONTENTS",
     "ENGINES",
     "MAX_ENTRIES",
-    "MAX_VERSION",
     "Engine",
     "ScannedFile",
     "check_complete",
     "check_name",
     "check_version",
     "embedded_path",
-    "model_key_id",
     "scan",
     "valid_file_path",
 ]
 
-Engine = Literal["openvino", "tensorflow"]
-"""``openvino``: OpenVINO's intermediate representation; ``tensorflow``: a SavedModel."""
+Engine = Literal["openvino"]
+"""``openvino``: OpenVINO's intermediate representation."""
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 CONTENTS = "ensconce-contents.json"
@@ -43,15 +42,11 @@ MAX_BYTES = 256 * 2**30
 """Most bytes of all files of a version together."""
 MAX_PATH = 600
 """Longest path within a version; with ``models/<name>/<version>/`` it stays below Gramine's 771 bytes."""
-MAX_VERSION = 2**31 - 1
-"""TensorFlow Serving counts versions in int64; a signed 32-bit number fits everywhere, and is far enough."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # Printable ASCII without "/" and "\": the same bytes, and the same name, on every file system.
 _PART = re.compile(r"[\x20-\x2e\x30-\x5b\x5d-\x7e]{1,255}")
 _REQUIRED: dict[Engine, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin", "signatures.json"),
-    "tensorflow": ("saved_model.pb",),
 }
 
 
@@ -69,12 +64,12 @@ def check_name(name: str) -> None:
     Raises:
         InputError: ``model.name``.
     """
-    if _NAME.fullmatch(name) is None:
+    if not is_model_name(name):
         raise InputError(
             "model.name",
             "this is not a model's name",
             found=ascii(name)[:100],
-            rule="1 to 63 of a-z 0-9 _ -, beginning with a letter or digit",
+            rule=MODEL_NAME_RULE,
         )
 
 
@@ -91,11 +86,6 @@ def check_version(version: int) -> None:
             found=str(version)[:40],
             rule=f"a whole number from 1 to {MAX_VERSION}",
         )
-
-
-def model_key_id(name: str, version: int) -> str:
-    """Under which id a keystore holds the key of one version."""
-    return f"model/{name}/{version}"
 
 
 def embedded_path(name: str, version: int, path: str) -> str:

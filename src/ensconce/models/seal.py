@@ -42,9 +42,9 @@ from ensconce.models.layout import (
     check_name,
     check_version,
     embedded_path,
-    model_key_id,
     scan,
 )
+from ensconce.servables import key_id
 
 __all__ = ["seal"]
 
@@ -117,7 +117,7 @@ class _Job:
 
     @property
     def key_id(self) -> str:
-        return model_key_id(self.name, self.version)
+        return key_id(self.name, self.version)
 
     @property
     def target(self) -> Path:

@@ -16,6 +16,7 @@ from ensconce.errors import EnsconceError, EvidenceError, RefusedError, Unreacha
 from ensconce.evidence.quote import MAX_QUOTE_SIZE
 from ensconce.provisioning.frames import MAX_FRAME
 from ensconce.ratls.binding import NONCE_SIZE
+from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id, receivable
 
 __all__ = [
     "MAX_MODELS",
@@ -73,7 +74,7 @@ def _unique(models: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
 
 
 Base64 = Annotated[bytes, BeforeValidator(_decode), PlainSerializer(_encode)]
-KeyId = Annotated[str, Field(pattern=r"^model/[a-z0-9][a-z0-9._-]{0,127}/(?:0|[1-9][0-9]{0,18})$")]
+KeyId = Annotated[str, Field(pattern=f"^{receivable(MODEL_NAME)}/[1-9][0-9]{{0,9}}$")]
 
 
 class _Message(BaseModel):
@@ -91,13 +92,13 @@ class Challenge(_Message):
 class ModelVersion(_Message):
     """A version of a model whose key is asked for."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-    version: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
     @property
     def key_id(self) -> str:
         """Its key in the keystore."""
-        return f"model/{self.name}/{self.version}"
+        return key_id(self.name, self.version)
 
 
 class Request(_Message):

@@ -111,7 +111,7 @@ def test_a_dumped_policy_explains_itself() -> None:
 
 names = st.text(min_size=1, max_size=20).filter(lambda t: t.isprintable() and t == t.strip())
 u16 = st.integers(0, 0xFFFF)
-receives = st.lists(st.from_regex(r"model/[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True), unique=True, max_size=3).map(
+receives = st.lists(st.from_regex(r"model/[a-z0-9][a-z0-9_-]{0,10}", fullmatch=True), unique=True, max_size=3).map(
     tuple
 )
 by_code = st.builds(

@@ -58,7 +58,7 @@ def test_outputs_that_cannot_be_meant(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             encrypt(tmp_path / "in", tmp_path / target)
         assert caught.value.check == "encfile.output"
-    with pytest.raises(InputError, match="create the folder first"):
+    with pytest.raises(InputError, match="check the path, and that its folder exists"):
         encrypt(tmp_path / "in", tmp_path / "no" / "such")
     assert names(tmp_path) == before
     assert (tmp_path / "in").read_bytes() == b"x"

@@ -109,7 +109,6 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_what_an_engine_needs() -> None:
     whole = tuple(ScannedFile(path, 1) for path in ("model.bin", "model.xml", "signatures.json"))
     check_complete(whole, "openvino")
-    check_complete((ScannedFile("saved_model.pb", 1),), "tensorflow")
     for files in ((), whole[1:], whole[:1], (ScannedFile("saved_model.pb", 1),), (ScannedFile("sub/model.xml", 1),)):
         with pytest.raises(InputError) as caught:
             check_complete(files, "openvino")

@@ -23,8 +23,8 @@ from ensconce.provisioning.messages import (
     parse_request,
 )
 
-names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
-models = st.builds(ModelVersion, name=names, version=st.integers(0, 2**63 - 1))
+names = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
+models = st.builds(ModelVersion, name=names, version=st.integers(1, 2**31 - 1))
 texts = st.text(max_size=300)
 errors = st.builds(
     lambda found, rule: ErrorFields.of(RefusedError("key.retired", "gone", found=found, rule=rule)),
@@ -105,7 +105,7 @@ def test_the_greatest_request_fits_into_a_frame() -> None:
     request = Request(
         quote=b"q" * 16384,
         certificate_request=b"c" * 20 * 1024,
-        models=tuple(ModelVersion(name="n" * 128, version=2**63 - 1 - i) for i in range(64)),
+        models=tuple(ModelVersion(name="n" * 63, version=2**31 - 1 - i) for i in range(64)),
     )
     assert len(encode(request)) <= MAX_FRAME
 
