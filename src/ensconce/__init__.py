@@ -22,6 +22,7 @@ encfile        Gramine's encrypted-file format
 tfserving      TensorFlow Serving's messages and tensors
 addresses      names and addresses of services; where to listen
 servables      what models, versions and their keys are called
+strict         the model that every file and message of ours derives from
 files          files that are there in full or not at all
 errors         one hierarchy; every error knows what was checked, what was found and the remedy
 =============  ==========================================================================================

@@ -174,7 +174,7 @@ class CollateralCache:
             )
             entry = _entry(collateral, self._now(), key)
         except (UnreachableError, EvidenceError) as error:
-            _log.warning("no new collateral for %s (%s CA): %s", fmspc, ca, error)
+            _log.info("no new collateral for %s (%s CA): %s", fmspc, ca, error)
             return error
         self._keep(key, entry)
         content = {"fetched": entry.fetched, "collateral": json.loads(collateral.to_json())}

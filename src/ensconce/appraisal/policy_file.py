@@ -13,10 +13,11 @@ from pydantic import AfterValidator, Field
 from ensconce.appraisal import strict_yaml
 from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.root import parse_root_name
-from ensconce.appraisal.strict_yaml import Document, Location, StrictModel
+from ensconce.appraisal.strict_yaml import Document, Location
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
+from ensconce.strict import StrictModel
 
 __all__ = ["dump_policy", "load_policy", "parse_policy"]
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 
-__all__ = ["MAX_BYTES", "Document", "Location", "StrictModel", "load", "parse"]
+__all__ = ["MAX_BYTES", "Document", "Location", "load", "parse"]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
@@ -43,18 +43,13 @@ _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 M = TypeVar("M", bound=BaseModel)
 
 
-class StrictModel(BaseModel):
-    """A pydantic model that takes no unknown field, converts no type and never changes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
 def load(path: Path, model: type[M]) -> M:
     """Read the file and check it against ``model``.
 
     Args:
         path: the YAML file.
-        model: a pydantic model; it is validated strictly. Derive it from :class:`StrictModel`, so that unknown fields
+        model: a pydantic model; it is validated strictly. Derive it from
+            :class:`ensconce.strict.StrictModel`, so that unknown fields
             are errors.
 
     Raises:

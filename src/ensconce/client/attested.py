@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from cryptography import x509
 
-from ensconce.addresses import Address
+from ensconce.addresses import Address, check_domain
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
 from ensconce.client.leaf import Accepted, judge_leaf
@@ -91,10 +91,12 @@ def connect_tls(
         The connection, blocking and without a timeout.
 
     Raises:
+        InputError: ``address.domain``: ``server_name`` is no DNS name.
         UnreachableError: ``connect.name``, ``connect.tcp``, ``tls.handshake``, ``tls.alpn``; or no collateral.
         EvidenceError: the evidence or the certificate is not acceptable. Nothing was sent.
         RefusedError: the policy refuses the replica. Nothing was sent.
     """
+    check_domain(server_name.lower())
     deadline = time.monotonic() + timeout
     raw = _connect(target, timeout)
     tls: ssl.SSLSocket | None = None

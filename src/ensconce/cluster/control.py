@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
+from ensconce.platform.simulated.wire import short_name
 
 __all__ = ["MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal"]
 
@@ -19,21 +18,11 @@ _SOCKET = "control.sock"
 _TIMEOUT_S = 10.0
 
 
-@contextlib.contextmanager
-def _near(run: Path) -> Iterator[str]:
-    """A path to the socket that is short enough for ``sun_path`` (108 bytes, unix(7)) wherever the folder lies."""
-    handle = os.open(run, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{handle}/{_SOCKET}"
-    finally:
-        os.close(handle)
-
-
 def listen(run: Path) -> socket.socket:
     """The supervisor's end; only the same user can connect."""
     (run / _SOCKET).unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _near(run) as path:
+    with short_name(run / _SOCKET) as path:
         before = os.umask(0o177)
         try:
             server.bind(path)
@@ -52,7 +41,7 @@ def connect(run: Path) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(_TIMEOUT_S)
     try:
-        with _near(run) as path:
+        with short_name(run / _SOCKET) as path:
             client.connect(path)
     except OSError as error:
         client.close()

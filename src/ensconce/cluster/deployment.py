@@ -9,9 +9,9 @@ import yaml
 from pydantic import Field, field_validator
 
 from ensconce.appraisal import strict_yaml
-from ensconce.appraisal.strict_yaml import StrictModel
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
+from ensconce.strict import StrictModel
 
 __all__ = ["Deployment", "ModelEntry", "PlatformEntry", "ProvisioningEntry", "ServiceEntry"]
 

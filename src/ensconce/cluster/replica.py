@@ -9,11 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 from ensconce.platform.simulated.control import PlatformControl
+from ensconce.strict import StrictModel
 
 __all__ = ["Ready", "Replica", "State", "last_words"]
 
@@ -32,10 +33,8 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
-class Ready(BaseModel):
+class Ready(StrictModel):
     """What a replica writes to ``ready.json`` when it serves; advice to the gateway, never a proof of anything."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     grpc: Annotated[int, Field(ge=1, le=65535)]
     rest: Annotated[int, Field(ge=1, le=65535)]

@@ -26,11 +26,11 @@ from ensconce.cluster.replica import last_words
 from ensconce.demo.records import HANDSHAKE_BYTES, encrypted_bytes
 from ensconce.demo.rogue import RogueReplica, certificate_of
 from ensconce.demo.stage import DOMAIN, Stage
+from ensconce.demo.tap import Tap
 from ensconce.enclave.sign import new_signing_key, sign_manifest
 from ensconce.errors import EnsconceError, restore
 from ensconce.evidence.certificate import read_certificate
 from ensconce.files import write_aside
-from ensconce.gateway.tap import Tap
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.measurement import measure

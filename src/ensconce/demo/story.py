@@ -19,9 +19,9 @@ from ensconce.demo.classify import Errand
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.demo.search import Found, Needles, image_needles, key_needles, search, weight_needles
 from ensconce.demo.stage import DOMAIN, Stage, processes_below
+from ensconce.demo.tap import Tap
 from ensconce.demo.witness import Witness
 from ensconce.errors import EnsconceError
-from ensconce.gateway.tap import Tap
 from ensconce.keys import get_private_key
 from ensconce.platform.simulated.control import PlatformControl
 

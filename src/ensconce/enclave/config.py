@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from ensconce import addresses
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 from ensconce.servables import MODEL_NAME
+from ensconce.strict import StrictModel
 
 __all__ = ["EngineConfig", "ListenConfig", "ProvisioningConfig", "ReplicaConfig"]
 
@@ -51,11 +52,7 @@ ListenAddress = Annotated[str, AfterValidator(_valid(_listen))]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class EngineConfig(_Strict):
+class EngineConfig(StrictModel):
     """How the engine may use the machine.
 
     Attributes:
@@ -65,14 +62,14 @@ class EngineConfig(_Strict):
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
 
-class ListenConfig(_Strict):
+class ListenConfig(StrictModel):
     """Numeric addresses to listen on; port 0 takes a free one, which ``ready.json`` then names."""
 
     grpc: ListenAddress = "127.0.0.1:0"
     rest: ListenAddress = "127.0.0.1:0"
 
 
-class ProvisioningConfig(_Strict):
+class ProvisioningConfig(StrictModel):
     """Where keys and certificates come from.
 
     Attributes:
@@ -86,7 +83,7 @@ class ProvisioningConfig(_Strict):
     ca_pem: Annotated[str, Field(min_length=1, max_length=65536)]
 
 
-class ReplicaConfig(_Strict):
+class ReplicaConfig(StrictModel):
     """The whole file.
 
     Attributes:

@@ -102,7 +102,7 @@ def _versions(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     found = []
     for name in names:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            entries = [path for path in (_MODELS / name).iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+            entries = _folders(_MODELS / name)
             numbers = sorted(int(path.name) for path in entries)
             found += [(name, number) for number in numbers if number <= MAX_VERSION]
     if not 0 < len(found) <= _MAX_VERSIONS:
@@ -114,6 +114,18 @@ def _versions(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
             remedy="copy the owner's sealed models here" if not found else "remove versions that are not served",
         )
     return tuple(found)
+
+
+def _folders(model: Path) -> list[Path]:
+    """The folders in a model's folder that are named like versions."""
+    try:
+        return [path for path in model.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+    except PermissionError as error:
+        raise InputError(
+            "replica.models",
+            f"cannot look into {model}: {error.strerror}",
+            remedy="let the replica's user read models/",
+        ) from error
 
 
 def _open(

@@ -66,15 +66,6 @@ class EmbeddedGateway:
         """Whether its process lives."""
         return self._process is not None and self._process.poll() is None
 
-    def connections(self) -> dict[str, int]:
-        """How many connections each replica's listener (``HOST:PORT``) has now.
-
-        Raises:
-            InputError: the gateway does not run.
-        """
-        counted: dict[str, int] = self._ask({"do": "count"})["connections"]
-        return counted
-
     def start(self, backends: Sequence[Backend]) -> None:
         """Listen, and pass connections to ``backends``.
 

@@ -180,11 +180,6 @@ async def _commands(answer: Callable[[Mapping[str, Any]], None]) -> None:
                     for api, passage in passages.items():
                         passage.balancer.replace(_targets(request, api))
                     answer({"ok": True})
-                case "count":
-                    counts: dict[str, int] = {}
-                    for passage in passages.values():
-                        counts |= {str(target): held for target, held in passage.balancer.connections.items()}
-                    answer({"connections": counts})
         async with asyncio.TaskGroup() as group:
             for passage in passages.values():
                 group.create_task(passage.stop(DRAIN_S))

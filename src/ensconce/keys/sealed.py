@@ -32,11 +32,12 @@ from typing import Annotated
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ensconce.errors import EnsconceError, IntegrityError
 from ensconce.keys.keystore import KeyEntry, Kind, check_new_key
 from ensconce.keys.unlock import Passphrase, ScryptCost, SealKeys, Unlock
+from ensconce.strict import StrictModel
 
 __all__ = ["HEADER_SIZE", "MAX_FILE", "Header", "Record", "new_header", "open_sealed", "parse_header", "seal"]
 
@@ -157,16 +158,14 @@ def open_sealed(data: bytes, keys: SealKeys) -> dict[str, Record]:
     return records
 
 
-class _Key(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+class _Key(StrictModel):
     kind: Kind
     created: Annotated[int, Field(ge=0)]
     retired: Annotated[int, Field(ge=0)] | None
     secret: str | None = Field(repr=False)
 
 
-class _Payload(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+class _Payload(StrictModel):
     keys: dict[str, _Key]
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ensconce.errors import IntegrityError
 from ensconce.models.layout import CONTENTS, MAX_ENTRIES
+from ensconce.strict import StrictModel
 
 __all__ = ["contents_bytes", "parse_contents"]
 
 
-class _Contents(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+class _Contents(StrictModel):
     format: Literal["ensconce-contents-1"]
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
 

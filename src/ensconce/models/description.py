@@ -15,12 +15,13 @@ from typing import Annotated, Literal, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ensconce.encfile import encrypted_size
 from ensconce.errors import IntegrityError
 from ensconce.models.layout import MAX_ENTRIES, Engine, valid_file_path
 from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id
+from ensconce.strict import StrictModel
 
 __all__ = ["MAX_DESCRIPTION", "FileDescription", "ModelDescription", "parse_and_verify", "sign"]
 
@@ -33,7 +34,7 @@ _Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class FileDescription(BaseModel):
+class FileDescription(StrictModel):
     """One encrypted file.
 
     Attributes:
@@ -42,8 +43,6 @@ class FileDescription(BaseModel):
         encrypted_size: bytes on disk.
         fingerprint: SHA-256 of the file's first 4096 bytes, which commit to all others; hexadecimal.
     """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     path: str
     size: _Size
@@ -59,7 +58,7 @@ class FileDescription(BaseModel):
         return self
 
 
-class ModelDescription(BaseModel):
+class ModelDescription(StrictModel):
     """One sealed version of one model.
 
     Attributes:
@@ -71,8 +70,6 @@ class ModelDescription(BaseModel):
         key_id: the keystore's id of the key that opens them, ``model/<name>/<version>``.
         created: when it was sealed, Unix time in seconds.
     """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     format: Literal["ensconce-model-1"] = "ensconce-model-1"
     name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
@@ -96,8 +93,7 @@ class ModelDescription(BaseModel):
         return self.model_dump(mode="json")
 
 
-class _Envelope(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+class _Envelope(StrictModel):
     payload: str
     signature: str
     key_id: str

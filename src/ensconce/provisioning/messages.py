@@ -10,13 +10,14 @@ import binascii
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
 
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
 from ensconce.evidence.quote import MAX_QUOTE_SIZE
 from ensconce.provisioning.frames import MAX_FRAME
 from ensconce.ratls.binding import NONCE_SIZE
 from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id, receivable
+from ensconce.strict import StrictModel
 
 __all__ = [
     "MAX_MODELS",
@@ -77,19 +78,14 @@ Base64 = Annotated[bytes, BeforeValidator(_decode), PlainSerializer(_encode)]
 KeyId = Annotated[str, Field(pattern=f"^{receivable(MODEL_NAME)}/[1-9][0-9]{{0,9}}$")]
 
 
-class _Message(BaseModel):
-    # hide_input_in_errors: what fails to parse may be a secret all the same.
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Challenge(_Message):
+class Challenge(StrictModel):
     """Server to client, first: a nonce for one connection."""
 
     type: Literal["challenge"] = "challenge"
     nonce: Annotated[Base64, Field(min_length=NONCE_SIZE, max_length=NONCE_SIZE)]
 
 
-class ModelVersion(_Message):
+class ModelVersion(StrictModel):
     """A version of a model whose key is asked for."""
 
     name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
@@ -101,7 +97,7 @@ class ModelVersion(_Message):
         return key_id(self.name, self.version)
 
 
-class Request(_Message):
+class Request(StrictModel):
     """Client to server: fresh evidence, a request for a certificate, and the models whose keys are wanted."""
 
     type: Literal["request"] = "request"
@@ -110,7 +106,7 @@ class Request(_Message):
     models: Annotated[tuple[ModelVersion, ...], Field(max_length=MAX_MODELS), AfterValidator(_unique)]
 
 
-class ErrorFields(_Message):
+class ErrorFields(StrictModel):
     """An :class:`EnsconceError` on the wire."""
 
     check: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}(?:\.[a-z0-9_]{1,32}){0,4}$")]
@@ -131,14 +127,14 @@ class ErrorFields(_Message):
         return raised(self.check, self.problem, found=self.found, rule=self.rule, remedy=self.remedy)
 
 
-class RefusedKey(_Message):
+class RefusedKey(StrictModel):
     """A key that is not given although others are."""
 
     key_id: KeyId
     error: ErrorFields
 
 
-class Grant(_Message):
+class Grant(StrictModel):
     """Server to client: keys, and a certificate chain for the key in the certificate request."""
 
     type: Literal["grant"] = "grant"
@@ -150,7 +146,7 @@ class Grant(_Message):
     refused: Annotated[tuple[RefusedKey, ...], Field(max_length=MAX_MODELS)] = ()
 
 
-class Refusal(_Message):
+class Refusal(StrictModel):
     """Server to client: nothing is given, and why."""
 
     type: Literal["refusal"] = "refusal"
@@ -158,7 +154,7 @@ class Refusal(_Message):
     error: ErrorFields
 
 
-M = TypeVar("M", bound=_Message)
+M = TypeVar("M", bound=StrictModel)
 
 
 def encode(message: Challenge | Request | Grant | Refusal) -> bytes:
@@ -208,12 +204,12 @@ def parse_answer(data: bytes) -> Grant:
     return _expect(message, Grant)
 
 
-def _expect(message: _Message, kind: type[M]) -> M:
+def _expect(message: StrictModel, kind: type[M]) -> M:
     assert isinstance(message, kind)
     return message
 
 
-def _parse(data: bytes, kinds: dict[str, type[Any]]) -> _Message:
+def _parse(data: bytes, kinds: dict[str, type[Any]]) -> StrictModel:
     try:
         value = json.loads(data, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError):
@@ -228,7 +224,7 @@ def _parse(data: bytes, kinds: dict[str, type[Any]]) -> _Message:
         place = ".".join(str(part)[:40] for part in first["loc"])
         # Not chained, and without its input: a grant that fails to parse holds secrets.
         raise _malformed(f"{place}: {first['msg']}"[:200], kinds) from None
-    assert isinstance(message, _Message)
+    assert isinstance(message, StrictModel)
     return message
 
 

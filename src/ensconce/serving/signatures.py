@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from ensconce.errors import InputError
+from ensconce.strict import StrictModel
 from ensconce.tfserving.dtypes import DType, dtype_named, dtype_of
 from ensconce.tfserving.messages import SignatureDef
 from ensconce.tfserving.refusal import Code, RequestError, invalid
@@ -21,6 +22,7 @@ from ensconce.tfserving.tensor import Array, shape_text
 
 __all__ = [
     "DEFAULT_SIGNATURE",
+    "MAX_AXIS",
     "PREDICT_METHOD",
     "Signature",
     "TensorSpec",
@@ -31,6 +33,10 @@ __all__ = [
 DEFAULT_SIGNATURE: Final = "serving_default"
 PREDICT_METHOD: Final = "tensorflow/serving/predict"
 _MAX_BYTES: Final = 1024 * 1024
+
+MAX_AXIS: Final = 4096
+"""Longest that a client may make an axis which the signature leaves open: a tensor may come in a few bytes (one value
+that stands for all), and what the model makes of it can take a hundred times its memory."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class TensorSpec:
             len(shape) == len(self.shape)
             and all(want in (-1, size) for want, size in zip(self.shape, shape, strict=True))
         )
+
+    def longest_open_axis(self, shape: tuple[int, ...]) -> int:
+        """The longest axis of an accepted shape whose length the signature leaves to the client; 0 without one."""
+        wants = self.shape if self.shape is not None else (-1,) * len(shape)
+        return max((size for want, size in zip(wants, shape, strict=True) if want == -1), default=0)
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,11 @@ class Signature:
                     f"Expects arg[{index}] ({name}) to have shape {shape_text(spec.shape or ())} "
                     f"but had shape {shape_text(array.shape)}"
                 )
+            if spec.longest_open_axis(array.shape) > MAX_AXIS:
+                raise invalid(
+                    f"Input {name} has shape {shape_text(array.shape)}, and at most {MAX_AXIS} are computed at once "
+                    "along an axis that the signature leaves open"
+                )
 
     def choose_outputs(self, output_filter: Iterable[str]) -> tuple[str, ...]:
         """The names of the outputs to compute: the filter's, or all when it is empty.
@@ -145,11 +161,7 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
     return signatures[name]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class _TensorEntry(_Strict):
+class _TensorEntry(StrictModel):
     tensor: str = Field(min_length=1)
     dtype: str
     shape: list[int] | None
@@ -174,13 +186,13 @@ class _TensorEntry(_Strict):
         return TensorSpec(self.tensor, dtype_named(self.dtype), None if self.shape is None else tuple(self.shape))
 
 
-class _SignatureEntry(_Strict):
+class _SignatureEntry(StrictModel):
     method_name: str
     inputs: dict[str, _TensorEntry] = Field(min_length=1)
     outputs: dict[str, _TensorEntry] = Field(min_length=1)
 
 
-class _SignatureFile(_Strict):
+class _SignatureFile(StrictModel):
     signatures: dict[str, _SignatureEntry] = Field(min_length=1)
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "MODEL_SERVICE",
     "POOL",
     "PREDICTION_SERVICE",
-    "Any_",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
@@ -31,10 +30,7 @@ __all__ = [
     "PredictResponse",
     "SignatureDef",
     "SignatureDefMap",
-    "StatusProto",
-    "TensorInfo",
     "TensorProto",
-    "TensorShapeProto",
 ]
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
@@ -55,10 +51,7 @@ def _message(name: str) -> Any:
     return GetMessageClass(POOL.FindMessageTypeByName(name))
 
 
-Any_ = _message("google.protobuf.Any")
-TensorShapeProto = _message("tensorflow.TensorShapeProto")
 TensorProto = _message("tensorflow.TensorProto")
-TensorInfo = _message("tensorflow.TensorInfo")
 SignatureDef = _message("tensorflow.SignatureDef")
 ModelSpec = _message("tensorflow.serving.ModelSpec")
 PredictRequest = _message("tensorflow.serving.PredictRequest")
@@ -66,7 +59,6 @@ PredictResponse = _message("tensorflow.serving.PredictResponse")
 SignatureDefMap = _message("tensorflow.serving.SignatureDefMap")
 GetModelMetadataRequest = _message("tensorflow.serving.GetModelMetadataRequest")
 GetModelMetadataResponse = _message("tensorflow.serving.GetModelMetadataResponse")
-StatusProto = _message("tensorflow.serving.StatusProto")
 ModelVersionStatus = _message("tensorflow.serving.ModelVersionStatus")
 GetModelStatusRequest = _message("tensorflow.serving.GetModelStatusRequest")
 GetModelStatusResponse = _message("tensorflow.serving.GetModelStatusResponse")

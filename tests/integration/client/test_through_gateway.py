@@ -10,10 +10,10 @@ import pytest
 from ensconce.addresses import Address
 from ensconce.client import load
 from ensconce.client.predict import PredictClient
+from ensconce.demo.tap import Tap
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.gateway import Backend, open_gateway
 from ensconce.gateway.nginx_program import Nginx, find_nginx
-from ensconce.gateway.tap import Tap
 
 DOMAIN = "digits.example.test"
 

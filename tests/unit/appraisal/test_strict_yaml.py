@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from ensconce.appraisal import strict_yaml
-from ensconce.appraisal.strict_yaml import StrictModel
 from ensconce.errors import InputError
+from ensconce.strict import StrictModel
 
 
 class Colour(StrEnum):

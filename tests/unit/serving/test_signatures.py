@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from ensconce.errors import InputError
-from ensconce.serving.signatures import Signature, find_signature, parse_signatures
+from ensconce.serving.signatures import (
+    MAX_AXIS,
+    PREDICT_METHOD,
+    Signature,
+    TensorSpec,
+    find_signature,
+    parse_signatures,
+)
+from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.refusal import Code, RequestError
 
 FLOAT = {"tensor": "x:0", "dtype": "DT_FLOAT", "shape": [-1, 2]}
@@ -134,3 +142,13 @@ def test_as_a_message(two: Signature) -> None:
     assert [dim.size for dim in proto.inputs["a"].tensor_shape.dim] == [-1, 2]
     assert proto.inputs["b"].tensor_shape.unknown_rank
     assert (proto.inputs["b"].name, proto.inputs["b"].dtype) == ("b:0", 9)
+
+
+def test_an_open_axis_has_an_end() -> None:
+    spec = TensorSpec("a", dtype_named("DT_FLOAT"), (-1, 2))
+    fixed = TensorSpec("b", dtype_named("DT_FLOAT"), (MAX_AXIS + 1,))
+    signature = Signature("s", PREDICT_METHOD, {"a": spec, "b": fixed}, {})
+    model_own = np.zeros(MAX_AXIS + 1, np.float32)
+    signature.check_inputs({"a": np.zeros((MAX_AXIS, 2), np.float32), "b": model_own})
+    with pytest.raises(RequestError, match="at most 4096 are computed at once"):
+        signature.check_inputs({"a": np.zeros((MAX_AXIS + 1, 2), np.float32), "b": model_own})

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ensconce.addresses import Address
+from ensconce.demo.tap import Tap
 from ensconce.errors import InputError
-from ensconce.gateway.tap import Tap
 
 
 @pytest.fixture
