@@ -195,6 +195,11 @@ class _Story:
         status = stage.run("up", "--host", str(stage.host), "--json", party="host")
         self._result.gateway = status["gateway"]
         replicas = status["replicas"]
+        cached = list((self._stage.root / "owner-cache" / "ensconce" / "collateral").rglob("*.json"))
+        self._check(len(cached) == 1, f"{len(cached)} collateral files cached, not 1")
+        self._step(
+            "1 collateral", f"fetched from the PCCS and cached: {', '.join(c.stem for c in cached)}", "all of it"
+        )
         starts = sum(replica["restarts"] for replica in replicas)
         self._step(
             "3 replicas start in enclaves",
@@ -207,12 +212,7 @@ class _Story:
         self._step("7, 8 decrypt and load", f"{', '.join(sorted(served))}, in memory only", "that memory is used")
 
     def _keys_were_released(self, replicas: list[dict[str, Any]]) -> None:
-        """Steps 1, 4, 5 and 6, as the owner's log has them."""
-        cached = list((self._stage.root / "owner-cache" / "ensconce" / "collateral").rglob("*.json"))
-        self._check(len(cached) == 1, f"{len(cached)} collateral files cached, not 1")
-        self._step(
-            "1 collateral", f"fetched from the PCCS and cached: {', '.join(c.stem for c in cached)}", "all of it"
-        )
+        """Steps 4, 5 and 6, as the owner's log has them."""
         log = self._run_owner("audit", "show", "--json")
         releases = [entry["fields"] for entry in log["entries"] if entry["event"] == "key.released"]
         keys = {fields["tls_key_sha256"] for fields in releases}
