@@ -90,7 +90,7 @@ def _show(found: dict[str, Any], json: bool) -> None:
         print_json(found)
         return
     service = found["service"]
-    say(f"{service['domain']}: gRPC on {service['grpc']}, REST on {service['rest']}, through {found['gateway']}")
+    say(f"{service['domain']}: gRPC on {service['grpc']}, REST on {service['rest']}, through {found['gateway_about']}")
     if found["platform"] == "simulated":
         say("platform: SIMULATED; nothing here is protected from this machine")
     print_table(

@@ -185,6 +185,7 @@ class Supervisor:
         return {
             "service": {"domain": service.domain, "grpc": service.grpc, "rest": service.rest},
             "gateway": self._gateway.kind,
+            "gateway_about": self._gateway.about,
             "platform": self._deployment.platform.kind,
             "wanted": 0 if self._stopping else self._wanted,
             "replicas": [replica.describe() for replica in self._replicas],

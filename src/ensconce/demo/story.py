@@ -193,7 +193,7 @@ class _Story:
     def _host_serves(self) -> None:
         stage = self._stage
         status = stage.run("up", "--host", str(stage.host), "--json", party="host")
-        self._result.gateway = status["gateway"]
+        self._result.gateway = status["gateway_about"]
         replicas = status["replicas"]
         cached = list((self._stage.root / "owner-cache" / "ensconce" / "collateral").rglob("*.json"))
         self._check(len(cached) == 1, f"{len(cached)} collateral files cached, not 1")
