@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ensconce import strict_json
 from ensconce.errors import InputError
 
 __all__ = ["MAX_COLLATERAL_SIZE", "Collateral"]
@@ -67,8 +68,8 @@ class Collateral:
         if len(data) > MAX_COLLATERAL_SIZE:
             raise _malformed("it is too long", f"{len(data)} bytes")
         try:
-            value = json.loads(data, object_pairs_hook=_without_duplicates)
-        except (ValueError, RecursionError) as error:
+            value = strict_json.loads(data)
+        except ValueError as error:
             raise _malformed("it is not JSON", str(error)[:200]) from error
         if not isinstance(value, dict):
             raise _malformed("it is not a JSON object", type(value).__name__)
@@ -91,13 +92,6 @@ class Collateral:
         """dcap-qvl's JSON, the inverse of :meth:`from_json`."""
         texts = {name: getattr(self, name) for name in _TEXT}
         return json.dumps(texts | {name: getattr(self, name).hex() for name in _HEX}, indent=2)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a member is there twice")
-    return value
 
 
 def _malformed(problem: str, found: str) -> InputError:

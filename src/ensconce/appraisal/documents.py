@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ensconce import strict_json
 from ensconce.errors import EvidenceError
 
 __all__ = ["Document", "TcbInfo", "read_qe_identity", "read_tcb_info"]
@@ -105,8 +106,8 @@ class _Reader:
     def __init__(self, name: str, text: str) -> None:
         self._name = name
         try:
-            value = json.loads(text, object_pairs_hook=self._object, parse_constant=self._constant)
-        except (ValueError, RecursionError) as error:
+            value = strict_json.loads(text.encode())
+        except ValueError as error:
             raise self.wrong("format", "it is not JSON", str(error)[:200]) from error
         if not isinstance(value, dict):
             raise self.wrong("format", "it is not a JSON object", type(value).__name__)
@@ -163,14 +164,3 @@ class _Reader:
         except ValueError:
             raise self.wrong("format", f"its {member} is malformed", str(found)[:100], "YYYY-MM-DDThh:mm:ssZ") from None
         return int(when.timestamp())
-
-    @staticmethod
-    def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            raise ValueError("a member is there twice")
-        return value
-
-    @staticmethod
-    def _constant(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
 
+from ensconce import strict_json
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
 from ensconce.evidence.quote import MAX_QUOTE_SIZE
 from ensconce.provisioning.frames import MAX_FRAME
@@ -211,8 +211,8 @@ def _expect(message: StrictModel, kind: type[M]) -> M:
 
 def _parse(data: bytes, kinds: dict[str, type[Any]]) -> StrictModel:
     try:
-        value = json.loads(data, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError):
+        value = strict_json.loads(data)
+    except ValueError:
         raise _malformed("it is not a JSON object", kinds) from None
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in kinds:
@@ -226,13 +226,6 @@ def _parse(data: bytes, kinds: dict[str, type[Any]]) -> StrictModel:
         raise _malformed(f"{place}: {first['msg']}"[:200], kinds) from None
     assert isinstance(message, StrictModel)
     return message
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a field is there twice")
-    return value
 
 
 def _malformed(found: str, kinds: dict[str, type[Any]]) -> UnreachableError:

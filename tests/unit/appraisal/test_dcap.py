@@ -186,8 +186,7 @@ def test_a_chain_in_the_collateral_changes_nothing(vendor: SimulatedVendor, root
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"id":"SGX","id":"SGX"}', "NaN", "[" * 100_000, '{"id":"\ud800"}'])
 @pytest.mark.parametrize("document", ["tcb_info", "qe_identity"])
 def test_documents_that_are_none(check: Callable[..., str], document: str, text: str) -> None:
-    expected = "id" if "ud800" in ascii(text) else "format"
-    assert check(**{document: text}) == f"collateral.{document}.{expected}"
+    assert check(**{document: text}) == f"collateral.{document}.format"
 
 
 @pytest.mark.parametrize("part", ["tcb_info", "qe_identity", "root_crl", "pck_crl"])

@@ -127,4 +127,5 @@ def test_the_enclaves_side_imports_little() -> None:
         "ensconce.platform.simulated",
         "ensconce.platform.simulated.door",
         "ensconce.platform.simulated.wire",
+        "ensconce.strict_json",
     }

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ensconce import strict_json
 from ensconce.errors import InputError, UnreachableError, restore
 
 __all__ = ["HEADER_SIZE", "MAX_FRAME", "ask", "body_size", "decode", "encode", "short_name"]
@@ -57,8 +58,8 @@ def decode(body: bytes) -> dict[str, Any]:
         InputError: it is not one JSON object in UTF-8, or names a field twice.
     """
     try:
-        message = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+        message = strict_json.loads(body)
+    except ValueError as error:
         raise InputError("door.message", "a message is not JSON", found=str(error)[:100]) from error
     if not isinstance(message, dict):
         raise InputError("door.message", "a message is not a JSON object", found=type(message).__name__)
@@ -132,10 +133,3 @@ def _receive(stream: socket.socket, size: int) -> bytes:
             raise ConnectionError("the connection was closed in the middle of a message")
         data += part
     return bytes(data)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field is named twice")
-    return fields
