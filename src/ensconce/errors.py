@@ -16,7 +16,7 @@ Each class fixes the exit status that a command ends with:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "EnsconceError",
@@ -79,6 +79,23 @@ class EnsconceError(Exception):
             "remedy": self.remedy,
         }
         return {name: value for name, value in every.items() if value is not None}
+
+    def altered(
+        self,
+        *,
+        problem: str | None = None,
+        found: str | None = None,
+        rule: str | None = None,
+        remedy: str | None = None,
+    ) -> Self:
+        """A new error of the same kind and check, with the given fields in place of its own."""
+        return type(self)(
+            self.check,
+            self.problem if problem is None else problem,
+            found=self.found if found is None else found,
+            rule=self.rule if rule is None else rule,
+            remedy=self.remedy if remedy is None else remedy,
+        )
 
 
 class InputError(EnsconceError):

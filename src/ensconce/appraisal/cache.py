@@ -150,8 +150,11 @@ class CollateralCache:
             _make_room(self._tried)
             self._tried[key] = (now, error)
         if entry is None:
+            # A new one each time: the traceback of an exception grows with each raise.
             raise (
-                _again(error) if error else _unusable(self._source_url, "collateral.missing", "there is no collateral")
+                error.altered()
+                if error
+                else _unusable(self._source_url, "collateral.missing", "there is no collateral")
             )
         if not entry.usable(now):
             raise _unusable(
@@ -240,10 +243,6 @@ def _entry(collateral: Collateral, fetched: int, key: _Key) -> _Entry:
                 "collateral.crl", "the PCCS gave no revocation list", found=str(error)[:200], remedy="check the PCCS"
             ) from error
     return _Entry(collateral, fetched, max(begins), min(ends))
-
-
-def _again(error: EnsconceError) -> EnsconceError:
-    return type(error)(error.check, error.problem, found=error.found, rule=error.rule, remedy=error.remedy)
 
 
 def _unusable(url: str, check: str, problem: str, found: str | None = None) -> UnreachableError:

@@ -173,11 +173,4 @@ def _located(document: Document, location: Location, make: Callable[[], T]) -> T
         return make()
     except InputError as error:
         field = (*location, error.check.removeprefix("policy."))
-        raise document.error(
-            field if field in document.lines else location,
-            error.check,
-            error.problem,
-            found=error.found,
-            rule=error.rule,
-            remedy=error.remedy,
-        ) from None
+        raise document.error(field if field in document.lines else location, **error.fields()) from None

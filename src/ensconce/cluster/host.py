@@ -161,9 +161,8 @@ def _wait_until_settled(host: Path, watch: Watch) -> dict[str, Any]:
             # The owner's server may be about to come; any other reason will be the same the next time.
             away = replica["exit_status"] == UnreachableError.exit_status and replica["restarts"] < _PATIENCE
             if replica["state"] == "failed" and not away:
-                error = dict(replica["error"])
-                error["problem"] = f"{replica['name']}: {error.get('problem', 'failed')}"
-                raise restore(error, replica["exit_status"] or 1)
+                error = restore(replica["error"], replica["exit_status"] or 1)
+                raise error.altered(problem=f"{replica['name']}: {error.problem}")
         if time.monotonic() > until:
             raise EnsconceError(
                 "host.start",

@@ -187,9 +187,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except EnsconceError as error:
-        raise type(error)(
-            error.check, f"{shown(name)}: {error.problem}", found=error.found, rule=error.rule, remedy=error.remedy
-        ) from error
+        raise error.altered(problem=f"{shown(name)}: {error.problem}") from error
 
 
 @contextlib.contextmanager

@@ -97,5 +97,4 @@ def _naming(name: str, version: int, path: str | None) -> Iterator[None]:
         yield
     except EnsconceError as error:
         what = f"model {name}, version {version}" + ("" if path is None else f", file {path}")
-        found = what if error.found is None else f"{what}: {error.found}"
-        raise type(error)(error.check, error.problem, found=found, rule=error.rule, remedy=error.remedy) from error
+        raise error.altered(found=what if error.found is None else f"{what}: {error.found}") from error

@@ -140,9 +140,7 @@ class Release:
         except InputError as error:
             if error.check != "key.unknown":
                 raise
-            raise RefusedError(
-                error.check, error.problem, found=error.found, rule=error.rule, remedy=error.remedy
-            ) from None
+            raise RefusedError(**error.fields()) from None
 
     def _record(self, judged: Judged, key_ids: list[str], chain: bytes, peer: str) -> None:
         verdict = judged.acceptance.verdict
