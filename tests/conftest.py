@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.platform.simulated.pki import SimulatedVendor
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,40 @@ def vectors() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test vectors at {folder}; point ENSCONCE_VECTORS at them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sound_report() -> Callable[..., SgxReport]:
+    """Makes the report of a sound enclave on a machine of ``vendor``, with other fields where given."""
+
+    def make(vendor: SimulatedVendor, **changes: Any) -> SgxReport:
+        sound: dict[str, Any] = {
+            "cpu_svn": vendor.cpu_svn,
+            "misc_select": 0,
+            "isv_ext_prod_id": bytes(16),
+            "attributes": Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
+            "mr_enclave": b"\x11" * 32,
+            "mr_signer": b"\x22" * 32,
+            "config_id": bytes(64),
+            "isv_prod_id": 7,
+            "isv_svn": 3,
+            "config_svn": 0,
+            "isv_family_id": bytes(16),
+            "report_data": bytes(range(64)),
+        }
+        return SgxReport(**(sound | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[Callable[[], object], str], None]:
+    """Polls until something is so; fails after ten seconds."""
+
+    def wait(reached: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 10
+        while not reached():
+            assert time.monotonic() < deadline, f"still waiting for: {what}"
+            time.sleep(0.005)
+
+    return wait

@@ -63,26 +63,15 @@ class World:
     vendor: SimulatedVendor
     authority: CertificateAuthority
     now: int
-    quotes: int = 0
+    report: Callable[..., SgxReport]
 
     def __post_init__(self) -> None:
         self.collateral = self.vendor.collateral(self.now)
 
     def quote(self, report_data: bytes, mr_enclave: bytes = CODE, debug: bool = False) -> bytes:
         flags = Attributes.INIT | Attributes.MODE64BIT | (Attributes.DEBUG if debug else 0)
-        report = SgxReport(
-            cpu_svn=self.vendor.cpu_svn,
-            misc_select=0,
-            isv_ext_prod_id=bytes(16),
-            attributes=Attributes(flags, 3),
-            mr_enclave=mr_enclave,
-            mr_signer=bytes(32),
-            config_id=bytes(64),
-            isv_prod_id=1,
-            isv_svn=1,
-            config_svn=0,
-            isv_family_id=bytes(16),
-            report_data=report_data,
+        report = self.report(
+            self.vendor, attributes=Attributes(flags, 3), mr_enclave=mr_enclave, report_data=report_data
         )
         return make_quote(self.vendor, report)
 
@@ -151,11 +140,11 @@ class Held:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, sound_report: Callable[..., SgxReport]) -> World:
     folder = tmp_path_factory.mktemp("world")
     now = int(time.time())
     vendor = SimulatedVendor.create(folder / "vendor", now, seed=bytes(32))
-    return World(folder, vendor, CertificateAuthority.create("owner", now), now)
+    return World(folder, vendor, CertificateAuthority.create("owner", now), now, sound_report)
 
 
 def server_context(who: Identification, alpn: list[str]) -> ssl.SSLContext:
@@ -238,7 +227,10 @@ def recorder() -> Iterator[Callable[..., Recorder]]:
 
 @dataclass
 class GrpcReplica:
-    """A gRPC server with ``Predict``: each input comes back under its own name, doubled."""
+    """A gRPC server with ``Predict``: each input comes back under its own name, doubled.
+
+    The model "slow" answers no sooner than the server stops.
+    """
 
     who: Identification
     port: int = 0
@@ -246,6 +238,7 @@ class GrpcReplica:
     served: int = 0
 
     def __post_init__(self) -> None:
+        self._stopping = threading.Event()
         options = [("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", self.max_age_ms)]
         self._server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
         _, service, method = PREDICT.split("/")
@@ -260,6 +253,7 @@ class GrpcReplica:
         return Address("127.0.0.1", self.port)
 
     def stop(self) -> None:
+        self._stopping.set()
         self._server.stop(0).wait()
 
     def _predict(self, request, context: grpc.ServicerContext):
@@ -267,7 +261,7 @@ class GrpcReplica:
         if request.model_spec.name == "absent":
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(absent)")
         if request.model_spec.name == "slow":
-            time.sleep(1)
+            self._stopping.wait(30)
         response = PredictResponse()
         for name, tensor in request.inputs.items():
             response.outputs[name].CopyFrom(to_proto(from_proto(tensor) * 2))
@@ -322,16 +316,3 @@ def rest_replica() -> Iterator[Callable[[Identification], Address]]:
     for server in made:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool], str], None]:
-    """Polls until something is so; fails after ten seconds."""
-
-    def wait(reached: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 10
-        while not reached():
-            assert time.monotonic() < deadline, f"still waiting for: {what}"
-            time.sleep(0.005)
-
-    return wait

@@ -7,7 +7,6 @@ import datetime
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,19 +131,6 @@ def connect() -> Iterator[Connect]:
             return tls, tls.recv(100).decode().strip()
 
         yield make
-
-
-@pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool], str], None]:
-    """Polls until something is so; fails after ten seconds."""
-
-    def wait(reached: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 10
-        while not reached():
-            assert time.monotonic() < deadline, f"still waiting for: {what}"
-            time.sleep(0.005)
-
-    return wait
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.audit.verify import verify_log
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import SgxReport
 from ensconce.keys.file import FileKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -119,24 +119,8 @@ def vendor() -> SimulatedVendor:
 
 
 @pytest.fixture
-def enclave(vendor: SimulatedVendor) -> Enclave:
-    return Enclave(
-        vendor,
-        SgxReport(
-            cpu_svn=vendor.cpu_svn,
-            misc_select=0,
-            isv_ext_prod_id=bytes(16),
-            attributes=Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
-            mr_enclave=b"\x11" * 32,
-            mr_signer=b"\x22" * 32,
-            config_id=bytes(64),
-            isv_prod_id=7,
-            isv_svn=3,
-            config_svn=0,
-            isv_family_id=bytes(16),
-            report_data=bytes(64),
-        ),
-    )
+def enclave(vendor: SimulatedVendor, sound_report: Callable[..., SgxReport]) -> Enclave:
+    return Enclave(vendor, sound_report(vendor))
 
 
 @pytest.fixture(scope="session")

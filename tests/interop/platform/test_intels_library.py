@@ -18,7 +18,7 @@ from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.root import SimulatedRoot
 from ensconce.errors import EvidenceError
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.certificates import Party
 from ensconce.platform.simulated.collateral import CollateralRecipe, CrlRecipe, DocumentRecipe, tcb_level
 from ensconce.platform.simulated.pki import CA, SimulatedVendor
@@ -32,20 +32,11 @@ NOW = 1_790_000_000
 DAY = 86_400
 VENDOR = SimulatedVendor(b"the seed of the interop tests...", NOW - 400 * DAY)
 OTHER = SimulatedVendor(b"a vendor that nobody trusts here", NOW - 400 * DAY)
-REPORT = SgxReport(
-    cpu_svn=VENDOR.cpu_svn,
-    misc_select=0,
-    isv_ext_prod_id=bytes(16),
-    attributes=Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
-    mr_enclave=b"\x11" * 32,
-    mr_signer=b"\x22" * 32,
-    config_id=bytes(64),
-    isv_prod_id=7,
-    isv_svn=3,
-    config_svn=0,
-    isv_family_id=bytes(16),
-    report_data=bytes(range(64)),
-)
+
+
+@pytest.fixture
+def report(sound_report: Callable[..., SgxReport]) -> SgxReport:
+    return sound_report(VENDOR)
 
 
 def intels_verdict(
@@ -85,14 +76,14 @@ def our_status(quote: bytes, papers: Collateral) -> str | None:
 
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
-def test_a_sound_quote_is_sound_for_intel(ca: CA) -> None:
-    quote = make_quote(VENDOR, REPORT, QuoteRecipe(ca=ca))
+def test_a_sound_quote_is_sound_for_intel(report: SgxReport, ca: CA) -> None:
+    quote = make_quote(VENDOR, report, QuoteRecipe(ca=ca))
     verdict = intels_verdict(quote, VENDOR.collateral(NOW, CollateralRecipe(ca=ca)), ca=ca)
     assert verdict.ok
     assert names(verdict) == []
-    assert verdict.enclave_report.mr_enclave == REPORT.mr_enclave
-    assert verdict.enclave_report.report_data == REPORT.report_data
-    assert verdict.enclave_report.isv_prod_id.value == REPORT.isv_prod_id
+    assert verdict.enclave_report.mr_enclave == report.mr_enclave
+    assert verdict.enclave_report.report_data == report.report_data
+    assert verdict.enclave_report.isv_prod_id.value == report.isv_prod_id
 
 
 @pytest.mark.parametrize(
@@ -107,8 +98,8 @@ def test_a_sound_quote_is_sound_for_intel(ca: CA) -> None:
         ("Revoked", "TCB_REVOKED"),
     ],
 )
-def test_every_status_is_the_same_for_intel(status: str, intels: str | None) -> None:
-    quote = make_quote(VENDOR, REPORT)
+def test_every_status_is_the_same_for_intel(report: SgxReport, status: str, intels: str | None) -> None:
+    quote = make_quote(VENDOR, report)
     papers = VENDOR.collateral(NOW, CollateralRecipe(tcb_status=status, advisory_ids=["SIMULATED-SA-00002"]))
     assert names(intels_verdict(quote, papers)) == ([intels] if intels else [])
     assert our_status(quote, papers) == (None if status == "Revoked" else status)
@@ -160,15 +151,15 @@ TOO_HIGH = tcb_level([8, *VENDOR.COMPONENTS[1:]], VENDOR.PCE_SVN, "UpToDate")
     ],
     ids=lambda _: "",
 )
-def test_what_intel_refuses_we_refuse(make: Callable[[], CollateralRecipe]) -> None:
-    quote, papers = make_quote(VENDOR, REPORT), VENDOR.collateral(NOW, make())
+def test_what_intel_refuses_we_refuse(report: SgxReport, make: Callable[[], CollateralRecipe]) -> None:
+    quote, papers = make_quote(VENDOR, report), VENDOR.collateral(NOW, make())
     assert not intels_verdict(quote, papers).ok
     assert our_status(quote, papers) is None
 
 
-def test_what_intel_calls_out_of_date_so_do_we() -> None:
+def test_what_intel_calls_out_of_date_so_do_we(report: SgxReport) -> None:
     outdated = QuoteRecipe(quoting_enclave=QuotingEnclave(isv_svn=7))
-    quote, papers = make_quote(VENDOR, REPORT, outdated), VENDOR.collateral(NOW)
+    quote, papers = make_quote(VENDOR, report, outdated), VENDOR.collateral(NOW)
     assert names(intels_verdict(quote, papers))
     assert our_status(quote, papers) == "OutOfDate"
 
@@ -181,20 +172,20 @@ def test_what_intel_calls_out_of_date_so_do_we() -> None:
         QuoteRecipe(qe_report_data=bytes(64)),
     ],
 )
-def test_a_quoting_enclave_that_intel_refuses_we_refuse(change: QuoteRecipe) -> None:
-    quote, papers = make_quote(VENDOR, REPORT, change), VENDOR.collateral(NOW)
+def test_a_quoting_enclave_that_intel_refuses_we_refuse(report: SgxReport, change: QuoteRecipe) -> None:
+    quote, papers = make_quote(VENDOR, report, change), VENDOR.collateral(NOW)
     assert not intels_verdict(quote, papers).ok
     assert our_status(quote, papers) is None
 
 
-def test_another_root_is_refused_by_intel_too() -> None:
-    assert not intels_verdict(make_quote(VENDOR, REPORT), VENDOR.collateral(NOW), root=OTHER.root).ok
-    assert not intels_verdict(make_quote(OTHER, REPORT), VENDOR.collateral(NOW)).ok
+def test_another_root_is_refused_by_intel_too(report: SgxReport) -> None:
+    assert not intels_verdict(make_quote(VENDOR, report), VENDOR.collateral(NOW), root=OTHER.root).ok
+    assert not intels_verdict(make_quote(OTHER, report), VENDOR.collateral(NOW)).ok
 
 
 @pytest.mark.parametrize("at", [0, 48, 431, 436, 500, 564, 948, 1020])
-def test_changed_bytes_are_refused_by_intel_too(at: int) -> None:
-    quote = bytearray(make_quote(VENDOR, REPORT))
+def test_changed_bytes_are_refused_by_intel_too(report: SgxReport, at: int) -> None:
+    quote = bytearray(make_quote(VENDOR, report))
     quote[at] ^= 1
     papers = VENDOR.collateral(NOW)
     assert not intels_verdict(bytes(quote), papers).ok

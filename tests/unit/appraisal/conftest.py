@@ -44,25 +44,11 @@ def source(vendor: SimulatedVendor) -> Source:
 
 
 @pytest.fixture(scope="session")
-def report(vendor: SimulatedVendor) -> Callable[..., SgxReport]:
+def report(vendor: SimulatedVendor, sound_report: Callable[..., SgxReport]) -> Callable[..., SgxReport]:
     """A report of a sound enclave, with fields of one's choice; ``flags`` are its attribute flags."""
 
     def make(flags: int = Attributes.INIT | Attributes.MODE64BIT, **fields: Any) -> SgxReport:
-        sound = {
-            "cpu_svn": vendor.cpu_svn,
-            "misc_select": 0,
-            "isv_ext_prod_id": bytes(16),
-            "attributes": Attributes(flags, 3),
-            "mr_enclave": b"\x11" * 32,
-            "mr_signer": b"\x22" * 32,
-            "config_id": bytes(64),
-            "isv_prod_id": 7,
-            "isv_svn": 3,
-            "config_svn": 0,
-            "isv_family_id": bytes(16),
-            "report_data": bytes(64),
-        }
-        return SgxReport(**(sound | fields))
+        return sound_report(vendor, attributes=Attributes(flags, 3), **fields)
 
     return make
 

@@ -12,27 +12,13 @@ from typing import Any
 import pytest
 
 from ensconce.cli.main import main
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import QuoteRecipe, make_quote
 
 NOW = 1_790_000_000
 VENDOR = SimulatedVendor(bytes(32), NOW)
-REPORT = SgxReport(
-    cpu_svn=VENDOR.cpu_svn,
-    misc_select=0,
-    isv_ext_prod_id=bytes(16),
-    attributes=Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
-    mr_enclave=b"\x11" * 32,
-    mr_signer=b"\x22" * 32,
-    config_id=bytes(64),
-    isv_prod_id=7,
-    isv_svn=3,
-    config_svn=0,
-    isv_family_id=bytes(16),
-    report_data=b"\x44" * 64,
-)
 
 
 @dataclass(frozen=True)
@@ -61,8 +47,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "quote").write_bytes(make_quote(VENDOR, REPORT))
+def report(sound_report: Callable[..., SgxReport]) -> SgxReport:
+    return sound_report(VENDOR, report_data=b"\x44" * 64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, report: SgxReport) -> Path:
+    (tmp_path / "quote").write_bytes(make_quote(VENDOR, report))
     (tmp_path / "collateral.json").write_text(VENDOR.collateral(NOW).to_json())
     (tmp_path / "root.pem").write_text(VENDOR.root.pem)
     (tmp_path / "root.der").write_bytes(VENDOR.root.der)
@@ -193,21 +184,23 @@ def test_show(run: Callable[..., Outcome], folder: Path) -> None:
     assert run("show", folder / "quote").out.startswith("Not verified.\n")
 
 
-def test_show_tells_what_is_wrong_with_certificates(run: Callable[..., Outcome], folder: Path) -> None:
+def test_show_tells_what_is_wrong_with_certificates(
+    run: Callable[..., Outcome], folder: Path, report: SgxReport
+) -> None:
     chain = QuoteRecipe(pck_chain=(VENDOR.pck(), VENDOR.root))
-    (folder / "quote").write_bytes(make_quote(VENDOR, REPORT, chain))
+    (folder / "quote").write_bytes(make_quote(VENDOR, report, chain))
     outcome = run("show", folder / "quote", "--json")
     assert outcome.status == 0
     assert len(outcome.json["certificates"]) == 2
     assert outcome.json["certificates_error"]["check"] == "pck_chain.shape"
 
 
-def test_no_escape_sequence_reaches_the_terminal(run: Callable[..., Outcome], folder: Path) -> None:
+def test_no_escape_sequence_reaches_the_terminal(run: Callable[..., Outcome], folder: Path, report: SgxReport) -> None:
     evil = VENDOR.issue_pck(
         VENDOR.machine(), issuer=VENDOR.pck_ca(), key=VENDOR.key("x"), common_name="\x1b[2Jquote: genuine\x07"
     )
     recipe = QuoteRecipe(pck_chain=(evil, VENDOR.pck_ca(), VENDOR.root))
-    (folder / "quote").write_bytes(make_quote(VENDOR, REPORT, recipe))
+    (folder / "quote").write_bytes(make_quote(VENDOR, report, recipe))
     outcome = run("show", folder / "quote")
     assert outcome.status == 0
     assert "genuine" in outcome.out

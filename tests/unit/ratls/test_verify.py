@@ -21,7 +21,7 @@ from ensconce.evidence.certificate import (
     read_request,
 )
 from ensconce.evidence.claims import encode_claims, parse_claims
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.ratls.authority import CertificateAuthority
@@ -36,29 +36,9 @@ Quoting = Callable[[bytes], bytes]
 
 
 @pytest.fixture(scope="module")
-def quote() -> Quoting:
+def quote(sound_report: Callable[..., SgxReport]) -> Quoting:
     vendor = SimulatedVendor(bytes(32), NOW)
-
-    def make(report_data: bytes) -> bytes:
-        return make_quote(
-            vendor,
-            SgxReport(
-                cpu_svn=vendor.cpu_svn,
-                misc_select=0,
-                isv_ext_prod_id=bytes(16),
-                attributes=Attributes(Attributes.INIT | Attributes.MODE64BIT, 3),
-                mr_enclave=b"\x11" * 32,
-                mr_signer=b"\x22" * 32,
-                config_id=bytes(64),
-                isv_prod_id=7,
-                isv_svn=3,
-                config_svn=0,
-                isv_family_id=bytes(16),
-                report_data=report_data,
-            ),
-        )
-
-    return make
+    return lambda report_data: make_quote(vendor, sound_report(vendor, report_data=report_data))
 
 
 def evidence(claims: bytes | None, spki: bytes = b"key") -> CertificateEvidence:
