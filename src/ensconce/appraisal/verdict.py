@@ -7,12 +7,12 @@ platform gets a class of its own, so that neither can stand in for the other by 
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
 from ensconce.evidence.report import SgxReport, TdReport
+from ensconce.times import utc_text
 
 __all__ = ["GenuineVerdict", "SimulatedVerdict", "TcbStatus", "Verdict"]
 
@@ -96,7 +96,7 @@ class Verdict:
         value |= {name: getattr(self, name) for name in ("fmspc", "pce_id", "ppid")}
         value |= {name: getattr(self, name) for name in ("tcb_evaluation_data_number", "qe_evaluation_data_number")}
         for name in ("tcb_date", "at", "valid_until"):
-            value |= {name: getattr(self, name), f"{name}_iso": _iso(getattr(self, name))}
+            value |= {name: getattr(self, name), f"{name}_iso": utc_text(getattr(self, name))}
         return value
 
 
@@ -108,7 +108,3 @@ class GenuineVerdict(Verdict):
 @dataclass(frozen=True, kw_only=True)
 class SimulatedVerdict(Verdict):
     """A verdict on evidence that hangs from any other root: no hardware protects what it describes."""
-
-
-def _iso(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -34,7 +33,6 @@ __all__ = [
     "StoredValue",
     "canonical",
     "damaged",
-    "format_time",
     "make_entry",
     "parse_entry",
     "signature_is_good",
@@ -108,11 +106,6 @@ class Entry:
 def canonical(value: object) -> bytes:
     """JSON with sorted keys, no spaces, and nothing but printable ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
-
-
-def format_time(unix_seconds: int) -> str:
-    """RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def make_entry(

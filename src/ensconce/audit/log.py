@@ -17,12 +17,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.audit.chain import Chain, follow, read_tail
-from ensconce.audit.entry import Entry, FieldValue, format_time, make_entry
+from ensconce.audit.entry import Entry, FieldValue, make_entry
 from ensconce.audit.head import MAX_HEAD, Head, parse_head, sign_head
 from ensconce.audit.storage import HEAD, LOG, locked
 from ensconce.audit.verify import head_missing, read_entries
 from ensconce.errors import InputError
 from ensconce.files import read_bounded, sync_folder, write_aside
+from ensconce.times import utc_text
 
 __all__ = ["AuditLog"]
 
@@ -92,7 +93,7 @@ class AuditLog:
             # Nobody rereads the log for an append: while its length is what we left, nothing was added.
             if _size(file) != self._chain.offset:
                 self._catch_up(file)
-            time = format_time(self._now())
+            time = utc_text(self._now())
             entry = make_entry(self._chain.size, time, event, fields, self._chain.last, self._key)
             line = entry.to_line()
             self._write(file, line)
@@ -141,7 +142,7 @@ class AuditLog:
         self._chain = chain
 
     def _sign_head(self, chain: Chain) -> None:
-        time = format_time(self._now())
+        time = utc_text(self._now())
         head = sign_head(chain.size, chain.frontier.root(), chain.last, time, self._key)
         write_aside(self._folder / HEAD, head.to_bytes(), mode=0o600)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from ensconce.cli.output import print_json, say
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import Quote, parse_quote
 from ensconce.files import read_bounded
+from ensconce.times import utc_text
 
 __all__ = ["app", "show", "verify"]
 
@@ -109,8 +109,8 @@ def _describe(quote: Quote) -> dict[str, Any]:
                 "subject": certificate.subject.rfc4514_string(),
                 "issuer": certificate.issuer.rfc4514_string(),
                 "serial_number": f"{certificate.serial_number:x}",
-                "not_before": _iso(certificate.not_valid_before_utc),
-                "not_after": _iso(certificate.not_valid_after_utc),
+                "not_before": utc_text(certificate.not_valid_before_utc.timestamp()),
+                "not_after": utc_text(certificate.not_valid_after_utc.timestamp()),
             }
             for certificate in chain_in(quote)
         ]
@@ -155,7 +155,3 @@ def _text(member: object) -> str:
     if len(text) >= 32 and not text.strip("0"):
         return f"zero ({len(text) // 2} bytes)"
     return text
-
-
-def _iso(when: datetime.datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -37,6 +37,7 @@ def verify(
     from ensconce.addresses import Address
     from ensconce.client.attested import connect_tls
     from ensconce.cluster.client import open_appraiser, read_authority
+    from ensconce.times import utc_text
 
     appraiser = open_appraiser(policy, pccs)
     authority = read_authority(ca)
@@ -47,7 +48,7 @@ def verify(
             "replica": replica.replica_id,
             "identity": acceptance.identity.name,
             "policy_sha256": acceptance.policy_sha256,
-            "certificate_not_after": replica.accepted.certificate.not_valid_after_utc.isoformat(),
+            "certificate_not_after": utc_text(replica.accepted.certificate.not_valid_after_utc.timestamp()),
             "verdict": acceptance.verdict.to_json_object(),
         }
     if json:

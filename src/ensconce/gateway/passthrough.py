@@ -16,7 +16,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +24,7 @@ from ensconce.errors import UnreachableError
 from ensconce.gateway.balance import Balancer
 from ensconce.gateway.clienthello import NEED_MORE, parse_sni
 from ensconce.gateway.relay import CHUNK, Stream, close, join, keep_alive
+from ensconce.times import utc_text
 
 __all__ = ["CONNECT_S", "DRAIN_S", "HELLO_S", "Passage", "main"]
 
@@ -87,7 +87,7 @@ class Passage:
         assert task is not None
         self._open.add(task)
         entry: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": utc_text(time.time()),
             "sni": "",
             "upstream": "",
             "bytes_in": 0,

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ensconce.errors import InputError, IntegrityError
+from ensconce.times import utc_text
 
 __all__ = ["BACKDATE", "DEFAULT_LIFETIME", "CertificateAuthority"]
 
@@ -137,7 +138,7 @@ class CertificateAuthority:
             raise InputError(
                 "authority.expired",
                 "the owner's certificate authority has expired",
-                found=self.certificate.not_valid_after_utc.isoformat(),
+                found=utc_text(self.certificate.not_valid_after_utc.timestamp()),
                 remedy="make a new one; replicas and clients need its certificate",
             )
         usage = x509.KeyUsage(

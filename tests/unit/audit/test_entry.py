@@ -16,7 +16,6 @@ from ensconce.audit.entry import (
     MAX_LINE,
     Entry,
     canonical,
-    format_time,
     make_entry,
     parse_entry,
     signature_is_good,
@@ -50,11 +49,6 @@ def test_the_line_is_as_documented() -> None:
     assert entry.leaf_hash() == hashlib.sha256(b"\0" + canonical(line)).digest()
     assert signature_is_good(entry, KEY.public_key())
     assert not signature_is_good(entry, Ed25519PrivateKey.generate().public_key())
-
-
-def test_time_is_rfc_3339_in_utc() -> None:
-    assert format_time(0) == "1970-01-01T00:00:00Z"
-    assert format_time(1_769_860_800) == TIME
 
 
 SCALARS = st.one_of(st.text(max_size=30), st.integers(-(2**53) + 1, 2**53 - 1), st.booleans())

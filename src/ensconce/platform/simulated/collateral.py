@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ensconce.appraisal.collateral import Collateral
 from ensconce.platform.simulated.certificates import Party, revocation_list, sign_raw
 from ensconce.platform.simulated.quoting import QuotingEnclave
+from ensconce.times import utc_text
 
 if TYPE_CHECKING:
     from ensconce.platform.simulated.pki import CA, SimulatedVendor
@@ -183,7 +183,7 @@ def _signed(
 ) -> tuple[str, bytes, str]:
     """The document's text, its signature, and its issuer chain."""
     head = {"id": content["id"], "version": content["version"]}
-    dates = {"issueDate": _iso(now + recipe.issued), "nextUpdate": _iso(now + recipe.next_update)}
+    dates = {"issueDate": utc_text(now + recipe.issued), "nextUpdate": utc_text(now + recipe.next_update)}
     fields = {**head, **dates, **content, **recipe.changes}
     text = json.dumps({name: v for name, v in fields.items() if v is not ABSENT}, separators=(",", ":"))
     signer = recipe.signer or vendor.tcb_signer
@@ -198,7 +198,3 @@ def _crl(rightful: Party, now: int, recipe: CrlRecipe) -> bytes:
         next_update=now + recipe.next_update,
         revoked=recipe.revoked,
     )
-
-
-def _iso(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
