@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EvidenceError, InputError
+from ensconce.evidence.spki import spki_of
 from ensconce.ratls.verify import evidence_of
 
 __all__ = ["Accepted", "judge_leaf", "load_authority", "replica_id"]
@@ -73,8 +73,7 @@ def judge_leaf(der: bytes, server_name: str, appraiser: Appraiser, authority: x5
 
 def replica_id(certificate: x509.Certificate) -> str:
     """The first 16 hexadecimal digits of SHA-256 over the key, DER SubjectPublicKeyInfo."""
-    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(key).hexdigest()[:16]
+    return hashlib.sha256(spki_of(certificate.public_key())).hexdigest()[:16]
 
 
 def load_authority(pem: bytes) -> x509.Certificate:

@@ -27,11 +27,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce import platform
 from ensconce.enclave.config import ReplicaConfig
 from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+from ensconce.evidence.spki import spki_of
 from ensconce.servables import MAX_VERSION, key_id
 
 if TYPE_CHECKING:
@@ -237,11 +238,10 @@ class _Certificate:
     @classmethod
     def of(cls, granted: Provisioned) -> _Certificate:
         leaf = x509.load_pem_x509_certificates(granted.certificate_chain)[0]
-        spki = granted.private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(
             granted.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
             granted.certificate_chain,
-            hashlib.sha256(spki).hexdigest(),
+            hashlib.sha256(spki_of(granted.private_key.public_key())).hexdigest(),
             int(leaf.not_valid_after_utc.timestamp()),
         )
 

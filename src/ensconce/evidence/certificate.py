@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ensconce.errors import EvidenceError
 from ensconce.evidence.claims import Claims, encode_evidence, parse_claims, parse_evidence
 from ensconce.evidence.quote import MAX_QUOTE_SIZE
+from ensconce.evidence.spki import spki_of
 
 __all__ = [
     "OID_LEGACY_GRAMINE",
@@ -87,7 +87,7 @@ def _read(der: bytes, what: Literal["certificate", "certificate request"]) -> Ce
     load = x509.load_der_x509_certificate if what == "certificate" else x509.load_der_x509_csr
     try:
         holder = load(der)
-        spki = holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        spki = spki_of(holder.public_key())
         extensions = list(holder.extensions)
     except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
         raise EvidenceError(

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
 from ensconce.evidence.certificate import OID_TCG
+from ensconce.evidence.spki import spki_of
 from ensconce.provisioning.frames import read_frame, write_frame
 from ensconce.provisioning.messages import (
     MAX_MODELS,
@@ -41,7 +42,7 @@ from ensconce.ratls.context import (
     peer_spki,
     refused_certificate,
 )
-from ensconce.ratls.request import make_certificate_request, make_key_container, spki_of
+from ensconce.ratls.request import make_certificate_request, make_key_container
 from ensconce.ratls.stream import TlsStream
 
 __all__ = ["TIMEOUT", "Provisioned", "provision"]

@@ -23,12 +23,12 @@ from ensconce.addresses import Address, listen
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.audit.log import AuditLog
 from ensconce.errors import InputError
+from ensconce.evidence.spki import spki_of
 from ensconce.keys.keystore import Keystore
 from ensconce.provisioning.release import Release, ReservedEntries
 from ensconce.provisioning.session import Session
 from ensconce.ratls.authority import DEFAULT_LIFETIME, CertificateAuthority
 from ensconce.ratls.context import server_context
-from ensconce.ratls.request import spki_of
 from ensconce.ratls.stream import TlsStream
 
 __all__ = ["Limits", "ProvisioningServer"]

@@ -11,11 +11,11 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from OpenSSL import SSL, crypto
 
 from ensconce.errors import EvidenceError, InputError, UnreachableError
+from ensconce.evidence.spki import spki_of
 from ensconce.ratls.binding import EXPORTER_SIZE
 
 __all__ = [
@@ -149,7 +149,7 @@ def peer_spki(connection: SSL.Connection) -> bytes:
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:
         raise UnreachableError("tls.certificate", "the other side has no certificate")
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return spki_of(certificate.public_key())
 
 
 def impostor(found: str, server_name: str) -> EvidenceError:

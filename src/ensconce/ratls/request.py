@@ -14,24 +14,20 @@ from collections.abc import Callable
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from ensconce.evidence.certificate import evidence_extension
 from ensconce.evidence.claims import encode_claims
+from ensconce.evidence.spki import spki_of
 
-__all__ = ["make_certificate_request", "make_key_container", "spki_of"]
+__all__ = ["make_certificate_request", "make_key_container"]
 
 # An enclave has no clock that it may trust, and freshness comes from the nonce: RFC 5280 section 4.1.2.5 has a date
 # for certificates without an expiry.
 _NOT_BEFORE = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _NOT_AFTER = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ensconce enclave key")])
-
-
-def spki_of(key: ec.EllipticCurvePublicKey) -> bytes:
-    """The key as DER SubjectPublicKeyInfo."""
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def make_key_container(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -27,7 +27,7 @@ from ensconce.evidence.certificate import (
 )
 from ensconce.evidence.claims import HASHES
 from ensconce.evidence.quote import parse_quote
-from ensconce.ratls.request import spki_of
+from ensconce.evidence.spki import spki_of
 
 __all__ = [
     "SignedRequest",

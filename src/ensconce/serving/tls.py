@@ -13,9 +13,10 @@ from typing import Final
 
 import grpc
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ensconce.errors import InputError
+from ensconce.evidence.spki import spki_of
 
 __all__ = ["ServingCertificate"]
 
@@ -81,11 +82,7 @@ def _check_pair(private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         raise InputError(
             "serving.certificate", "the serving certificate or its key cannot be read", remedy=_REMEDY
         ) from None
-    encoded = [
-        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for public in (leaf.public_key(), key.public_key())
-    ]
-    if encoded[0] != encoded[1]:
+    if spki_of(leaf.public_key()) != spki_of(key.public_key()):
         raise InputError(
             "serving.certificate",
             "the serving certificate is for another key",

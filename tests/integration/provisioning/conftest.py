@@ -23,6 +23,7 @@ from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.audit.verify import verify_log
 from ensconce.evidence.report import SgxReport
+from ensconce.evidence.spki import spki_of
 from ensconce.keys.file import FileKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -34,7 +35,7 @@ from ensconce.provisioning.server import Limits, ProvisioningServer
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.ratls.binding import channel_binding
 from ensconce.ratls.context import client_context, exporter, peer_spki
-from ensconce.ratls.request import make_certificate_request, make_key_container, spki_of
+from ensconce.ratls.request import make_certificate_request, make_key_container
 from ensconce.ratls.stream import TlsStream
 
 DOMAIN = "digits.example.test"

@@ -23,9 +23,10 @@ from ensconce.errors import EvidenceError, InputError, IntegrityError, RefusedEr
 from ensconce.evidence.certificate import evidence_extension, read_request
 from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes
+from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.ratls.context import client_context
-from ensconce.ratls.request import make_certificate_request, make_key_container, spki_of
+from ensconce.ratls.request import make_certificate_request, make_key_container
 
 DOMAIN = "digits.example.test"
 

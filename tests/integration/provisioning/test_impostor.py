@@ -19,12 +19,12 @@ from OpenSSL import SSL
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
 from ensconce.evidence.certificate import evidence_extension
 from ensconce.evidence.claims import encode_claims
+from ensconce.evidence.spki import spki_of
 from ensconce.provisioning.client import provision
 from ensconce.provisioning.frames import read_frame, write_frame
 from ensconce.provisioning.messages import Challenge, ErrorFields, Grant, Refusal, RefusedKey, encode, parse_request
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.ratls.context import server_context
-from ensconce.ratls.request import spki_of
 from ensconce.ratls.stream import TlsStream
 from ensconce.ratls.verify import SignedRequest, read_signed_request
 

@@ -22,10 +22,11 @@ from ensconce.evidence.certificate import (
 )
 from ensconce.evidence.claims import encode_claims, parse_claims
 from ensconce.evidence.report import SgxReport
+from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.ratls.authority import CertificateAuthority
-from ensconce.ratls.request import make_certificate_request, make_key_container, spki_of
+from ensconce.ratls.request import make_certificate_request, make_key_container
 from ensconce.ratls.verify import check_binding, evidence_of, key_in_container, read_signed_request
 
 NOW = 1_790_000_000
