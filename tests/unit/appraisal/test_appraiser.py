@@ -14,6 +14,7 @@ from ensconce.errors import EvidenceError, RefusedError, UnreachableError
 from ensconce.evidence.report import Attributes
 from ensconce.platform.simulated.pki import SimulatedVendor
 
+NOW = 1_790_000_000
 CODE = Identity(name="code", mr_enclave=b"\x11" * 32)
 
 
@@ -29,7 +30,7 @@ def appraiser(vendor: SimulatedVendor, source: CollateralSource) -> Callable[...
             tcb_statuses=(TcbStatus.UP_TO_DATE,),
             identities=(CODE,),
         )
-        return Appraiser(policy, changes.get("source", source), lambda: changes.get("at", vendor.created))
+        return Appraiser(policy, changes.get("source", source), lambda: changes.get("at", NOW))
 
     return make
 
@@ -75,7 +76,7 @@ def test_a_debug_enclave_is_refused_before_anything_is_fetched(
 def test_claiming_an_accepted_root_makes_us_fetch_nothing(
     appraiser: Appraising, quote: Callable[..., bytes], vendor: SimulatedVendor
 ) -> None:
-    other = SimulatedVendor(b"\x01" * 32, vendor.created)
+    other = SimulatedVendor(b"\x01" * 32, NOW)
     # The other vendor's PCK and CA, with the accepted root pasted to their end.
     forged = quote().replace(vendor.pck().pem.encode(), other.pck().pem.encode())
     forged = forged.replace(vendor.pck_ca().pem.encode(), other.pck_ca().pem.encode())
@@ -97,13 +98,13 @@ def test_a_changed_report_is_not_genuine(appraiser: Appraising, quote: Callable[
 def test_collateral_of_another_root_is_refused(
     appraiser: Appraising, quote: Callable[..., bytes], vendor: SimulatedVendor
 ) -> None:
-    other = SimulatedVendor(b"\x01" * 32, vendor.created)
+    other = SimulatedVendor(b"\x01" * 32, NOW)
 
     doubted: list[bytes] = []
 
     class Elsewhere:
         def get_for(self, quote: bytes) -> Collateral:
-            return other.collateral(vendor.created)
+            return other.collateral(NOW)
 
         def doubt(self, quote: bytes) -> None:
             doubted.append(quote)
@@ -118,7 +119,7 @@ def test_expired_collateral_and_an_outage_accept_nothing(
     appraiser: Appraising, quote: Callable[..., bytes], vendor: SimulatedVendor
 ) -> None:
     with pytest.raises(EvidenceError):
-        appraiser(at=vendor.created + 365 * 24 * 3600).appraise(quote())
+        appraiser(at=NOW + 365 * 24 * 3600).appraise(quote())
     with pytest.raises(UnreachableError):
         appraiser(source=Outage()).appraise(quote())
 

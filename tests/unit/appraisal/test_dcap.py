@@ -1,4 +1,4 @@
-"""What verification says of sound quotes, and how exactly it refuses; test_dcap_negatives.py has the long list."""
+"""What verification says of sound quotes, and how exactly it refuses; the other test_dcap files have the long lists."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ from ensconce.platform.simulated.quoting import QuoteRecipe, make_quote
 
 NOW = 1_790_000_000
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def root(vendor: SimulatedVendor) -> SimulatedRoot:
-    return SimulatedRoot(vendor.root_certificate_der)
 
 
 @pytest.fixture(scope="module")
