@@ -15,11 +15,11 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
-from ensconce.errors import EvidenceError, InputError
+from ensconce.errors import EvidenceError
 from ensconce.evidence.spki import spki_of
 from ensconce.ratls.verify import evidence_of
 
-__all__ = ["Accepted", "judge_leaf", "load_authority", "replica_id"]
+__all__ = ["Accepted", "judge_leaf", "replica_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +74,6 @@ def judge_leaf(der: bytes, server_name: str, appraiser: Appraiser, authority: x5
 def replica_id(certificate: x509.Certificate) -> str:
     """The first 16 hexadecimal digits of SHA-256 over the key, DER SubjectPublicKeyInfo."""
     return hashlib.sha256(spki_of(certificate.public_key())).hexdigest()[:16]
-
-
-def load_authority(pem: bytes) -> x509.Certificate:
-    """The owner's certificate authority from ``ca.pem``.
-
-    Raises:
-        InputError: it is not exactly one certificate in PEM.
-    """
-    try:
-        (certificate,) = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise InputError(
-            "authority.certificate",
-            "the owner's certificate authority cannot be read",
-            found=str(error)[:200],
-            rule="exactly one certificate in PEM",
-            remedy="copy ca.pem from the owner again",
-        ) from error
-    return certificate
 
 
 def _check_validity(certificate: x509.Certificate, now: dt.datetime, check: str, what: str) -> None:

@@ -11,10 +11,10 @@ from cryptography import x509
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.client.codec import Array, InputSpec
-from ensconce.client.leaf import load_authority
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
+from ensconce.ratls.trust import load_authority
 
 __all__ = ["fit_inputs", "open_appraiser", "read_authority", "read_rows"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import VerificationError
 from pydantic import ValidationError
 
 from ensconce.addresses import Address
@@ -44,6 +44,7 @@ from ensconce.ratls.context import (
 )
 from ensconce.ratls.request import make_certificate_request, make_key_container
 from ensconce.ratls.stream import TlsStream
+from ensconce.ratls.trust import load_authority, verify_server
 
 __all__ = ["TIMEOUT", "Provisioned", "provision"]
 
@@ -98,13 +99,14 @@ def provision(
         InputError: an argument is wrong.
     """
     wanted = _wanted(models)
+    authority = load_authority(ca_pem)
     key = ec.generate_private_key(ec.SECP256R1())
     request = make_certificate_request(key, domain, quote)
-    with _connect(servers, server_name, ca_pem, key, timeout) as stream:
-        grant = _converse(stream, ca_pem, server_name, key, request, quote, wanted)
+    with _connect(servers, server_name, authority, key, timeout) as stream:
+        grant = _converse(stream, authority, server_name, key, request, quote, wanted)
     _check_keys(grant, wanted)
     chain = grant.certificate_chain.encode("ascii", "replace")
-    _check_certificate(chain, ca_pem, domain, key, request)
+    _check_certificate(chain, authority, domain, key, request)
     return Provisioned(
         secrets=dict(grant.secrets),
         certificate_chain=chain,
@@ -131,9 +133,13 @@ def _wanted(models: Sequence[tuple[str, int]]) -> tuple[ModelVersion, ...]:
 
 
 def _connect(
-    servers: Sequence[str], server_name: str, ca_pem: bytes, key: ec.EllipticCurvePrivateKey, timeout: float
+    servers: Sequence[str],
+    server_name: str,
+    authority: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    timeout: float,
 ) -> TlsStream:
-    context = client_context(key, make_key_container(key), ca_pem)
+    context = client_context(key, make_key_container(key), authority)
     failures = []
     for server in servers:
         deadline = time.monotonic() + timeout
@@ -154,7 +160,7 @@ def _connect(
 
 def _converse(
     stream: TlsStream,
-    ca_pem: bytes,
+    authority: x509.Certificate,
     server_name: str,
     key: ec.EllipticCurvePrivateKey,
     request: bytes,
@@ -168,7 +174,7 @@ def _converse(
         if (found := refused_certificate(connection)) is not None:
             raise impostor(found, server_name) from None
         raise
-    check_server(connection, ca_pem, server_name, dt.datetime.now(dt.UTC))
+    check_server(connection, authority, server_name, dt.datetime.now(dt.UTC))
     check_channel(connection)
     challenge = parse_challenge(read_frame(stream))
     binding = channel_binding(
@@ -190,15 +196,14 @@ def _check_keys(grant: Grant, models: tuple[ModelVersion, ...]) -> None:
 
 
 def _check_certificate(
-    chain: bytes, ca_pem: bytes, domain: str, key: ec.EllipticCurvePrivateKey, request: bytes
+    chain: bytes, authority: x509.Certificate, domain: str, key: ec.EllipticCurvePrivateKey, request: bytes
 ) -> None:
     """The certificate is for this key and name, under the owner's authority, and carries this enclave's evidence."""
     try:
         leaf, *others = x509.load_pem_x509_certificates(chain)
         evidence = leaf.extensions.get_extension_for_oid(OID_TCG).value
         wanted = x509.load_der_x509_csr(request).extensions.get_extension_for_oid(OID_TCG).value
-        verifier = PolicyBuilder().store(Store([x509.load_pem_x509_certificate(ca_pem)]))
-        verifier.build_server_verifier(x509.DNSName(domain)).verify(leaf, others)
+        verify_server(leaf, others, authority=authority, name=domain, now=dt.datetime.now(dt.UTC))
     except (ValueError, x509.ExtensionNotFound, VerificationError) as error:
         raise _misfit(f"its certificate does not hold: {str(error)[:200]}") from None
     if leaf.public_key() != key.public_key():

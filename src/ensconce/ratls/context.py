@@ -11,12 +11,13 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import VerificationError
 from OpenSSL import SSL, crypto
 
-from ensconce.errors import EvidenceError, InputError, UnreachableError
+from ensconce.errors import EvidenceError, UnreachableError
 from ensconce.evidence.spki import spki_of
 from ensconce.ratls.binding import EXPORTER_SIZE
+from ensconce.ratls.trust import verify_server
 
 __all__ = [
     "ALPN",
@@ -55,7 +56,9 @@ def server_context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificat
     return context
 
 
-def client_context(key: ec.EllipticCurvePrivateKey, container: x509.Certificate, ca_pem: bytes) -> SSL.Context:
+def client_context(
+    key: ec.EllipticCurvePrivateKey, container: x509.Certificate, authority: x509.Certificate
+) -> SSL.Context:
     """The enclave's context: it presents its fresh key and trusts the owner's authority alone.
 
     The server's name is checked by :func:`check_server` once the handshake is done, before a byte is sent or believed.
@@ -63,17 +66,14 @@ def client_context(key: ec.EllipticCurvePrivateKey, container: x509.Certificate,
     Args:
         key: the enclave's key.
         container: the self-signed certificate around it.
-        ca_pem: the authority's certificate.
-
-    Raises:
-        InputError: ``ca_pem`` is not a certificate.
+        authority: the owner's, see :func:`ensconce.ratls.trust.load_authority`.
     """
     context = _context()
     context.use_certificate(container)
     context.use_privatekey(key)
     store = context.get_cert_store()
     assert store is not None
-    store.add_cert(crypto.X509.from_cryptography(_authority(ca_pem)))
+    store.add_cert(crypto.X509.from_cryptography(authority))
     context.set_verify(SSL.VERIFY_PEER, _note_issuer)
     context.set_alpn_protos([ALPN])
     return context
@@ -92,7 +92,7 @@ def refused_certificate(connection: SSL.Connection) -> str | None:
     return f"issued by {issuer[:100]}, OpenSSL error {error}"
 
 
-def check_server(connection: SSL.Connection, ca_pem: bytes, server_name: str, now: dt.datetime) -> None:
+def check_server(connection: SSL.Connection, authority: x509.Certificate, server_name: str, now: dt.datetime) -> None:
     """Check the server's certificate after a handshake: under this authority, for this name, for servers, today.
 
     Raises:
@@ -101,9 +101,8 @@ def check_server(connection: SSL.Connection, ca_pem: bytes, server_name: str, no
     certificate = connection.get_peer_certificate(as_cryptography=True)
     if certificate is None:
         raise impostor("it has no certificate", server_name)
-    verifier = PolicyBuilder().store(Store([_authority(ca_pem)])).time(now)
     try:
-        verifier.build_server_verifier(x509.DNSName(server_name)).verify(certificate, [])
+        verify_server(certificate, [], authority=authority, name=server_name, now=now)
     except VerificationError as error:
         raise impostor(str(error)[:200], server_name) from None
 
@@ -171,15 +170,6 @@ def _context() -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
-
-
-def _authority(ca_pem: bytes) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(ca_pem)
-    except ValueError:
-        raise InputError(
-            "authority.certificate", "the authority's certificate cannot be read", rule="one X.509 certificate, PEM"
-        ) from None
 
 
 def _accept_bare_key(_connection: SSL.Connection, _certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:

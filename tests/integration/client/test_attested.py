@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.addresses import Address
 from ensconce.client.attested import AttestedSocket, connect_tls
-from ensconce.client.leaf import load_authority
-from ensconce.errors import EvidenceError, InputError, RefusedError, UnreachableError
+from ensconce.errors import EvidenceError, RefusedError, UnreachableError
 from ensconce.ratls.authority import CertificateAuthority
+from ensconce.ratls.trust import load_authority
 
 DOMAIN = "digits.example.test"
 OTHER_CODE = bytes(32)
@@ -170,13 +170,6 @@ def test_a_leaf_is_no_authority(world, recorder) -> None:
     with pytest.raises(EvidenceError) as refused:
         connect(world, server.target, authority=load_authority(replica.chain_pem))
     assert refused.value.check == "certificate.issuer"
-
-
-def test_an_authority_file_that_is_none() -> None:
-    for pem in (b"", b"nonsense"):
-        with pytest.raises(InputError) as refused:
-            load_authority(pem)
-        assert refused.value.check == "authority.certificate"
 
 
 @contextlib.contextmanager

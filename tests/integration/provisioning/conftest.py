@@ -203,7 +203,7 @@ class Raw:
 
     def __init__(self, owner: Owner, key: Any = None, context: SSL.Context | None = None, hello: bool = True) -> None:
         self.key = key or ec.generate_private_key(ec.SECP256R1())
-        context = context or client_context(self.key, make_key_container(self.key), owner.authority.certificate_pem)
+        context = context or client_context(self.key, make_key_container(self.key), owner.authority.certificate)
         sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         self.stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME)
         self.stream.handshake()

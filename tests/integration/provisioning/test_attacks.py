@@ -154,7 +154,7 @@ class TestOtherPeoplesEvidence:
         point = (Encoding.X962, PublicFormat.UncompressedPoint)
         chimera = der.replace(own.public_key().public_bytes(*point), victim.public_key().public_bytes(*point))
         assert chimera != der
-        context = client_context(victim, make_key_container(victim), owner.authority.certificate_pem)
+        context = client_context(victim, make_key_container(victim), owner.authority.certificate)
         context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_ASN1, chimera))
         with pytest.raises(UnreachableError) as caught:
             raw(key=victim, context=context)

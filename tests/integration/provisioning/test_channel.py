@@ -61,7 +61,7 @@ def of_version_8(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def context_with(owner: Any, key: Any, certificate: x509.Certificate) -> SSL.Context:
-    return client_context(key, certificate, owner.authority.certificate_pem)
+    return client_context(key, certificate, owner.authority.certificate)
 
 
 def drain(sock: socket.socket) -> None:
@@ -218,7 +218,7 @@ class TestClientCertificates:
 
 def test_no_session_is_resumed(owner: Any) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    context = client_context(key, make_key_container(key), owner.authority.certificate_pem)
+    context = client_context(key, make_key_container(key), owner.authority.certificate)
     # A client that would like to resume.
     context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT)
     secrets = set()
@@ -334,7 +334,7 @@ class TestBounds:
     def test_a_client_that_dawdles_after_the_handshake_is_cut_off(self, owners: Callable[..., Any]) -> None:
         owner = owners(limits=Limits(handshake_time=5.0, exchange_time=0.3, closing_time=0.5))
         key = ec.generate_private_key(ec.SECP256R1())
-        context = client_context(key, make_key_container(key), owner.authority.certificate_pem)
+        context = client_context(key, make_key_container(key), owner.authority.certificate)
         sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
         with TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME) as stream:
             stream.handshake()
