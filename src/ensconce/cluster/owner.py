@@ -166,7 +166,8 @@ class OwnerFolder:
 
     def authority(self, keystore: FileKeystore) -> CertificateAuthority:
         """The certificate authority with its key."""
-        return CertificateAuthority.load(keystore.get("ca/root"), read_bounded(self.ca_file, _MAX_PEM))
+        key = get_private_key(keystore, "ca/root", "ec")
+        return CertificateAuthority.load(key, read_bounded(self.ca_file, _MAX_PEM))
 
     def seal_model(
         self,

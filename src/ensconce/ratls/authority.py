@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ensconce.errors import InputError, IntegrityError
@@ -57,17 +52,6 @@ class CertificateAuthority:
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
-        usage = x509.KeyUsage(
-            digital_signature=False,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            key_cert_sign=True,
-            crl_sign=True,
-            encipher_only=False,
-            decipher_only=False,
-        )
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -77,26 +61,24 @@ class CertificateAuthority:
             .not_valid_before(_time(now - BACKDATE))
             .not_valid_after(_time(now + _ROOT_LIFETIME))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
+            .add_extension(_usage(ca=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
         return cls(key, certificate)
 
     @classmethod
-    def load(cls, private_key_der: bytes, certificate_pem: bytes) -> CertificateAuthority:
-        """The authority from its key (PKCS #8 DER, as :meth:`private_key_der` gives it) and its certificate.
+    def load(cls, key: ec.EllipticCurvePrivateKey, certificate_pem: bytes) -> CertificateAuthority:
+        """The authority from its key and its certificate.
 
         Raises:
-            IntegrityError: one of them cannot be read, or they do not belong together.
+            IntegrityError: the certificate cannot be read, or they do not belong together.
         """
         try:
-            key = load_der_private_key(private_key_der, None)
             certificate = x509.load_pem_x509_certificate(certificate_pem)
-        except (ValueError, TypeError):
-            # Not chained: a parser's message about a private key stays out of logs.
-            raise _damaged("its key or its certificate cannot be read") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        except ValueError:
+            raise _damaged("its certificate cannot be read") from None
+        if key.public_key() != certificate.public_key():
             raise _damaged("the certificate belongs to another key")
         return cls(key, certificate)
 
@@ -104,10 +86,6 @@ class CertificateAuthority:
     def certificate_pem(self) -> bytes:
         """The root certificate, public: ``ca.pem``."""
         return self.certificate.public_bytes(Encoding.PEM)
-
-    def private_key_der(self) -> bytes:
-        """The key, PKCS #8 DER, unencrypted: for a keystore and nothing else."""
-        return self.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def issue_server(
         self,
@@ -141,17 +119,6 @@ class CertificateAuthority:
                 found=utc_text(self.certificate.not_valid_after_utc.timestamp()),
                 remedy="make a new one; replicas and clients need its certificate",
             )
-        usage = x509.KeyUsage(
-            digital_signature=True,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            key_cert_sign=False,
-            crl_sign=False,
-            encipher_only=False,
-            decipher_only=False,
-        )
         names = [x509.NameAttribute(NameOID.COMMON_NAME, domain)] if len(domain) <= _MAX_COMMON_NAME else []
         builder = (
             x509.CertificateBuilder()
@@ -162,7 +129,7 @@ class CertificateAuthority:
             .not_valid_before(_time(now - BACKDATE))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(usage, critical=True)
+            .add_extension(_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             # RFC 5280 section 4.2.1.6: critical when the subject is empty.
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), critical=not names)
@@ -172,6 +139,21 @@ class CertificateAuthority:
         if evidence is not None:
             builder = builder.add_extension(evidence, critical=False)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    """What a key may do: sign certificates and revocation lists, or sign in handshakes."""
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _time(seconds: int) -> dt.datetime:

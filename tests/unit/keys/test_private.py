@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce.errors import InputError, IntegrityError
 from ensconce.keys import FileKeystore, get_private_key, new_key_file, put_private_key
@@ -31,10 +32,14 @@ def test_every_kind_comes_back(keystore: FileKeystore) -> None:
 def test_a_key_of_another_kind_is_refused(keystore: FileKeystore) -> None:
     put_private_key(keystore, "signing/owner", Ed25519PrivateKey.generate())
     keystore.put("nonsense", b"nonsense", kind="secret")
-    for key_id in ("signing/owner", "nonsense"):
+    der = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    keystore.put("truncated", der[:-5], kind="ec")
+    for key_id in ("signing/owner", "nonsense", "truncated"):
         with pytest.raises(IntegrityError) as caught:
             get_private_key(keystore, key_id, "ec")
         assert caught.value.check == "key.kind"
+        # A parser's message about a private key stays out of logs.
+        assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_an_unknown_key(keystore: FileKeystore) -> None:

@@ -4,8 +4,7 @@ import datetime as dt
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
@@ -46,28 +45,26 @@ def test_a_long_name_is_cut() -> None:
     assert authority.certificate.subject.rfc4514_string() == "CN=" + "n" * 64
 
 
-def test_it_survives_the_keystore(authority: CertificateAuthority) -> None:
-    again = CertificateAuthority.load(authority.private_key_der(), authority.certificate_pem)
+def test_it_is_made_again_of_its_parts(authority: CertificateAuthority) -> None:
+    again = CertificateAuthority.load(authority.key, authority.certificate_pem)
     assert again.certificate == authority.certificate
     assert again.key.private_numbers() == authority.key.private_numbers()
     assert "PRIVATE" not in repr(again)
 
 
-@pytest.mark.parametrize("damage", ["key", "certificate", "other key", "other kind", "empty"])
+@pytest.mark.parametrize("damage", ["certificate", "other key", "other curve", "empty"])
 def test_what_does_not_belong_together_is_refused(authority: CertificateAuthority, damage: str) -> None:
-    der, pem = authority.private_key_der(), authority.certificate_pem
-    if damage == "key":
-        der = der[:-5]
-    elif damage == "certificate":
+    key, pem = authority.key, authority.certificate_pem
+    if damage == "certificate":
         pem = pem[:100]
     elif damage == "other key":
-        der = CertificateAuthority.create("x", NOW).private_key_der()
-    elif damage == "other kind":
-        der = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        key = CertificateAuthority.create("x", NOW).key
+    elif damage == "other curve":
+        key = ec.generate_private_key(ec.SECP384R1())
     else:
-        der = b""
+        pem = b""
     with pytest.raises(IntegrityError) as caught:
-        CertificateAuthority.load(der, pem)
+        CertificateAuthority.load(key, pem)
     assert caught.value.check == "authority.key"
     assert caught.value.__cause__ is None
 
