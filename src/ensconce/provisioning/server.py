@@ -25,7 +25,8 @@ from ensconce.audit.log import AuditLog
 from ensconce.errors import InputError
 from ensconce.evidence.spki import spki_of
 from ensconce.keys.keystore import Keystore
-from ensconce.provisioning.release import Release, ReservedEntries
+from ensconce.provisioning.refusal_budget import RefusalBudget
+from ensconce.provisioning.release import Release
 from ensconce.provisioning.session import Session
 from ensconce.ratls.authority import DEFAULT_LIFETIME, CertificateAuthority
 from ensconce.ratls.context import server_context
@@ -112,7 +113,7 @@ class ProvisioningServer:
         self._now = now
         self._limits = limits
         self._release = Release(keystore, authority, audit, domain, now, lifetime)
-        self._noise, self._doubts = ReservedEntries(), ReservedEntries()
+        self._noise, self._doubts = RefusalBudget(), RefusalBudget()
         self._identity = self._new_identity()
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._connections_lock = threading.Lock()

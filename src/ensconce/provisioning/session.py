@@ -17,7 +17,8 @@ from ensconce.errors import EnsconceError, EvidenceError, RefusedError, Unreacha
 from ensconce.provisioning.frames import read_frame, write_frame
 from ensconce.provisioning.judgement import Channel, Judged, judge
 from ensconce.provisioning.messages import Challenge, ErrorFields, Kind, Refusal, Request, encode, parse_request
-from ensconce.provisioning.release import Release, ReservedEntries
+from ensconce.provisioning.refusal_budget import RefusalBudget
+from ensconce.provisioning.release import Release
 from ensconce.ratls.binding import NONCE_SIZE
 from ensconce.ratls.context import check_channel, exporter
 from ensconce.ratls.stream import TlsStream
@@ -48,8 +49,8 @@ class Session:
     server_spki: bytes
     appraiser: Appraiser
     release: Release
-    noise: ReservedEntries
-    doubts: ReservedEntries
+    noise: RefusalBudget
+    doubts: RefusalBudget
     exchange_time: float
 
     def run(self) -> None:
@@ -116,14 +117,14 @@ class Session:
         write_frame(self.stream, answer)
 
     def _refuse(
-        self, error: EnsconceError, kind: Kind, reserved: ReservedEntries | None = None, judged: Judged | None = None
+        self, error: EnsconceError, kind: Kind, budget: RefusalBudget | None = None, judged: Judged | None = None
     ) -> None:
-        self._record(error, reserved, judged)
+        self._record(error, budget, judged)
         told = error if kind != "unavailable" else _unavailable(error)
         write_frame(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
 
-    def _record(self, error: EnsconceError, reserved: ReservedEntries | None, judged: Judged | None = None) -> None:
-        suppressed = reserved.take() if reserved is not None else 0
+    def _record(self, error: EnsconceError, budget: RefusalBudget | None, judged: Judged | None = None) -> None:
+        suppressed = budget.take() if budget is not None else 0
         if suppressed is None:
             return
         try:
