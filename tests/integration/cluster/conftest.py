@@ -1,4 +1,4 @@
-"""One owner for all tests of this folder, with a sealed model and a built enclave; a fresh host for each test."""
+"""One owner for all tests of this folder, with a sealed model and a built enclave; fresh hosts for tests or modules."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +33,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return stage
 
 
-@pytest.fixture
-def stage(prepared: Stage) -> Iterator[Stage]:
-    """The stage with a fresh host's folder; whatever a test leaves running is an error, and is killed."""
+@contextlib.contextmanager
+def _fresh_host(prepared: Stage) -> Iterator[Stage]:
+    """A fresh host's folder; whatever is left running at the end is an error, and is killed."""
     shutil.rmtree(prepared.host, ignore_errors=True)
     shutil.copytree(prepared.owner / "bundle", prepared.host, copy_function=os.link)
     # The deployment file is changed in place by some tests; it must not be the owner's own.
@@ -48,9 +52,9 @@ def stage(prepared: Stage) -> Iterator[Stage]:
     assert left == []
 
 
-@pytest.fixture
-def served(stage: Stage) -> Iterator[Stage]:
-    """The stage with its provisioning server running and its host up."""
+@contextlib.contextmanager
+def _served(stage: Stage) -> Iterator[Stage]:
+    """The provisioning server running and the host up."""
     stage.provision_serve("--owner", str(stage.owner))
     stage.run("up", "--host", str(stage.host), "--json", party="host")
     yield stage
@@ -59,5 +63,78 @@ def served(stage: Stage) -> Iterator[Stage]:
 
 
 @pytest.fixture
+def stage(prepared: Stage) -> Iterator[Stage]:
+    """The stage with a host's folder of the test's own."""
+    with _fresh_host(prepared) as stage:
+        yield stage
+
+
+@pytest.fixture
+def served(stage: Stage) -> Iterator[Stage]:
+    """The stage with its provisioning server running and its host up, the test's own."""
+    with _served(stage):
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def shared(prepared: Stage) -> Iterator[Stage]:
+    """Like ``served``, for all tests of a module, which leave two replicas ready; it cannot be mixed with ``stage``."""
+    with _fresh_host(prepared) as stage, _served(stage):
+        yield stage
+
+
+@pytest.fixture
 def host(stage: Stage) -> Path:
     return stage.host
+
+
+@pytest.fixture
+def start_up(stage: Stage) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``ensconce up`` and does not wait for it; it has a process group of its own, as a terminal gives it."""
+    own = {"ENSCONCE_SIMULATED_HOME": stage.root / "platform", "XDG_CACHE_HOME": stage.root / "host-cache"}
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ensconce", "up", "--host", str(stage.host), *options],
+            env=dict(os.environ, NO_COLOR="1", **{name: str(path) for name, path in own.items()}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def status() -> Callable[[Stage], dict[str, Any]]:
+    """What ``ensconce status`` says."""
+
+    def ask(stage: Stage) -> dict[str, Any]:
+        found = stage.run("status", "--host", str(stage.host), "--json", party="host")
+        assert isinstance(found, dict)
+        return found
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def until(status: Callable[[Stage], dict[str, Any]]) -> Callable[[Stage, list[str]], dict[str, Any]]:
+    """The status once the replicas have reached these states."""
+
+    def wait(stage: Stage, states: list[str]) -> dict[str, Any]:
+        deadline = time.monotonic() + 30
+        while True:
+            found = status(stage)
+            if [replica["state"] for replica in found["replicas"]] == states:
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+
+    return wait
