@@ -34,7 +34,8 @@ def encode(message: Mapping[str, Any]) -> bytes:
         InputError: the message is too long.
     """
     body = json.dumps(message, separators=(",", ":")).encode()
-    return _LENGTH.pack(body_size(_LENGTH.pack(len(body)))) + body
+    _check_size(len(body))
+    return _LENGTH.pack(len(body)) + body
 
 
 def body_size(header: bytes) -> int:
@@ -44,10 +45,7 @@ def body_size(header: bytes) -> int:
         InputError: more than a message may have.
     """
     size: int = _LENGTH.unpack(header)[0]
-    if size > MAX_FRAME:
-        raise InputError(
-            "door.frame", "a message is too long", found=f"{size} bytes", rule=f"at most {MAX_FRAME} bytes"
-        )
+    _check_size(size)
     return size
 
 
@@ -114,6 +112,13 @@ def short_name(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{handle}/{path.name}"
     finally:
         os.close(handle)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FRAME:
+        raise InputError(
+            "door.frame", "a message is too long", found=f"{size} bytes", rule=f"at most {MAX_FRAME} bytes"
+        )
 
 
 def _silent(found: str) -> UnreachableError:
