@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ensconce.enclave.contents import NEVER_INSIDE
 from ensconce.enclave.manifest import ALLOWED_FILES
@@ -95,23 +94,19 @@ def _openings(manifest: Manifest) -> Iterator[Finding]:
                 "the host reads and changes everything in it",
                 "remove the mount",
             )
-    # The parsed manifest holds what a launcher needs; these options are of interest to nobody else.
-    document = tomllib.loads(manifest.raw.decode())
-    policy = _value(document, "sgx", "file_check_policy")
-    if policy not in (None, "strict"):
+    if manifest.file_check_policy != "strict":
         yield Finding(
             "lint.file_check_policy",
             "error",
-            f"sgx.file_check_policy is {policy!r}",
+            f"sgx.file_check_policy is {manifest.file_check_policy!r}",
             "the host puts files of its own where the enclave opens them",
             "remove the option; strict is the default",
         )
-    level = _value(document, "loader", "log_level")
-    if level not in (None, "none", "error"):
+    if manifest.log_level not in ("none", "error"):
         yield Finding(
             "lint.log_level",
             "error",
-            f"loader.log_level is {level!r}",
+            f"loader.log_level is {manifest.log_level!r}",
             "system calls and their arguments appear in a log that the host reads",
             'set loader.log_level = "error"',
         )
@@ -157,8 +152,3 @@ def _on_the_host(manifest: Manifest) -> set[str]:
             rest = manifest.entrypoint[len(mount.path.rstrip("/")) :]
             names.add(mount.uri.removeprefix("file:").rstrip("/") + rest)
     return names
-
-
-def _value(document: dict[str, Any], table: str, key: str) -> object:
-    value = document.get(table, {})
-    return value.get(key) if isinstance(value, dict) else None

@@ -70,6 +70,8 @@ class Manifest:
         trusted_files: `sgx.trusted_files`.
         allowed_files: URIs of `sgx.allowed_files`, which the host may change at will.
         mounts: `fs.mounts`.
+        file_check_policy: `sgx.file_check_policy`: what happens to files that are neither trusted nor allowed.
+        log_level: `loader.log_level`.
         debug: `sgx.debug`.
         max_threads: `sgx.max_threads`.
         enclave_size: `sgx.enclave_size` in bytes.
@@ -85,6 +87,8 @@ class Manifest:
     trusted_files: tuple[TrustedFile, ...]
     allowed_files: tuple[str, ...]
     mounts: tuple[Mount, ...]
+    file_check_policy: str
+    log_level: str
     debug: bool
     max_threads: int
     enclave_size: int
@@ -116,6 +120,8 @@ def parse_manifest(data: bytes) -> Manifest:
         trusted_files=_trusted_files(sgx),
         allowed_files=tuple(_uri(item, "sgx.allowed_files") for item in _array(sgx, "sgx.allowed_files")),
         mounts=tuple(_mount(item) for item in _array(_table(document, "fs"), "fs.mounts")),
+        file_check_policy=_text(sgx.get("file_check_policy", "strict"), "sgx.file_check_policy"),
+        log_level=_text(loader.get("log_level", "error"), "loader.log_level"),
         debug=_boolean(sgx, "sgx.debug"),
         max_threads=_integer(sgx, "sgx.max_threads", 4, 4096),
         enclave_size=_size(sgx, "sgx.enclave_size"),
