@@ -13,6 +13,7 @@ write them between the two is the very host against which this platform, unlike 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import stat
@@ -181,16 +182,24 @@ def _check_start(manifest: Manifest) -> None:
 
 def _check_files(manifest: Manifest, manifest_path: Path, sigstruct_path: Path, cwd: Path) -> Path:
     """Check all trusted files and the closed world; return the program's path."""
-    places = _Places()
+
+    # Folders are resolved and names stand as they are; remembered for this check alone, since links may change.
+    @functools.cache
+    def resolved(folder: Path) -> str:
+        return os.path.realpath(folder)
+
+    def place(path: Path) -> str:
+        return os.path.join(resolved(path.parent), path.name)  # noqa: PTH118 - thousands of these, on every start
+
     # The host names manifest and working directory apart, so the folder of the one need not be in the other.
     closed = {os.path.realpath(manifest_path.parent)}
-    listed = {places.of(manifest_path), places.of(sigstruct_path)}
+    listed = {place(manifest_path), place(sigstruct_path)}
     program: Path | None = None
     for file in manifest.trusted_files:
         path = cwd / file.path
         if not path.exists():
             raise _unreadable(file, path, "there is no such file")
-        listed.add(places.of(path))
+        listed.add(place(path))
         top, *below = Path(file.path).parts
         if below and top != "/":
             closed.add(os.path.realpath(cwd / top))
@@ -211,19 +220,6 @@ def _check_files(manifest: Manifest, manifest_path: Path, sigstruct_path: Path, 
             remedy="list it in sgx.trusted_files, then build and sign the enclave again",
         )
     return program
-
-
-class _Places:
-    """Where files lie: folders resolved (and remembered), names as they stand."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, str] = {}
-
-    def of(self, path: Path) -> str:
-        folder = self._folders.get(path.parent)
-        if folder is None:
-            folder = self._folders[path.parent] = os.path.realpath(path.parent)
-        return os.path.join(folder, path.name)  # noqa: PTH118 - thousands of these, on the path of every start
 
 
 def _check_working_directory(manifest: Manifest, cwd: Path, listed: set[str]) -> None:
