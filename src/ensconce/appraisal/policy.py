@@ -217,8 +217,7 @@ class Policy:
             RefusedError: ``policy.debug``.
         """
         among = self.identities if among is None else among
-        debug = report.attributes.debug if isinstance(report, SgxReport) else report.debug
-        if debug and not any(identity.debug for identity in among):
+        if report.debug and not any(identity.debug for identity in among):
             raise _refused(
                 "debug",
                 "this is a debug enclave: the host can read and write its memory",
@@ -259,7 +258,7 @@ class Policy:
         fitting = [i for i in self.identities if all(fits for _, fits, _, _ in i._checks(report))]
         self.refuse_debug(report, fitting or self.identities)
         for identity in fitting:
-            if identity.debug or not report.attributes.debug:
+            if identity.debug or not report.debug:
                 return Acceptance(_MINT, identity, verdict, self.sha256)
         raise self._nearest_miss(report)
 
