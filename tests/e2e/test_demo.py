@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.gateway.nginx_program import Nginx, find_nginx
+
 EXPECTED = {
     "changed code": ["launcher.trusted_file", "policy.mr_enclave"],
     "changed argument": ["launcher.measurement", "policy.mr_enclave"],
@@ -23,7 +25,16 @@ EXPECTED = {
 
 
 @pytest.mark.timeout(180)
-def test_the_demo(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("nginx", ["as it is here", "broken"])
+def test_the_demo(tmp_path: Path, environment: dict[str, str], nginx: str) -> None:
+    gateway = "nginx" if isinstance(find_nginx(), Nginx) else "embedded"
+    if nginx == "broken":
+        # No PATH hides an nginx in /usr/sbin, but the first one found is the one that is tried.
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "nginx").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "bin" / "nginx").chmod(0o755)
+        environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
+        gateway = "embedded"
     (tmp_path / "tmp").mkdir()
     environment["TMPDIR"] = str(tmp_path / "tmp")
     done = subprocess.run(
@@ -38,6 +49,7 @@ def test_the_demo(tmp_path: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     result = json.loads(done.stdout)
     assert result["ok"]
+    assert result["gateway"].startswith(gateway)
     assert {attack["name"]: [stop["check"] for stop in attack["stopped"]] for attack in result["attacks"]} == EXPECTED
     first, second = result["client"]
     assert first["images"] == 360
