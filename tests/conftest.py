@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
 
@@ -58,3 +62,33 @@ def wait_for() -> Callable[[Callable[[], object], str], None]:
             time.sleep(0.005)
 
     return wait
+
+
+class Listener:
+    """A port on the loopback address; every connection to it is given to ``talk`` in a thread of its own."""
+
+    def __init__(self, talk: Callable[[socket.socket], None]) -> None:
+        self.accepted = 0
+        self._talk = talk
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.address = Address("127.0.0.1", self._server.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self) -> None:
+        # close() alone would not wake the accept, and the port would stay open.
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.accepted += 1
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[[Callable[[socket.socket], None]], Listener]:
+    """Opens a :class:`Listener`; whoever does so stops it."""
+    return Listener

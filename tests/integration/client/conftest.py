@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -162,10 +163,10 @@ class Recorder:
     """A TLS server that writes down every application byte, and answers each chunk in capitals."""
 
     who: Identification
+    listen: Callable[..., Any]
     alpn: list[str] = field(default_factory=lambda: ["h2", "http/1.1"])
     maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
     received: bytearray = field(default_factory=bytearray)
-    accepted: int = 0
     ended: int = 0
     names: list[str | None] = field(default_factory=list)
 
@@ -173,13 +174,17 @@ class Recorder:
         self._context = server_context(self.who, self.alpn)
         self._context.maximum_version = self.maximum
         self._context.sni_callback = lambda _socket, name, _context: self.names.append(name)
-        self._server = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._listener = self.listen(self._talk)
+
+    @property
+    def accepted(self) -> int:
+        return int(self._listener.accepted)
 
     @property
     def target(self) -> Address:
-        return Address("127.0.0.1", self._server.getsockname()[1])
+        address: Address = self._listener.address
+        return address
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -188,17 +193,8 @@ class Recorder:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        self._listener.stop()
         self.cut()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.accepted += 1
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
         self._open.add(connection)
@@ -213,11 +209,11 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder() -> Iterator[Callable[..., Recorder]]:
+def recorder(listen: Callable[..., Any]) -> Iterator[Callable[..., Recorder]]:
     made: list[Recorder] = []
 
-    def make(*arguments, **options) -> Recorder:
-        made.append(Recorder(*arguments, **options))
+    def make(who: Identification, **options: Any) -> Recorder:
+        made.append(Recorder(who, listen, **options))
         return made[-1]
 
     yield make

@@ -3,9 +3,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,26 +15,17 @@ from ensconce.errors import InputError
 
 
 @pytest.fixture
-def shouter() -> Iterator[tuple[str, int]]:
+def shouter(listen: Callable[..., Any]) -> Iterator[Address]:
     """Sends everything back doubled, until the client ends."""
-    with socket.create_server(Address("127.0.0.1", 0)) as server:
 
-        def talk(connection: socket.socket) -> None:
-            with connection:
-                while data := connection.recv(65536):
-                    connection.sendall(data * 2)
+    def talk(connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(65536):
+                connection.sendall(data * 2)
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                threading.Thread(target=talk, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[:2]
-        server.shutdown(socket.SHUT_RDWR)
+    listener = listen(talk)
+    yield listener.address
+    listener.stop()
 
 
 def converse(address: tuple[str, int], data: bytes) -> bytes:
@@ -47,7 +38,7 @@ def converse(address: tuple[str, int], data: bytes) -> bytes:
     return got
 
 
-def test_records_both_directions_of_each_connection(shouter: tuple[str, int], tmp_path: Path) -> None:
+def test_records_both_directions_of_each_connection(shouter: Address, tmp_path: Path) -> None:
     large = os.urandom(300_000)
     with Tap(shouter, tmp_path / "spied") as tap:
         assert converse(tap.address, b"one") == b"oneone"
@@ -61,7 +52,7 @@ def test_records_both_directions_of_each_connection(shouter: tuple[str, int], tm
     assert tap.recorded == 9 + 900_000
 
 
-def test_what_cannot_be_recorded_does_not_pass(shouter: tuple[str, int], tmp_path: Path) -> None:
+def test_what_cannot_be_recorded_does_not_pass(shouter: Address, tmp_path: Path) -> None:
     tap = Tap(shouter, tmp_path, limit=10)
     tap.start()
     with contextlib.suppress(ConnectionError):
@@ -79,7 +70,7 @@ def test_a_target_that_is_away_closes_the_connection(tmp_path: Path) -> None:
         assert converse(tap.address, b"") == b""
 
 
-def test_stop_cuts_what_is_open(shouter: tuple[str, int], tmp_path: Path) -> None:
+def test_stop_cuts_what_is_open(shouter: Address, tmp_path: Path) -> None:
     with Tap(shouter, tmp_path) as tap:
         client = socket.create_connection(tap.address, timeout=10)
         client.sendall(b"x")
@@ -97,7 +88,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_connections_that_are_cut_leave_no_complaint(
-    shouter: tuple[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shouter: Address, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Tap(shouter, tmp_path / "spied") as tap, socket.create_connection(tap.address, timeout=10) as client:
         client.sendall(b"one")

@@ -6,9 +6,9 @@ import contextlib
 import datetime
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -28,37 +28,29 @@ Connect = Callable[..., tuple[ssl.SSLSocket, str]]
 class Replica:
     """A TLS server that says its name, then sends back what it gets, until the client ends its direction."""
 
-    def __init__(self, name: str, context: ssl.SSLContext) -> None:
+    def __init__(self, name: str, context: ssl.SSLContext, listen: Callable[..., Any]) -> None:
         self.name = name
-        self.accepted = 0
         self.received = 0
         self._context = context
-        self._server = socket.create_server(Address("127.0.0.1", 0), backlog=256)
         self._open: set[socket.socket] = set()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._listener = listen(self._talk)
+
+    @property
+    def accepted(self) -> int:
+        return int(self._listener.accepted)
 
     @property
     def port(self) -> int:
-        return int(self._server.getsockname()[1])
+        return int(self._listener.address.port)
 
     @property
     def backend(self) -> Backend:
         return Backend(self.name, "127.0.0.1", self.port, self.port)
 
     def stop(self) -> None:
-        # close() alone would not wake the accept, and the port would stay open.
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        self._listener.stop()
         for connection in list(self._open):
             connection.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.accepted += 1
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as tls:
@@ -91,11 +83,11 @@ def server_context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def replicas(server_context: ssl.SSLContext) -> Iterator[Callable[[int], list[Replica]]]:
+def replicas(server_context: ssl.SSLContext, listen: Callable[..., Any]) -> Iterator[Callable[[int], list[Replica]]]:
     made: list[Replica] = []
 
     def make(count: int) -> list[Replica]:
-        new = [Replica(f"replica-{len(made) + index + 1}", server_context) for index in range(count)]
+        new = [Replica(f"replica-{len(made) + index + 1}", server_context, listen) for index in range(count)]
         made.extend(new)
         return new
 
