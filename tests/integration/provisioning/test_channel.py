@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL, crypto
 
 from ensconce.addresses import Address
-from ensconce.errors import InputError, RefusedError, UnreachableError
+from ensconce.errors import RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame
 from ensconce.provisioning.messages import parse_answer
-from ensconce.provisioning.server import Limits, ProvisioningServer
+from ensconce.provisioning.server import Limits
 from ensconce.ratls.context import ALPN, client_context, exporter
 from ensconce.ratls.request import make_key_container
 from ensconce.ratls.stream import TlsStream
@@ -390,52 +390,6 @@ class TestBounds:
             thread.join(20)
         assert len(results) == 16
         assert [event for event, _ in owner.log()] == ["key.released"] * 16
-
-
-class TestListening:
-    def test_a_taken_port_is_an_input_error(self, owner: Any, owners: Callable[..., Any]) -> None:
-        with pytest.raises(InputError) as caught:
-            ProvisioningServer(
-                Address("127.0.0.1", owner.server.port),
-                server_name="a.test",
-                authority=owner.authority,
-                appraiser=owner.server.appraiser,
-                keystore=owner.keystore,
-                audit=owner.server._release.audit,
-                domain="b.test",
-                now=lambda: int(time.time()),
-            )
-        assert caught.value.check == "provisioning.address"
-        assert str(owner.server.port) in str(caught.value)
-
-    def test_an_address_of_another_machine_is_an_input_error(self, owner: Any) -> None:
-        with pytest.raises(InputError):
-            ProvisioningServer(
-                Address("192.0.2.1", 0),
-                server_name="a.test",
-                authority=owner.authority,
-                appraiser=owner.server.appraiser,
-                keystore=owner.keystore,
-                audit=owner.server._release.audit,
-                domain="b.test",
-                now=lambda: int(time.time()),
-            )
-
-    def test_server_and_service_must_not_share_a_name(self, owners: Callable[..., Any]) -> None:
-        with pytest.raises(InputError) as caught:
-            owners(domain="Same.test", server_name="same.test")
-        assert caught.value.check == "provisioning.server_name"
-
-    def test_shutdown_cuts_whoever_will_not_leave(self, owner: Any, raw: Any) -> None:
-        client, port = raw(), owner.server.port
-        began = time.monotonic()
-        owner.server.shutdown()
-        owner.server.shutdown()
-        assert time.monotonic() - began < 10
-        with pytest.raises(UnreachableError):
-            client.answer()
-        with pytest.raises(OSError):
-            socket.create_connection(Address("127.0.0.1", port), 1)
 
 
 def test_alpn_is_what_the_documents_say() -> None:

@@ -1,0 +1,58 @@
+"""Where the provisioning server listens, and how it stops."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ensconce.addresses import Address
+from ensconce.errors import InputError, UnreachableError
+from ensconce.provisioning.server import ProvisioningServer
+
+
+def listening_at(address: Address, owner: Any) -> ProvisioningServer:
+    """Another server of the same owner."""
+    return ProvisioningServer(
+        address,
+        server_name="a.test",
+        authority=owner.authority,
+        appraiser=owner.server.appraiser,
+        keystore=owner.keystore,
+        audit=owner.server._release.audit,
+        domain="b.test",
+        now=lambda: int(time.time()),
+    )
+
+
+def test_a_taken_port_is_an_input_error(owner: Any, owners: Callable[..., Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        listening_at(Address("127.0.0.1", owner.server.port), owner)
+    assert caught.value.check == "provisioning.address"
+    assert str(owner.server.port) in str(caught.value)
+
+
+def test_an_address_of_another_machine_is_an_input_error(owner: Any) -> None:
+    with pytest.raises(InputError):
+        listening_at(Address("192.0.2.1", 0), owner)
+
+
+def test_server_and_service_must_not_share_a_name(owners: Callable[..., Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        owners(domain="Same.test", server_name="same.test")
+    assert caught.value.check == "provisioning.server_name"
+
+
+def test_shutdown_cuts_whoever_will_not_leave(owner: Any, raw: Any) -> None:
+    client, port = raw(), owner.server.port
+    began = time.monotonic()
+    owner.server.shutdown()
+    owner.server.shutdown()
+    assert time.monotonic() - began < 10
+    with pytest.raises(UnreachableError):
+        client.answer()
+    with pytest.raises(OSError):
+        socket.create_connection(Address("127.0.0.1", port), 1)
