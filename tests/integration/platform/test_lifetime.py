@@ -16,7 +16,7 @@ import pytest
 from ensconce.platform.simulated.wire import short_name
 
 ENDLESS = """
-import os, signal, time
+import os, signal, sys, time
 def left(*_):
     open("left", "w").close()
     sys.exit(0)
