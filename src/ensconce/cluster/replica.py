@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 from ensconce.platform.simulated.control import PlatformControl
@@ -76,8 +77,8 @@ class Replica:
                 (self.folder / name).symlink_to(self._host / name)
             self.errors.unlink(missing_ok=True)
             self.pid = platform.launch(
-                manifest=self._host / "enclave" / "server.manifest.sgx",
-                sigstruct=self._host / "enclave" / "server.sig",
+                manifest=self._host / MANIFEST,
+                sigstruct=self._host / SIGSTRUCT,
                 cwd=self.folder,
                 stdout=self.log,
                 stderr=self.errors,

@@ -25,6 +25,7 @@ from ensconce.cluster import control
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.machine import start_platform
 from ensconce.cluster.replica import Replica, State
+from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 from ensconce.gateway import Backend, Gateway, open_gateway
@@ -53,7 +54,7 @@ class Supervisor:
         self._host = host
         self._run = host / "run"
         self._deployment = Deployment.load(host / "ensconce.yaml")
-        for needed in ("enclave/server.manifest.sgx", "enclave/server.sig", "models"):
+        for needed in (MANIFEST, SIGSTRUCT, "models"):
             if not (host / needed).exists():
                 raise InputError(
                     "host.bundle",

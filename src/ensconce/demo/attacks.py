@@ -27,6 +27,7 @@ from ensconce.demo.records import HANDSHAKE_BYTES, encrypted_bytes
 from ensconce.demo.rogue import RogueReplica, certificate_of
 from ensconce.demo.stage import DOMAIN, Stage
 from ensconce.demo.tap import Tap
+from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.enclave.sign import new_signing_key, sign_manifest
 from ensconce.errors import EnsconceError, restore
 from ensconce.evidence.certificate import read_certificate
@@ -100,12 +101,9 @@ class Host:
 
     def sign(self, folder: Path) -> None:
         """Sign the folder's manifest as it now is, with the host's own key."""
-        path = folder / "enclave" / "server.manifest.sgx"
-        manifest = parse_manifest(path.read_bytes())
+        manifest = parse_manifest((folder / MANIFEST).read_bytes())
         today = dt.datetime.now(dt.UTC).date()
-        write_aside(
-            path.with_name("server.sig"), sign_manifest(manifest, measure(manifest), self._signing_key, date=today)
-        )
+        write_aside(folder / SIGSTRUCT, sign_manifest(manifest, measure(manifest), self._signing_key, date=today))
 
     def launch(self, folder: Path) -> Stopped:
         """Launch what is in ``folder`` and wait for what stops it.
@@ -116,8 +114,8 @@ class Host:
         words = folder / "replica.err"
         try:
             pid = self._platform.launch(
-                manifest=folder / "enclave" / "server.manifest.sgx",
-                sigstruct=folder / "enclave" / "server.sig",
+                manifest=folder / MANIFEST,
+                sigstruct=folder / SIGSTRUCT,
                 cwd=folder,
                 stdout=folder / "replica.log",
                 stderr=words,
@@ -144,7 +142,7 @@ def _changed_code(host: Host) -> list[Stopped]:
     new = old.replace(b"One hierarchy of errors", b"one hierarchy of errors", 1)
     write_aside(code, new)
     first = host.launch(folder)
-    manifest = folder / "enclave" / "server.manifest.sgx"
+    manifest = folder / MANIFEST
     digests = (hashlib.sha256(old).hexdigest().encode(), hashlib.sha256(new).hexdigest().encode())
     write_aside(manifest, manifest.read_bytes().replace(*digests))
     host.sign(folder)
@@ -153,7 +151,7 @@ def _changed_code(host: Host) -> list[Stopped]:
 
 def _changed_argument(host: Host) -> list[Stopped]:
     folder = host.folder()
-    manifest = folder / "enclave" / "server.manifest.sgx"
+    manifest = folder / MANIFEST
     write_aside(manifest, manifest.read_bytes().replace(b'"-B"', b'"-O"', 1))
     first = host.launch(folder)
     host.sign(folder)
@@ -198,7 +196,7 @@ def _intel_only(host: Host) -> list[Stopped]:
 
 def _debug_enclave(host: Host) -> list[Stopped]:
     folder = host.folder()
-    manifest = folder / "enclave" / "server.manifest.sgx"
+    manifest = folder / MANIFEST
     write_aside(manifest, re.sub(rb"(?m)^debug = false$", b"debug = true", manifest.read_bytes()))
     host.sign(folder)
     return [host.launch(folder)]
