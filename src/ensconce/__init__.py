@@ -24,6 +24,7 @@ addresses      names and addresses of services; where to listen
 servables      what models, versions and their keys are called
 strict         the model that every file and message of ours derives from
 strict_json    JSON with one meaning only
+folders        where this user's folders are
 times          how a moment is written
 files          files that are there in full or not at all
 errors         one hierarchy; every error knows what was checked, what was found and the remedy

@@ -13,6 +13,7 @@ from ensconce.addresses import Address
 from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.policy import Policy
 from ensconce.errors import EnsconceError, InputError, UnreachableError
+from ensconce.folders import cache_folder
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
 
@@ -41,9 +42,8 @@ def collateral_cache(policy: Policy, source_url: str) -> CollateralCache:
     The folder is named for the roots, because two simulated machines may have served the same address one after the
     other, and nothing of the first verifies under the root of the second.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = "+".join(root.replace(":", "-")[:30] for root in policy.roots)
-    return CollateralCache(base / "ensconce" / "collateral" / name, source_url, unix_now)
+    return CollateralCache(cache_folder() / "collateral" / name, source_url, unix_now)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ensconce.demo.data import digits_folder
+from ensconce.enclave.layers import default_cache
 from ensconce.errors import EnsconceError, restore
 
 __all__ = ["DOMAIN", "Ports", "Stage", "processes_below"]
@@ -204,7 +205,7 @@ class Stage:
         images = caches / "ensconce" / "images"
         if not images.is_symlink():
             images.parent.mkdir(parents=True)
-            shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensconce" / "images"
+            shared = default_cache()
             shared.mkdir(parents=True, exist_ok=True)
             images.symlink_to(shared)
         # Whatever happens to a command, nothing of it is left in the machine's own temporary folder.

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ensconce.errors import InputError
+from ensconce.folders import cache_folder
 
 __all__ = ["ImageFile", "LayerCache", "copy_all", "default_cache", "hash_file"]
 
@@ -44,20 +45,8 @@ class ImageFile:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/ensconce/images`` (XDG Base Directory Specification: a relative value is ignored).
-
-    Raises:
-        InputError: it is not set, and there is no home folder either.
-    """
-    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not folder.is_absolute():
-        try:
-            folder = Path.home() / ".cache"
-        except RuntimeError:
-            raise InputError(
-                "image.cache", "there is no home folder to keep images in", remedy="set XDG_CACHE_HOME to a folder"
-            ) from None
-    return folder / "ensconce" / "images"
+    """``ensconce/images`` in the user's cache, see :func:`ensconce.folders.cache_folder`."""
+    return cache_folder() / "images"
 
 
 def hash_file(path: Path, name: str) -> ImageFile:
