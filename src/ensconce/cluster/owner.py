@@ -37,8 +37,6 @@ __all__ = ["OwnerFolder"]
 
 _MAX_PEM = 1 << 16
 
-Now = Callable[[], int]
-
 
 @dataclass(frozen=True)
 class OwnerFolder:
@@ -52,7 +50,7 @@ class OwnerFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, deployment: Deployment, now: Now = unix_now) -> OwnerFolder:
+    def create(cls, path: Path, deployment: Deployment) -> OwnerFolder:
         """Make the folder with a fresh authority, keystore, signing keys and log; whole or not at all.
 
         Raises:
@@ -64,7 +62,7 @@ class OwnerFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             try:
-                cls(staging)._fill(deployment, now)
+                cls(staging)._fill(deployment)
                 # Takes the place of an empty folder, and of nothing else (rename(2)).
                 staging.rename(path)
                 sync_folder(path.parent)
@@ -143,9 +141,9 @@ class OwnerFolder:
         """The keystore, opened with the key file."""
         return FileKeystore.open(self.path / "keystore", KeyFile(self.unlock_file))
 
-    def audit_log(self, keystore: FileKeystore, now: Now = unix_now) -> AuditLog:
+    def audit_log(self, keystore: FileKeystore) -> AuditLog:
         """The log, ready to be written."""
-        return AuditLog.open(self.audit_folder, self._owner_key(keystore), now)
+        return AuditLog.open(self.audit_folder, self._owner_key(keystore), unix_now)
 
     def verified_log(self) -> tuple[Head, list[Entry]]:
         """The log's signed head and its entries, after every one of them was checked.
@@ -175,7 +173,6 @@ class OwnerFolder:
         name: str,
         version: int,
         progress: Callable[[int], None] | None = None,
-        now: Now = unix_now,
     ) -> ModelDescription:
         """Seal one version of a model of the deployment into the bundle, under a fresh key.
 
@@ -192,7 +189,7 @@ class OwnerFolder:
                 remedy="list it under models:, or choose one of these",
             )
         keystore = self.keystore()
-        log = self.audit_log(keystore, now)
+        log = self.audit_log(keystore)
         description = seal(
             source,
             self.bundle / "models",
@@ -201,25 +198,25 @@ class OwnerFolder:
             engine=models[name].engine,
             keystore=keystore,
             signing_key=self._owner_key(keystore),
-            now=now,
+            now=unix_now,
             progress=progress,
         )
         log.append("model.sealed", model=name, version=version, key_id=description.key_id)
         return description
 
-    def retire_model(self, name: str, version: int, now: Now = unix_now) -> None:
+    def retire_model(self, name: str, version: int) -> None:
         """Destroy the key of one version: its ciphertext opens nothing from now on, wherever it lies.
 
         Raises:
             InputError: there is no such key.
         """
         keystore = self.keystore()
-        log = self.audit_log(keystore, now)
+        log = self.audit_log(keystore)
         key = key_id(name, version)
         keystore.retire(key)
         log.append("key.retired", key_id=key)
 
-    def build_enclave(self, progress: Callable[[str], None] | None = None, now: Now = unix_now) -> EnclaveIdentity:
+    def build_enclave(self, progress: Callable[[str], None] | None = None) -> EnclaveIdentity:
         """Stage, measure and sign the enclave for this deployment into the bundle.
 
         Raises:
@@ -227,7 +224,7 @@ class OwnerFolder:
         """
         deployment = self.deployment()
         keystore = self.keystore()
-        log = self.audit_log(keystore, now)
+        log = self.audit_log(keystore)
         signing_key = get_private_key(keystore, "signing/enclave", "rsa")
         spec = EnclaveSpec(
             domain=deployment.service.domain,
@@ -236,7 +233,7 @@ class OwnerFolder:
             provisioning_server_name=deployment.provisioning.server_name,
             ca_pem=self.authority(keystore).certificate_pem.decode(),
         )
-        identity = build_enclave(self.bundle, spec, signing_key, now=now, progress=progress)
+        identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
         write_aside(self.bundle / "ensconce.yaml", self.deployment_file.read_bytes())
         log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
         return identity
@@ -249,7 +246,7 @@ class OwnerFolder:
         """
         return read_identity(self.bundle)
 
-    def write_policy(self, identity: EnclaveIdentity, root: str, replace: bool = False, now: Now = unix_now) -> Policy:
+    def write_policy(self, identity: EnclaveIdentity, root: str, replace: bool = False) -> Policy:
         """Write the policy that gives this deployment's models to exactly this enclave, on platforms under ``root``.
 
         Raises:
@@ -274,21 +271,21 @@ class OwnerFolder:
             ),
         )
         # The log first: what cannot be recorded does not happen.
-        self.audit_log(self.keystore(), now).append("policy.written", sha256=policy.sha256)
+        self.audit_log(self.keystore()).append("policy.written", sha256=policy.sha256)
         write_aside(self.policy_file, dump_policy(policy).encode())
         return policy
 
     def _owner_key(self, keystore: FileKeystore) -> Ed25519PrivateKey:
         return get_private_key(keystore, "signing/owner", "ed25519")
 
-    def _fill(self, deployment: Deployment, now: Now) -> None:
+    def _fill(self, deployment: Deployment) -> None:
         self.path.chmod(0o700)
         new_key_file(self.unlock_file)
-        keystore = FileKeystore.create(self.path / "keystore", KeyFile(self.unlock_file), now=now)
+        keystore = FileKeystore.create(self.path / "keystore", KeyFile(self.unlock_file), now=unix_now)
         owner_key = Ed25519PrivateKey.generate()
         put_private_key(keystore, "signing/owner", owner_key)
         put_private_key(keystore, "signing/enclave", new_signing_key())
-        authority = CertificateAuthority.create(f"Ensconce owner of {deployment.service.domain}", now())
+        authority = CertificateAuthority.create(f"Ensconce owner of {deployment.service.domain}", unix_now())
         put_private_key(keystore, "ca/root", authority.key)
         write_aside(self.ca_file, authority.certificate_pem)
         public = owner_key.public_key().public_bytes(
@@ -297,4 +294,4 @@ class OwnerFolder:
         write_aside(self.public_key_file, public)
         write_aside(self.deployment_file, deployment.dump().encode())
         (self.bundle / "models").mkdir(parents=True)
-        AuditLog.open(self.audit_folder, owner_key, now).append("owner.created", domain=deployment.service.domain)
+        AuditLog.open(self.audit_folder, owner_key, unix_now).append("owner.created", domain=deployment.service.domain)
