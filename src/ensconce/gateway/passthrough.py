@@ -34,7 +34,7 @@ CONNECT_S = 2.0
 """A replica has this long to accept a connection."""
 DRAIN_S = 2.0
 """At the end, connections have this long to end by themselves."""
-_MAX_CONNECTIONS = 4096
+_MAX_CONNECTIONS = 4096  # Those beyond it are closed at once.
 _MAX_LINE = 1 << 20
 
 _log = logging.getLogger("ensconce.gateway")
@@ -46,23 +46,12 @@ class Passage:
     Args:
         domain: the only server name that is passed on, in lower case.
         record: called with one line of the access log when a connection has ended.
-        hello_s: how long a client may take for its ClientHello, in seconds.
-        max_connections: how many connections may be open; those beyond it are closed at once.
     """
 
-    def __init__(
-        self,
-        domain: str,
-        record: Callable[[Mapping[str, Any]], None],
-        *,
-        hello_s: float = HELLO_S,
-        max_connections: int = _MAX_CONNECTIONS,
-    ) -> None:
+    def __init__(self, domain: str, record: Callable[[Mapping[str, Any]], None]) -> None:
         self.balancer = Balancer(time.monotonic)
         self._domain = domain
         self._record = record
-        self._hello_s = hello_s
-        self._max_connections = max_connections
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -97,7 +86,7 @@ class Passage:
         }
         began = time.monotonic()
         try:
-            if len(self._open) <= self._max_connections:
+            if len(self._open) <= _MAX_CONNECTIONS:
                 await self._serve(client, entry)
         except (ConnectionError, TimeoutError, UnreachableError) as error:
             entry["status"] = 400
@@ -113,7 +102,7 @@ class Passage:
 
     async def _serve(self, client: Stream, entry: dict[str, Any]) -> None:
         keep_alive(client.writer)
-        async with asyncio.timeout(self._hello_s):
+        async with asyncio.timeout(HELLO_S):
             hello, name = await _read_name(client.reader)
         entry["sni"] = name or ""
         if name != self._domain:
