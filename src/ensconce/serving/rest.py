@@ -55,21 +55,21 @@ _HTTP_STATUS: Final = {
     Code.UNAUTHENTICATED: 401,
 }
 
+_BODY_S: Final = 30
+"""Seconds that a client may take to send a body."""
+
 
 class _TooLargeError(Exception):
     """The body is longer than it may be."""
 
 
-def rest_application(
-    manager: ModelManager, workers: Workers, *, body_bytes: int, body_seconds: float = 30
-) -> Starlette:
+def rest_application(manager: ModelManager, workers: Workers, *, body_bytes: int) -> Starlette:
     """The ASGI application.
 
     Args:
         manager: knows the models.
         workers: where predictions are computed; JSON is read and written there too.
         body_bytes: longest body of a request.
-        body_seconds: longest time that a client may take to send it.
     """
 
     async def endpoint(request: Request) -> Response:
@@ -77,7 +77,7 @@ def rest_application(
         if not _ANY_PATH.fullmatch(path):
             return _error(404, "Not found: the API is below /v1/models")
         try:
-            async with asyncio.timeout(body_seconds):
+            async with asyncio.timeout(_BODY_S):
                 body = await _read_body(request, body_bytes)
             answer = await workers.run(lambda: _answer(manager, request.method, path, body))
         except RequestError as error:
@@ -85,7 +85,7 @@ def rest_application(
         except _TooLargeError:
             return _error(413, f"The body of the request is longer than {body_bytes} bytes")
         except TimeoutError:
-            return _error(408, f"The body of the request did not arrive within {body_seconds:g} seconds")
+            return _error(408, f"The body of the request did not arrive within {_BODY_S} seconds")
         except ClientDisconnect:
             return _error(499, "The client is gone")
         return Response(answer, media_type="application/json")
