@@ -4,266 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import shutil
 import signal
 import socket
-import ssl
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-import ensconce
 from ensconce.addresses import Address
-from ensconce.appraisal.appraiser import Appraiser
-from ensconce.appraisal.cache import CollateralCache
-from ensconce.appraisal.policy import Identity, Policy
-from ensconce.appraisal.verdict import TcbStatus
-from ensconce.audit.log import AuditLog
-from ensconce.enclave.build import MANIFEST, SIGSTRUCT, EnclaveIdentity, EnclaveSpec, build_enclave
-from ensconce.enclave.sign import new_signing_key
-from ensconce.keys.file import FileKeystore
-from ensconce.keys.unlock import new_key_file
-from ensconce.models.seal import seal
+from ensconce.enclave.build import MANIFEST
 from ensconce.platform.manifest import parse_manifest
-from ensconce.platform.simulated.control import PlatformControl
 from ensconce.provisioning.server import ProvisioningServer
 from ensconce.ratls.authority import CertificateAuthority
 
 REPOSITORY = Path(__file__).parents[3]
-DOMAIN = "digits.example.test"
-SERVER_NAME = "provisioning.example.test"
-DEADLINE_S = 30.0
-
-
-def now() -> int:
-    return int(time.time())
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return value
-
-
-@dataclass
-class Replica:
-    """A launched replica and its folder."""
-
-    folder: Path
-    pid: int
-    control: PlatformControl
-
-    def ready(self) -> dict[str, Any]:
-        """What it says in ``ready.json``."""
-
-        def read() -> dict[str, Any] | None:
-            assert self.status() is None, self.errors()
-            with contextlib.suppress(FileNotFoundError):
-                return json.loads((self.folder / "ready.json").read_text())  # type: ignore[no-any-return]
-            return None
-
-        return until(read, "the replica is not ready")
-
-    def status(self) -> int | None:
-        return next(entry.exit_status for entry in self.control.list() if entry.pid == self.pid)
-
-    def wait(self) -> int:
-        until(lambda: self.status() is not None, "the replica does not end")
-        status = self.status()
-        assert status is not None
-        return status
-
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "out").read_text().splitlines()]
-
-    def names(self) -> list[str]:
-        return [event["event"] for event in self.events()]
-
-    def errors(self) -> str:
-        return (self.folder / "err").read_text()
-
-    def error(self) -> dict[str, str]:
-        """The last words, which must be the only ones."""
-        (line,) = self.errors().splitlines()
-        return json.loads(line)["error"]  # type: ignore[no-any-return]
-
-    def rest(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """A REST request over TLS; the authority is believed, as any client of TensorFlow Serving would."""
-        context = ssl.create_default_context(cafile=str(self.folder.parent / "ca.pem"))
-        raw = socket.create_connection(("127.0.0.1", self.ready()["rest"]), DEADLINE_S)
-        connection = HTTPSConnection(DOMAIN)
-        connection.sock = context.wrap_socket(raw, server_hostname=DOMAIN)
-        try:
-            connection.request(method, path, json.dumps(body) if body else None)
-            answer = connection.getresponse()
-            text = answer.read()
-            assert answer.status == 200, text
-            return json.loads(text)  # type: ignore[no-any-return]
-        finally:
-            connection.close()
-
-
-@dataclass
-class World:
-    """The owner and the machine; ``bundle`` is what the host received."""
-
-    base: Path
-    control: PlatformControl
-    authority: CertificateAuthority
-    keystore: FileKeystore
-    owner_key: Ed25519PrivateKey
-    audit: AuditLog
-    appraiser: Appraiser
-    bundle: Path
-    launched: list[Replica] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def serving(self, lifetime: int, port: int = 0) -> Iterator[ProvisioningServer]:
-        """A provisioning server that accepts nobody yet."""
-        server = ProvisioningServer(
-            Address("127.0.0.1", port),
-            server_name=SERVER_NAME,
-            authority=self.authority,
-            appraiser=self.appraiser,
-            keystore=self.keystore,
-            audit=self.audit,
-            domain=DOMAIN,
-            now=now,
-            lifetime=lifetime,
-        )
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join(DEADLINE_S)
-
-    def build(self, bundle: Path, port: int) -> EnclaveIdentity:
-        """An enclave that asks the provisioning server at ``port``."""
-        bundle.mkdir(exist_ok=True)
-        spec = EnclaveSpec(
-            domain=DOMAIN,
-            models=("digits",),
-            provisioning_servers=(f"127.0.0.1:{port}",),
-            provisioning_server_name=SERVER_NAME,
-            ca_pem=self.authority.certificate_pem.decode(),
-        )
-        return build_enclave(bundle, spec, new_signing_key(), now)
-
-    def accept(self, server: ProvisioningServer, mr_enclave: bytes) -> None:
-        """The owner's policy names this measurement from now on."""
-        identity = Identity(name="digits replica", mr_enclave=mr_enclave, receives=("model/digits",))
-        old = self.appraiser.policy
-        policy = Policy(roots=old.roots, tcb_statuses=old.tcb_statuses, identities=(identity,))
-        server.appraiser = Appraiser(policy, self.appraiser.collateral, now)
-
-    def seal(self, version: int) -> None:
-        seal(
-            REPOSITORY / "examples" / "digits" / "openvino",
-            self.bundle / "models",
-            name="digits",
-            version=version,
-            engine="openvino",
-            keystore=self.keystore,
-            signing_key=self.owner_key,
-            now=now,
-        )
-
-    def folder(self, *versions: int) -> Path:
-        """A replica's folder, with these versions in it."""
-        folder = self.base / f"replica-{len(list(self.base.iterdir()))}"
-        (folder / "models" / "digits").mkdir(parents=True)
-        for version in versions:
-            sealed = Path("models") / "digits" / str(version)
-            shutil.copytree(self.bundle / sealed, folder / sealed)
-        return folder
-
-    def launch(self, folder: Path, bundle: Path | None = None) -> Replica:
-        bundle = bundle or self.bundle
-        (folder / "enclave").symlink_to(bundle / "enclave")
-        pid = self.control.launch(
-            manifest=bundle / MANIFEST,
-            sigstruct=bundle / SIGSTRUCT,
-            cwd=folder,
-            stdout=folder / "out",
-            stderr=folder / "err",
-        )
-        self.launched.append(Replica(folder, pid, self.control))
-        return self.launched[-1]
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformControl]:
-    folder = tmp_path_factory.mktemp("machine")
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "ensconce.platform.simulated.daemon",
-            "--home",
-            folder / "home",
-            "--socket",
-            folder / "s",
-        ],
-        env={**os.environ, "PYTHONPATH": str(Path(ensconce.__file__).parents[1])},
-        stderr=subprocess.DEVNULL,
-    )
-    control = PlatformControl(folder / "s")
-    control.wait(DEADLINE_S)
-    yield control
-    process.send_signal(signal.SIGTERM)
-    process.wait(DEADLINE_S)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) -> Iterator[World]:
-    base = tmp_path_factory.mktemp("world")
-    status = machine.status()
-    authority = CertificateAuthority.create("the owner", now())
-    (base / "ca.pem").write_bytes(authority.certificate_pem)
-    (base / "bundle" / "models").mkdir(parents=True)
-    owner_key = Ed25519PrivateKey.generate()
-    nobody = Identity(name="nobody", mr_enclave=bytes(32), receives=("model/digits",))
-    policy = Policy(roots=(status.root,), tcb_statuses=(TcbStatus.UP_TO_DATE,), identities=(nobody,))
-    world = World(
-        base=base,
-        control=machine,
-        authority=authority,
-        keystore=FileKeystore.create(base / "keystore", new_key_file(base / "unlock.key")),
-        owner_key=owner_key,
-        audit=AuditLog.open(base / "audit", owner_key, now),
-        appraiser=Appraiser(policy, CollateralCache(base / "collateral", status.pccs, now), now),
-        bundle=base / "bundle",
-    )
-    for version in (1, 2, 3, 4):
-        world.seal(version)
-    yield world
-    for replica in world.launched:
-        if replica.status() is None:
-            machine.signal(replica.pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def server(world: World) -> Iterator[ProvisioningServer]:
-    """The owner's server, which accepts the enclave in the bundle."""
-    with world.serving(lifetime=24 * 3600) as server:
-        world.accept(server, world.build(world.bundle, server.port).mr_enclave)
-        yield server
 
 
 def heldout() -> tuple[list[Any], list[int]]:
@@ -272,7 +29,7 @@ def heldout() -> tuple[list[Any], list[int]]:
 
 
 @pytest.mark.usefixtures("server")
-def test_it_serves_until_it_is_told_to_stop(world: World) -> None:
+def test_it_serves_until_it_is_told_to_stop(world: Any) -> None:
     replica = world.launch(world.folder(1, 2))
     assert replica.ready()["servables"] == ["digits/1", "digits/2"]
     images, labels = heldout()
@@ -284,7 +41,7 @@ def test_it_serves_until_it_is_told_to_stop(world: World) -> None:
 
     # What strangers say is not repeated to the host, who reads all that the enclave prints.
     for front in ("grpc", "rest"):
-        with socket.create_connection(("127.0.0.1", replica.ready()[front]), DEADLINE_S) as stranger:
+        with socket.create_connection(("127.0.0.1", replica.ready()[front]), 30) as stranger:
             stranger.sendall(b"GET /secret HTTP/1.1\r\n\r\n")
             with contextlib.suppress(ConnectionResetError):
                 while stranger.recv(1024):
@@ -311,7 +68,7 @@ def test_it_serves_until_it_is_told_to_stop(world: World) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_a_flipped_bit_in_a_model_ends_it(world: World) -> None:
+def test_a_flipped_bit_in_a_model_ends_it(world: Any) -> None:
     folder = world.folder(1)
     sealed = folder / "models" / "digits" / "1" / "model.bin"
     data = bytearray(sealed.read_bytes())
@@ -325,7 +82,7 @@ def test_a_flipped_bit_in_a_model_ends_it(world: World) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_a_version_put_in_anothers_place_ends_it(world: World) -> None:
+def test_a_version_put_in_anothers_place_ends_it(world: Any) -> None:
     folder = world.folder(1)
     (folder / "models" / "digits" / "1").rename(folder / "models" / "digits" / "2")
     replica = world.launch(folder)
@@ -334,7 +91,7 @@ def test_a_version_put_in_anothers_place_ends_it(world: World) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_nothing_to_serve_is_an_error(world: World) -> None:
+def test_nothing_to_serve_is_an_error(world: Any) -> None:
     folder = world.folder()
     (folder / "models" / "digits" / "latest").mkdir()
     (folder / "models" / "digits" / "01").mkdir()
@@ -344,7 +101,7 @@ def test_nothing_to_serve_is_an_error(world: World) -> None:
     assert replica.error()["check"] == "replica.models"
 
 
-def test_an_enclave_that_the_policy_does_not_name_gets_nothing(world: World, server: ProvisioningServer) -> None:
+def test_an_enclave_that_the_policy_does_not_name_gets_nothing(world: Any, server: ProvisioningServer) -> None:
     accepted, server.appraiser = server.appraiser, world.appraiser
     try:
         replica = world.launch(world.folder(1))
@@ -356,13 +113,13 @@ def test_an_enclave_that_the_policy_does_not_name_gets_nothing(world: World, ser
 
 
 @pytest.mark.usefixtures("server")
-def test_a_retired_version_opens_nothing_and_what_serves_it_ends(world: World, tmp_path: Path) -> None:
+def test_a_retired_version_opens_nothing_and_what_serves_it_ends(world: Any, tmp_path: Path, until: Any) -> None:
     with world.serving(lifetime=2) as server:
         world.accept(server, world.build(tmp_path, server.port).mr_enclave)
         replica = world.launch(world.folder(3), tmp_path)
         first = replica.ready()["key_sha256"]
-        until(lambda: replica.ready()["key_sha256"] != first, "the certificate is not renewed")
-        assert replica.names()[-1] == "renewed"
+        until(lambda: replica.names()[-1] == "renewed", "the certificate is not renewed")
+        assert replica.ready()["key_sha256"] != first
         replica.rest("GET", "/v1/models/digits")
         world.keystore.retire("model/digits/3")
         assert replica.wait() == 4
@@ -379,7 +136,7 @@ def test_a_retired_version_opens_nothing_and_what_serves_it_ends(world: World, t
     assert (refused["key_id"], refused["check"]) == ("model/digits/3", "key.retired")
 
 
-def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: World, tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: Any, tmp_path: Path) -> None:
     with world.serving(lifetime=2) as server:
         world.accept(server, world.build(tmp_path, server.port).mr_enclave)
         replica = world.launch(world.folder(1), tmp_path)
@@ -390,14 +147,14 @@ def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: 
 
 
 def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_ends(
-    world: World, tmp_path: Path
+    world: Any, tmp_path: Path
 ) -> None:
     with world.serving(lifetime=2) as server:
         world.accept(server, world.build(tmp_path, server.port).mr_enclave)
         replica = world.launch(world.folder(1), tmp_path)
         replica.ready()
         port = server.port
-    world = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", now()))
+    world = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", int(time.time())))
     with world.serving(lifetime=2, port=port):
         assert replica.wait() == 3
     assert replica.error()["check"] == "provisioning.server_certificate"
@@ -405,7 +162,7 @@ def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_
     assert "provisioning.server_certificate" in failed
 
 
-def test_sigterm_ends_it_while_it_waits_for_its_keys(world: World, tmp_path: Path) -> None:
+def test_sigterm_ends_it_while_it_waits_for_its_keys(world: Any, tmp_path: Path) -> None:
     with socket.create_server(Address("127.0.0.1", 0)) as silent:
         world.build(tmp_path, silent.getsockname()[1])
         replica = world.launch(world.folder(1), tmp_path)
