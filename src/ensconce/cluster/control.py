@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from typing import Any
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 from ensconce.platform.simulated.wire import short_name
 
-__all__ = ["MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal"]
+__all__ = ["INTERRUPTIONS", "MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal"]
 
 MAX_MESSAGE = 1 << 20
+
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that undo a start."""
+
 _SOCKET = "control.sock"
 _TIMEOUT_S = 10.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -46,15 +47,16 @@ def up(host: Path, watch: Watch) -> dict[str, Any]:
     if _is_up(host):
         raise InputError("host.running", f"{host} is up already", remedy="`ensconce status`, or `ensconce down` first")
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    with (run / "logs" / "supervisor.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ensconce.cluster.supervisor", str(host.resolve())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+    # Held back until there is a process to stop: a Ctrl-C in between would leave a supervisor that nobody knows of. It
+    # inherits the mask, and lifts it once it can undo what it has started.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, control.INTERRUPTIONS)
     try:
+        process = _start(host)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _wait_for_supervisor(host, process)
         return _wait_until_settled(host, watch)
     except BaseException:
@@ -118,6 +120,17 @@ def logs(host: Path, name: str | None) -> dict[str, list[str]]:
             remedy="start the service with `ensconce up`" if not known else "choose one of these",
         )
     return found
+
+
+def _start(host: Path) -> subprocess.Popen[bytes]:
+    with (host / "run" / "logs" / "supervisor.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ensconce.cluster.supervisor", str(host.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _is_up(host: Path) -> bool:

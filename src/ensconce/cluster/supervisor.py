@@ -214,6 +214,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Until the loop listens for it, a signal undoes what was started; `run` replaces this.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, control.INTERRUPTIONS)
     try:
         Supervisor(host).run()
     except (EnsconceError, OSError) as error:
