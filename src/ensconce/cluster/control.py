@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 from ensconce.platform.simulated.wire import short_name
 
-__all__ = ["INTERRUPTIONS", "MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal"]
+__all__ = ["INTERRUPTIONS", "MAX_MESSAGE", "ask", "connect", "listen", "read_message", "refusal", "take_lock"]
 
 MAX_MESSAGE = 1 << 20
 
@@ -21,6 +22,20 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 _SOCKET = "control.sock"
 _TIMEOUT_S = 10.0
+
+
+def take_lock(run: Path) -> TextIO | None:
+    """The lock that a supervisor holds for as long as its process lives, gateway and platform included; None if held.
+
+    The kernel lets go of it when the file is closed, at the latest when the process ends.
+    """
+    lock = (run / "supervisor.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 def listen(run: Path) -> socket.socket:

@@ -94,10 +94,11 @@ def down(host: Path) -> None:
     """
     control.ask(host, {"do": "stop"})
     until = time.monotonic() + _START_S
-    while _is_up(host):
+    while (lock := control.take_lock(host / "run")) is None:
         if time.monotonic() > until:
             raise EnsconceError("host.down", "the supervisor does not leave", remedy=f"read {host}/run/logs")
         time.sleep(_POLL_S)
+    lock.close()
 
 
 def logs(host: Path, name: str | None) -> dict[str, list[str]]:

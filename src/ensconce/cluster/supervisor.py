@@ -7,7 +7,6 @@ between. When it goes, everything that it started goes with it (the children ask
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ensconce.addresses import Address
 from ensconce.cluster import control
@@ -62,7 +61,12 @@ class Supervisor:
                     remedy="copy the owner's bundle/ here, after `ensconce enclave build` and `ensconce model seal`",
                 )
         (self._run / "logs").mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
+        # Held until this process ends, which is how `ensconce down` knows that everything has.
+        self._lock = control.take_lock(self._run)
+        if self._lock is None:
+            raise InputError(
+                "host.running", f"{host} is up already", remedy="`ensconce status`, or `ensconce down` first"
+            )
         self._wanted = self._deployment.replicas
         self._replicas: list[Replica] = []
         self._numbers = 0
@@ -191,17 +195,6 @@ class Supervisor:
             "wanted": 0 if self._stopping else self._wanted,
             "replicas": [replica.describe() for replica in self._replicas],
         }
-
-    def _take_lock(self) -> TextIO:
-        lock = (self._run / "supervisor.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise InputError(
-                "host.running", f"{self._host} is up already", remedy="`ensconce status`, or `ensconce down` first"
-            ) from error
-        return lock
 
 
 def main(arguments: list[str]) -> int:
