@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 from ensconce.platform.simulated.wire import short_name
@@ -24,16 +24,17 @@ _SOCKET = "control.sock"
 _TIMEOUT_S = 10.0
 
 
-def take_lock(run: Path) -> TextIO | None:
-    """The lock that a supervisor holds for as long as its process lives, gateway and platform included; None if held.
+def take_lock(run: Path) -> int | None:
+    """The lock that a supervisor holds for as long as its process lives; None if it is held.
 
-    The kernel lets go of it when the file is closed, at the latest when the process ends.
+    Returns:
+        A file descriptor. The supervisor never closes it: the kernel does, when nothing of the process is left.
     """
-    lock = (run / "supervisor.lock").open("a")
+    lock = os.open(run / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.close()
+        os.close(lock)
         return None
     return lock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def down(host: Path) -> None:
         if time.monotonic() > until:
             raise EnsconceError("host.down", "the supervisor does not leave", remedy=f"read {host}/run/logs")
         time.sleep(_POLL_S)
-    lock.close()
+    os.close(lock)
 
 
 def logs(host: Path, name: str | None) -> dict[str, list[str]]:

@@ -62,8 +62,7 @@ class Supervisor:
                 )
         (self._run / "logs").mkdir(parents=True, exist_ok=True)
         # Held until this process ends, which is how `ensconce down` knows that everything has.
-        self._lock = control.take_lock(self._run)
-        if self._lock is None:
+        if control.take_lock(self._run) is None:
             raise InputError(
                 "host.running", f"{host} is up already", remedy="`ensconce status`, or `ensconce down` first"
             )

@@ -21,7 +21,7 @@ from ensconce.demo.data import digits_folder
 from ensconce.enclave.layers import default_cache
 from ensconce.errors import EnsconceError, restore
 
-__all__ = ["DOMAIN", "Ports", "Stage", "processes_below"]
+__all__ = ["DOMAIN", "Ports", "Stage", "arguments_of", "processes_below"]
 
 DOMAIN = "digits.example.test"
 _COMMAND_S = 120
@@ -215,6 +215,14 @@ class Stage:
         return dict(os.environ, NO_COLOR="1", **{name: str(path) for name, path in own.items()})
 
 
+def arguments_of(pid: int) -> str:
+    """The command line of a process; empty once it has ended (proc(5))."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def processes_below(folder: Path) -> list[int]:
     """Processes, other than this one, that work in ``folder`` or name it in their arguments (proc(5))."""
     found = []
@@ -222,8 +230,7 @@ def processes_below(folder: Path) -> list[int]:
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
-            if str(folder) in arguments or (entry / "cwd").readlink().is_relative_to(folder):
+            if str(folder) in arguments_of(int(entry.name)) or (entry / "cwd").readlink().is_relative_to(folder):
                 found.append(int(entry.name))
     return found
 

@@ -18,7 +18,7 @@ from ensconce.demo.attacks import ATTACKS, Attack, Host, Outcome
 from ensconce.demo.classify import Errand
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.demo.search import Found, Needles, image_needles, key_needles, search, weight_needles
-from ensconce.demo.stage import DOMAIN, Stage, processes_below
+from ensconce.demo.stage import DOMAIN, Stage, arguments_of, processes_below
 from ensconce.demo.tap import Tap
 from ensconce.demo.witness import Witness
 from ensconce.errors import EnsconceError
@@ -115,7 +115,7 @@ class _Story:
         for process in list(stage.servers):
             stage.end(process)
         left = processes_below(stage.root)
-        self._check(not left, f"{len(left)} processes are left: {left}")
+        self._check(not left, f"{len(left)} processes are left: {[arguments_of(pid) for pid in left]}")
         self._step("everything stops", "no process is left", "the same files, and no process to ask")
 
     def after(self) -> None:
