@@ -31,6 +31,7 @@ _WANTED_ACCURACY = 0.98
 _OVER_REST = 60
 _LAST_WEEK, _NOW = 1, 2
 _AT_ONCE = 3
+_DYING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ class _Story:
         stage.run("down", "--host", str(stage.host), party="host")
         for process in list(stage.servers):
             stage.end(process)
-        left = processes_below(stage.root)
+        # What was killed takes a moment to be gone: nginx's workers end after the master that was waited for.
+        until = time.monotonic() + _DYING_S
+        while (left := processes_below(stage.root)) and time.monotonic() < until:
+            time.sleep(0.02)
         self._check(not left, f"{len(left)} processes are left: {[arguments_of(pid) for pid in left]}")
         self._step("everything stops", "no process is left", "the same files, and no process to ask")
 
