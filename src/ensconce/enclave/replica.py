@@ -254,11 +254,11 @@ def _announce(ports: Ports, certificate: _Certificate, servables: list[str]) -> 
 
 
 def _tell(event: str, **fields: Any) -> None:
-    print(json.dumps({"time": round(time.time(), 3), "event": event, **fields}), flush=True)  # noqa: T201
+    print(json.dumps({"time": round(time.time(), 3), "event": event, **fields}), flush=True)  # noqa: T201 - its log
 
 
 def _fail(error: EnsconceError) -> int:
-    print(json.dumps({"error": error.fields()}), file=sys.stderr, flush=True)  # noqa: T201
+    print(json.dumps({"error": error.fields()}), file=sys.stderr, flush=True)  # noqa: T201 - its last words
     return error.exit_status
 
 
@@ -285,7 +285,7 @@ async def _in_thread(function: Callable[[], T]) -> T:
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type]
+            future.set_result(result)  # type: ignore[arg-type]  # a T: without an error there is one
 
     def work() -> None:
         try:

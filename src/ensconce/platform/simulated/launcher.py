@@ -232,7 +232,7 @@ def _check_working_directory(manifest: Manifest, cwd: Path, listed: set[str]) ->
     except OSError as error:
         raise _unwalkable(error) from error
     for name in names:
-        path = os.path.join(folder, name)  # noqa: PTH118
+        path = os.path.join(folder, name)  # noqa: PTH118 - compared as text
         if name not in known and path not in listed:
             raise _unlisted(path)
 
