@@ -85,6 +85,7 @@ lock: $(VENV)/.dev
 	@echo openvino | $(UV) pyproject.toml - --no-emit-package openvino-telemetry -o requirements/runtime.txt
 	@$(UV) requirements/build.in -o requirements/build.txt
 	@$(UV) requirements/dev.in -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	@$(UV) requirements/fuzz.in -c requirements/runtime.txt -o requirements/fuzz.txt
 	@$(UV) requirements/interop.in --no-emit-package tensorflow -o requirements/interop.txt
 
 clean:
