@@ -1,4 +1,4 @@
-"""What every store promises. A store keeps bytes; what they mean, and whether to believe them, is their reader's matter.
+"""What every store promises. A store keeps bytes; what they mean and whether to believe them is their reader's matter.
 
 Nothing in a store is trusted by being there: the log is signed entry by entry, the keystore is sealed, a policy carries
 its owners' signatures.
