@@ -6,13 +6,19 @@ its owners' signatures.
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-__all__ = ["MAX_DOCUMENT", "Slot", "Store"]
+from ensconce.errors import InputError
+
+__all__ = ["MAX_DOCUMENT", "Slot", "Store", "check_name", "check_size"]
 
 MAX_DOCUMENT = 64 * 1024 * 1024
 """Longest document in bytes."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*(?:/[a-z0-9][a-z0-9.-]*)*")
+_MAX_NAME = 100
 
 
 class Slot(Protocol):
@@ -51,3 +57,33 @@ class Store(Protocol):
             InputError: ``state.lock``: the folder cannot be written.
             UnreachableError: ``state.unreachable``.
         """
+
+
+def check_name(name: str) -> None:
+    """Refuse what is not a document's name.
+
+    Raises:
+        InputError: ``state.name``.
+    """
+    if len(name) > _MAX_NAME or _NAME.fullmatch(name) is None:
+        raise InputError(
+            "state.name",
+            "this is not a document's name",
+            found=ascii(name[: _MAX_NAME + 1]),
+            rule=f"{_NAME.pattern}, at most {_MAX_NAME} characters",
+        )
+
+
+def check_size(check: str, name: str, data: bytes) -> None:
+    """Refuse a document that is longer than :data:`MAX_DOCUMENT`.
+
+    Raises:
+        InputError: ``check``.
+    """
+    if len(data) > MAX_DOCUMENT:
+        raise InputError(
+            check,
+            f"the document {name} is too long",
+            found=f"more than {MAX_DOCUMENT} bytes",
+            rule=f"at most {MAX_DOCUMENT} bytes",
+        )

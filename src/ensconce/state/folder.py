@@ -1,0 +1,101 @@
+"""A store in a folder of this machine: one file for each document, one lock file beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ensconce.errors import InputError
+from ensconce.files import sync_folder, write_aside
+from ensconce.state.store import MAX_DOCUMENT, check_name, check_size
+
+__all__ = ["FolderStore"]
+
+
+class FolderStore:
+    """Documents in one folder, for the threads and processes of one machine; the protocol is :class:`Store`.
+
+    A document ``a/b`` is the file ``a_b`` (no name has an underscore), mode 0600; its lock is ``.a_b.lock``, held with
+    ``flock``. The folder is made with mode 0700 when something is first locked; its parent must exist.
+
+    Args:
+        folder: where the documents are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        """The document as it was last written, None when there is none yet.
+
+        Raises:
+            InputError: ``state.name``; ``state.read``: it cannot be read, or is longer than ``MAX_DOCUMENT``.
+        """
+        path = self._folder / _file_name(name)
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with os.fdopen(handle, "rb") as file:
+                data = file.read(MAX_DOCUMENT + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(
+                "state.read", f"cannot read {path}: {error.strerror}", remedy="check the permissions"
+            ) from error
+        check_size("state.read", name, data)
+        return data
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[_FileSlot]:
+        """Hold one document alone; waits for whoever holds it. Not re-entrant.
+
+        Raises:
+            InputError: ``state.name``; ``state.lock``: the folder cannot be written.
+        """
+        file_name = _file_name(name)
+        try:
+            handle = self._open_lock(f".{file_name}.lock")
+        except OSError as error:
+            raise InputError(
+                "state.lock",
+                f"cannot lock {name} in {self._folder}: {error.strerror}",
+                remedy="check the folder and its permissions",
+            ) from error
+        try:
+            # On a descriptor of its own: it holds between threads as well as between processes.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield _FileSlot(self, self._folder / file_name, name)
+        finally:
+            os.close(handle)
+
+    def _open_lock(self, name: str) -> int:
+        if not self._folder.is_dir():
+            with contextlib.suppress(FileExistsError):
+                self._folder.mkdir(mode=0o700)
+                sync_folder(self._folder.parent)
+        return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+class _FileSlot:
+    def __init__(self, store: FolderStore, path: Path, name: str) -> None:
+        self._store = store
+        self._path = path
+        self._name = name
+
+    def read(self) -> bytes | None:
+        return self._store.read(self._name)
+
+    def write(self, data: bytes) -> None:
+        check_size("state.write", self._name, data)
+        try:
+            write_aside(self._path, data, mode=0o600)
+        except InputError as error:
+            raise InputError("state.write", error.problem, remedy=error.remedy) from error
+
+
+def _file_name(name: str) -> str:
+    check_name(name)
+    return name.replace("/", "_")
