@@ -202,6 +202,19 @@ class SgxReport:
         """Anyone on the host can read and write the enclave's memory."""
         return self.attributes.debug
 
+    def measurements(self) -> dict[str, str | int]:
+        """What says which code this is, and how it was started; bytes in lower-case hexadecimal.
+
+        Two quotes of one enclave agree in all of it, whenever and wherever they were made.
+        """
+        return {
+            "mr_enclave": self.mr_enclave.hex(),
+            "mr_signer": self.mr_signer.hex(),
+            "isv_prod_id": self.isv_prod_id,
+            "isv_svn": self.isv_svn,
+            "attributes": self.attributes.to_bytes().hex(),
+        }
+
     def to_json_object(self) -> dict[str, str | int | bool]:
         """The fields under their names, bytes in lower-case hexadecimal."""
         return {
@@ -306,6 +319,15 @@ class TdReport:
     def debug(self) -> bool:
         """Anyone on the host can read and write the trust domain's memory (TD attributes, bit 0)."""
         return bool(self.td_attributes[0] & 1)
+
+    def measurements(self) -> dict[str, str | int]:
+        """What says which code this is, and how it was started; bytes in lower-case hexadecimal.
+
+        Two quotes of one trust domain agree in all of it, unless it extended a run-time register in between or its
+        host updated the TDX module.
+        """
+        names = ("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "td_attributes", "xfam", "mr_seam")
+        return {name: getattr(self, name).hex() for name in (*names, "mr_config_id", "mr_owner", "mr_owner_config")}
 
     def to_json_object(self) -> dict[str, str | int | bool]:
         """The fields under their names, bytes in lower-case hexadecimal; those of a later version only if there."""
