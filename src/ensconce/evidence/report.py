@@ -8,6 +8,7 @@ Integers are little-endian. Reserved bytes must be zero: a bit that nobody here 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from ensconce.errors import EvidenceError
@@ -315,6 +316,21 @@ class TdReport:
             extension = TdExtension(*_TD_EX.unpack_from(data, TD_REPORT_15_SIZE))
         return replace(report, tee_tcb_svn2=tee_tcb_svn2, mr_service_td=mr_service_td, extension=extension)
 
+    def to_bytes(self) -> bytes:
+        """The bytes of the report body, 584, 648 or 885 of them; the inverse of :meth:`from_bytes`.
+
+        Raises:
+            ValueError: a field has the wrong length, or only one of a later version's is there.
+        """
+        values = [getattr(self, field.name) for field in fields(self)]
+        data = _packed(_TD_10, values[:15])
+        if values[15:] == [None, None, None]:
+            return data
+        data += _packed(_TD_15, values[15:17])
+        if self.extension is None:
+            return data
+        return data + _packed(_TD_EX, [getattr(self.extension, field.name) for field in fields(self.extension)])
+
     @property
     def debug(self) -> bool:
         """Anyone on the host can read and write the trust domain's memory (TD attributes, bit 0)."""
@@ -340,6 +356,17 @@ class TdReport:
                 elif isinstance(member, int):
                     value[field.name] = member
         return value
+
+
+def _packed(layout: struct.Struct, values: Sequence[object]) -> bytes:
+    # struct pads short values and cuts long ones without a word, so lengths are checked by reading back.
+    try:
+        data = layout.pack(*values)
+    except struct.error as error:
+        raise ValueError("a field of the TD report has another type") from error
+    if layout.unpack(data) != tuple(values):
+        raise ValueError("a field of the TD report has the wrong length")
+    return data
 
 
 def _expect_size(data: bytes, size: int, check: str, what: str) -> None:

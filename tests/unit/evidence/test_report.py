@@ -96,6 +96,14 @@ def test_trust_domain_reports(size: int, newer: bool, extended: bool) -> None:
     assert report.debug  # the first byte of TD attributes, 121, is odd
     value = report.to_json_object()
     assert ("mr_service_td" in value, "td_id" in value) == (newer, extended)
+    assert report.to_bytes() == (bytes(range(1, 252)) * 4)[:size]
+
+
+def test_fields_of_a_trust_domain_of_another_size_are_not_written() -> None:
+    report = TdReport.from_bytes(bytes(648))
+    for changes in ({"mr_td": b"\1"}, {"rtmr3": bytes(49)}, {"tee_tcb_svn2": None}, {"mr_service_td": bytes(47)}):
+        with pytest.raises(ValueError, match="TD report"):
+            replace(report, **changes).to_bytes()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [0, 583, 585, 647, 649, 884, 886])

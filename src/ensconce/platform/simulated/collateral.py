@@ -12,17 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ensconce.appraisal.collateral import Collateral
 from ensconce.platform.simulated.certificates import Party, revocation_list, sign_raw
-from ensconce.platform.simulated.quoting import QuotingEnclave
+from ensconce.platform.simulated.quoting import TD_QUOTING_ENCLAVE, QuotingEnclave
 from ensconce.times import utc_text
 
 if TYPE_CHECKING:
     from ensconce.platform.simulated.pki import CA, SimulatedVendor
 
-__all__ = ["ABSENT", "CollateralRecipe", "CrlRecipe", "DocumentRecipe", "prepare", "tcb_level"]
+__all__ = ["ABSENT", "CollateralRecipe", "CrlRecipe", "DocumentRecipe", "isv_level", "prepare", "tcb_level"]
 
 ABSENT = object()
 """As a value in :attr:`DocumentRecipe.changes`: leave the field out."""
@@ -30,6 +30,8 @@ ABSENT = object()
 EVALUATION_DATA_NUMBER = 1
 ADVISORY = "SIMULATED-SA-00001"
 """The advisory that every level below the machine's carries; Intel's begin with INTEL-SA."""
+MODULE_ADVISORY = "SIMULATED-SA-00002"
+"""The advisory that TDX modules below the machine's carry."""
 
 _TCB_DATE = "2026-01-14T00:00:00Z"
 _OLD_TCB_DATE = "2025-01-15T00:00:00Z"
@@ -78,9 +80,11 @@ class CollateralRecipe:
     """In which condition the vendor says the machine is.
 
     Attributes:
+        tee: for which kind of quote the two documents are.
         ca: the PCK CA whose revocation list is included.
         tcb_status: Intel's name of the status of the machine's own TCB level.
         advisory_ids: of the machine's own TCB level.
+        module_status: Intel's name of the status of the TDX module's own level.
         qe_status: Intel's name of the status of the quoting enclave's own level.
         tcb_info: the TCB info document.
         qe_identity: the QE identity document.
@@ -88,14 +92,20 @@ class CollateralRecipe:
         pck_crl: the PCK CA's revocation list.
     """
 
+    tee: Literal["sgx", "tdx"] = "sgx"
     ca: CA = "platform"
     tcb_status: str = "UpToDate"
     advisory_ids: Sequence[str] = ()
+    module_status: str = "UpToDate"
     qe_status: str = "UpToDate"
     tcb_info: DocumentRecipe = field(default_factory=DocumentRecipe)
     qe_identity: DocumentRecipe = field(default_factory=DocumentRecipe)
     root_crl: CrlRecipe = field(default_factory=CrlRecipe)
     pck_crl: CrlRecipe = field(default_factory=CrlRecipe)
+
+    def of_tee(self, tee: Literal["sgx", "tdx"]) -> CollateralRecipe:
+        """The same condition, for quotes of the given kind."""
+        return replace(self, tee=tee)
 
     def of_ca(self, ca: CA) -> CollateralRecipe:
         """The same condition, with the revocation list of the given PCK CA."""
@@ -103,14 +113,28 @@ class CollateralRecipe:
 
 
 def tcb_level(
-    components: Sequence[int], pce_svn: int, status: str, advisory_ids: Sequence[str] = (), date: str = _TCB_DATE
-) -> dict[str, object]:
+    components: Sequence[int],
+    pce_svn: int,
+    status: str,
+    advisory_ids: Sequence[str] = (),
+    date: str = _TCB_DATE,
+    *,
+    tdx_components: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """One TCB level of TCB info version 3, for ``changes={"tcbLevels": [...]}``."""
-    level: dict[str, object] = {
-        "tcb": {"sgxtcbcomponents": [{"svn": svn} for svn in components], "pcesvn": pce_svn},
-        "tcbDate": date,
-        "tcbStatus": status,
-    }
+    tcb: dict[str, object] = {"sgxtcbcomponents": [{"svn": svn} for svn in components], "pcesvn": pce_svn}
+    if tdx_components is not None:
+        tcb["tdxtcbcomponents"] = [{"svn": svn} for svn in tdx_components]
+    return _level(tcb, status, advisory_ids, date)
+
+
+def isv_level(isv_svn: int, status: str, advisory_ids: Sequence[str] = (), date: str = _TCB_DATE) -> dict[str, Any]:
+    """One TCB level of a quoting enclave or of a TDX module, which have one security version alone."""
+    return _level({"isvsvn": isv_svn}, status, advisory_ids, date)
+
+
+def _level(tcb: Mapping[str, object], status: str, advisory_ids: Sequence[str], date: str) -> dict[str, Any]:
+    level: dict[str, Any] = {"tcb": tcb, "tcbDate": date, "tcbStatus": status}
     if advisory_ids:
         level["advisoryIDs"] = list(advisory_ids)
     return level
@@ -139,24 +163,45 @@ def prepare(vendor: SimulatedVendor, now: int, recipe: CollateralRecipe) -> Coll
 def _tcb_info(vendor: SimulatedVendor, recipe: CollateralRecipe) -> dict[str, Any]:
     own = vendor.COMPONENTS
     older = (own[0] - 1, *own[1:])
+    tdx = older_tdx = None
+    if recipe.tee == "tdx":
+        # Since version 1.5, the TDX module's own security version is in the identities below, and its major version is
+        # in their names; here the first two components are what version 1.0 needed.
+        tdx = (5, 0, *vendor.TEE_TCB_SVN[2:])
+        older_tdx = (5, 0, tdx[2] - 1, *tdx[3:])
     return {
-        "id": "SGX",
+        "id": recipe.tee.upper(),
         "version": 3,
         "fmspc": vendor.FMSPC.hex().upper(),
         "pceId": vendor.PCE_ID.hex().upper(),
         "tcbType": 0,
         "tcbEvaluationDataNumber": EVALUATION_DATA_NUMBER,
+        **(_tdx_modules(vendor, recipe) if recipe.tee == "tdx" else {}),
         "tcbLevels": [
-            tcb_level(own, vendor.PCE_SVN, recipe.tcb_status, recipe.advisory_ids),
-            tcb_level(older, vendor.PCE_SVN - 1, "OutOfDate", [ADVISORY], _OLD_TCB_DATE),
+            tcb_level(own, vendor.PCE_SVN, recipe.tcb_status, recipe.advisory_ids, tdx_components=tdx),
+            tcb_level(older, vendor.PCE_SVN - 1, "OutOfDate", [ADVISORY], _OLD_TCB_DATE, tdx_components=older_tdx),
         ],
     }
 
 
-def _qe_identity(recipe: CollateralRecipe) -> dict[str, Any]:
-    own = QuotingEnclave()
+def _tdx_modules(vendor: SimulatedVendor, recipe: CollateralRecipe) -> dict[str, Any]:
+    # As in Intel's own: the CPU's vendor signs its modules with a measurement of zero, and no attribute is defined.
+    module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
+    isv_svn, version = vendor.TEE_TCB_SVN[:2]
+    levels = [
+        isv_level(isv_svn, recipe.module_status),
+        isv_level(isv_svn - 1, "OutOfDate", [MODULE_ADVISORY], _OLD_TCB_DATE),
+    ]
     return {
-        "id": "QE",
+        "tdxModule": module,
+        "tdxModuleIdentities": [{"id": f"TDX_{version:02X}", **module, "tcbLevels": levels}],
+    }
+
+
+def _qe_identity(recipe: CollateralRecipe) -> dict[str, Any]:
+    own = QuotingEnclave() if recipe.tee == "sgx" else TD_QUOTING_ENCLAVE
+    return {
+        "id": "QE" if recipe.tee == "sgx" else "TD_QE",
         "version": 2,
         "tcbEvaluationDataNumber": EVALUATION_DATA_NUMBER,
         "miscselect": "00000000",
@@ -167,13 +212,8 @@ def _qe_identity(recipe: CollateralRecipe) -> dict[str, Any]:
         "mrsigner": own.mr_signer.hex().upper(),
         "isvprodid": own.isv_prod_id,
         "tcbLevels": [
-            {"tcb": {"isvsvn": own.isv_svn}, "tcbDate": _TCB_DATE, "tcbStatus": recipe.qe_status},
-            {
-                "tcb": {"isvsvn": own.isv_svn - 1},
-                "tcbDate": _OLD_TCB_DATE,
-                "tcbStatus": "OutOfDate",
-                "advisoryIDs": [ADVISORY],
-            },
+            isv_level(own.isv_svn, recipe.qe_status),
+            isv_level(own.isv_svn - 1, "OutOfDate", [ADVISORY], _OLD_TCB_DATE),
         ],
     }
 

@@ -1,6 +1,7 @@
 """The provisioning certificate caching service of the simulated vendor, as a function from requests to responses.
 
-API: Intel SGX PCCS, version 4 (`/sgx/certification/v4/...`). Documents are signed when they are asked for, so they are
+API: Intel SGX PCCS, version 4 (`/sgx/certification/v4/...`, and `/tdx/certification/v4/...` for what differs in TDX:
+TCB info and QE identity). Documents are signed when they are asked for, so they are
 never out of date. Issuer chains travel in headers, as URL-encoded PEM; revocation lists are hexadecimal, as PCCS gives
 them, unless DER is asked for.
 """
@@ -9,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from ensconce.appraisal.collateral import Collateral
 from ensconce.platform.simulated.collateral import CollateralRecipe, prepare
 from ensconce.platform.simulated.pki import CA, SimulatedVendor
 
-__all__ = ["BASE", "Pccs", "Response"]
+__all__ = ["BASE", "TDX_BASE", "Pccs", "Response"]
 
 BASE = "/sgx/certification/v4"
+TDX_BASE = "/tdx/certification/v4"
 
 _JSON = "application/json"
 _CRL = "application/pkix-crl"
 _PEM = "application/x-pem-file"
+Tee = Literal["sgx", "tdx"]
+
 _CAS: dict[str, CA] = {"processor": "processor", "platform": "platform"}
 
 
@@ -57,11 +63,13 @@ class Pccs:
         self._now = now
         self._recipe = recipe or CollateralRecipe()
         self._calls: dict[str, Callable[[dict[str, str]], Response]] = {
-            "/tcb": self._tcb,
-            "/qe/identity": self._qe_identity,
-            "/pckcrl": self._pck_crl,
-            "/rootcacrl": self._root_crl,
-            "/pckcert": self._pck_certificate,
+            f"{BASE}/tcb": partial(self._tcb, "sgx"),
+            f"{BASE}/qe/identity": partial(self._qe_identity, "sgx"),
+            f"{BASE}/pckcrl": self._pck_crl,
+            f"{BASE}/rootcacrl": self._root_crl,
+            f"{BASE}/pckcert": self._pck_certificate,
+            f"{TDX_BASE}/tcb": partial(self._tcb, "tdx"),
+            f"{TDX_BASE}/qe/identity": partial(self._qe_identity, "tdx"),
         }
 
     def get(self, target: str) -> Response:
@@ -71,23 +79,23 @@ class Pccs:
             query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query), max_num_fields=8))
         except ValueError:
             return _nothing(400, "Invalid request parameters.")
-        call = self._calls.get(parts.path.removeprefix(BASE)) if parts.path.startswith(BASE) else None
+        call = self._calls.get(parts.path)
         if call is None:
             return _nothing(404, "No such resource.")
         return call(query)
 
-    def _documents(self) -> Collateral:
-        return prepare(self._vendor, self._now(), self._recipe)
+    def _documents(self, tee: Tee = "sgx") -> Collateral:
+        return prepare(self._vendor, self._now(), self._recipe.of_tee(tee))
 
-    def _tcb(self, query: dict[str, str]) -> Response:
+    def _tcb(self, tee: Tee, query: dict[str, str]) -> Response:
         if query.get("fmspc", "").upper() != self._vendor.FMSPC.hex().upper():
             return _nothing(404, "No cache data for this platform.")
-        made = self._documents()
+        made = self._documents(tee)
         body = f'{{"tcbInfo":{made.tcb_info},"signature":"{made.tcb_info_signature.hex()}"}}'
         return Response(200, _JSON, body.encode(), (("TCB-Info-Issuer-Chain", quote(made.tcb_info_issuer_chain)),))
 
-    def _qe_identity(self, _query: dict[str, str]) -> Response:
-        made = self._documents()
+    def _qe_identity(self, tee: Tee, _query: dict[str, str]) -> Response:
+        made = self._documents(tee)
         body = f'{{"enclaveIdentity":{made.qe_identity},"signature":"{made.qe_identity_signature.hex()}"}}'
         chain = ("SGX-Enclave-Identity-Issuer-Chain", quote(made.qe_identity_issuer_chain))
         return Response(200, _JSON, body.encode(), (chain,))

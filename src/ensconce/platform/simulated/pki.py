@@ -65,6 +65,8 @@ class SimulatedVendor:
 
     COMPONENTS = (7, 9, 3, 3, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     """The machine's SGX TCB component SVNs."""
+    TEE_TCB_SVN = (5, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    """Of the machine's TDX module: its own security version, its major version, that of late microcode."""
     PCE_SVN = 13
     """The machine's PCE SVN."""
     FMSPC = b"SIM\x00\x00\x01"

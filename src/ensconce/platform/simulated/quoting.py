@@ -1,7 +1,8 @@
-"""The quoting enclave of the simulated platform: a report in, a DCAP quote version 3 out.
+"""The quoting enclaves of the simulated platform: a report in, a DCAP quote out, for enclaves and trust domains.
 
-Format: Intel SGX ECDSA quote library reference, appendix A: header, report body, then an ECDSA P-256 signature with the
-attestation key, the quoting enclave's own report, the PCK key's signature over that, and the PCK certificate chain.
+Formats: Intel SGX ECDSA quote library reference, appendix A (version 3); Intel TDX DCAP quoting library API, appendix A
+(versions 4 and 5). All have a header, a body, then an ECDSA P-256 signature with the attestation key, the quoting
+enclave's own report, the PCK key's signature over that, and the PCK certificate chain.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ensconce.evidence.quote import INTEL_QE_VENDOR_ID, PCK_CERTIFICATE_CHAIN
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import (
+    SGX_REPORT_SIZE,
+    TD_REPORT_10_SIZE,
+    TD_REPORT_15_EX_SIZE,
+    TD_REPORT_15_SIZE,
+    Attributes,
+    SgxReport,
+    TdReport,
+)
 from ensconce.platform.simulated.certificates import Party, label_bytes, point, sign_raw
 
 if TYPE_CHECKING:
     from ensconce.platform.simulated.pki import CA, SimulatedVendor
 
-__all__ = ["QuoteRecipe", "QuotingEnclave", "make_quote"]
+__all__ = ["TD_QUOTING_ENCLAVE", "QuoteRecipe", "QuotingEnclave", "make_quote"]
 
-_VERSION = 3
 _ECDSA_P256 = 2
+_TEE_SGX, _TEE_TDX = 0x00, 0x81
+_QE_REPORT_CERTIFICATION = 6
+_BODY_TYPES = {SGX_REPORT_SIZE: 1, TD_REPORT_10_SIZE: 2, TD_REPORT_15_SIZE: 3, TD_REPORT_15_EX_SIZE: 4}
 _QE_ATTRIBUTES = Attributes(Attributes.INIT | Attributes.MODE64BIT | Attributes.PROVISION_KEY, 0x3)
 
 
@@ -33,7 +44,7 @@ class QuotingEnclave:
     Attributes:
         mr_enclave: 32 bytes.
         mr_signer: 32 bytes; not Intel's.
-        isv_prod_id: 1, as Intel's.
+        isv_prod_id: 1, as Intel's for SGX; the one for TDX has 2.
         isv_svn: security version.
         misc_select: MISCSELECT.
         attributes: initialised, 64-bit, with the provisioning key, as Intel's.
@@ -47,6 +58,10 @@ class QuotingEnclave:
     attributes: Attributes = _QE_ATTRIBUTES
 
 
+TD_QUOTING_ENCLAVE = QuotingEnclave(mr_enclave=label_bytes("TD quoting enclave", 32), isv_prod_id=2, isv_svn=4)
+"""The one that quotes trust domains."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuoteRecipe:
     """How a quote is made; the defaults are a sound quote of this machine.
@@ -54,40 +69,57 @@ class QuoteRecipe:
     Attributes:
         ca: which of the machine's PCK certificates certifies the quoting enclave.
         pck_chain: parties whose certificates the quote carries, PCK first; the first signs the QE report.
-        quoting_enclave: what the QE report says.
+        quoting_enclave: what the QE report says; the rightful one for the kind of report when absent.
         qe_report_data: 64 bytes in the QE report; the rightful binding of the attestation key when absent.
         qe_auth_data: bytes bound beside the key; Intel's quoting enclave always gives 32.
+        version: of the quote; when absent, 3 for enclaves, and for trust domains 4 as long as that can hold the report.
     """
 
     ca: CA = "platform"
     pck_chain: Sequence[Party] | None = None
-    quoting_enclave: QuotingEnclave = QuotingEnclave()
+    quoting_enclave: QuotingEnclave | None = None
     qe_report_data: bytes | None = None
     qe_auth_data: bytes = bytes(range(32))
+    version: Literal[4, 5] | None = None
 
 
-def make_quote(vendor: SimulatedVendor, report: SgxReport, recipe: QuoteRecipe | None = None) -> bytes:
+def make_quote(vendor: SimulatedVendor, report: SgxReport | TdReport, recipe: QuoteRecipe | None = None) -> bytes:
     """Quote ``report`` for this machine.
 
     Args:
         vendor: whose machine.
-        report: the enclave's report.
+        report: of an enclave, or of a trust domain.
         recipe: what is to differ from a sound quote.
     """
     recipe = recipe or QuoteRecipe()
     chain = recipe.pck_chain or (vendor.pck(recipe.ca), vendor.pck_ca(recipe.ca), vendor.root)
-    enclave = recipe.quoting_enclave
+    tdx = isinstance(report, TdReport)
+    enclave = recipe.quoting_enclave or (TD_QUOTING_ENCLAVE if tdx else QuotingEnclave())
+    body = report.to_bytes()
+    version = recipe.version or (3 if not tdx else 4 if len(body) == TD_REPORT_10_SIZE else 5)
     header = struct.pack(
         "<HHIHH16s20s",
-        _VERSION,
+        version,
         _ECDSA_P256,
-        0,
-        enclave.isv_svn,
-        vendor.PCE_SVN,
+        _TEE_TDX if tdx else _TEE_SGX,
+        # From version 4 on, these two are reserved.
+        *((enclave.isv_svn, vendor.PCE_SVN) if version == 3 else (0, 0)),
         INTEL_QE_VENDOR_ID,
         label_bytes("machine " + vendor.root_name, 16),
     )
-    signed = header + report.to_bytes()
+    descriptor = struct.pack("<HI", _BODY_TYPES[len(body)], len(body)) if version == 5 else b""
+    signed = header + descriptor + body
+    certification = _certification(vendor, enclave, chain, recipe)
+    if version > 3:
+        certification = struct.pack("<HI", _QE_REPORT_CERTIFICATION, len(certification)) + certification
+    signature_data = sign_raw(vendor.attestation_key, signed) + point(vendor.attestation_key) + certification
+    return signed + struct.pack("<I", len(signature_data)) + signature_data
+
+
+def _certification(
+    vendor: SimulatedVendor, enclave: QuotingEnclave, chain: Sequence[Party], recipe: QuoteRecipe
+) -> bytes:
+    """Who vouches for the attestation key: the quoting enclave's report, its signature, and the PCK chain."""
     key = point(vendor.attestation_key)
     qe_report = SgxReport(
         cpu_svn=vendor.cpu_svn,
@@ -105,10 +137,8 @@ def make_quote(vendor: SimulatedVendor, report: SgxReport, recipe: QuoteRecipe |
     ).to_bytes()
     # Intel's quoting library ends the chain with a NUL, as C strings end.
     certificates = "".join(party.pem for party in chain).encode() + b"\0"
-    signature_data = b"".join(
+    return b"".join(
         (
-            sign_raw(vendor.attestation_key, signed),
-            key,
             qe_report,
             sign_raw(chain[0].key, qe_report),
             struct.pack("<H", len(recipe.qe_auth_data)),
@@ -117,4 +147,3 @@ def make_quote(vendor: SimulatedVendor, report: SgxReport, recipe: QuoteRecipe |
             certificates,
         )
     )
-    return signed + struct.pack("<I", len(signature_data)) + signature_data

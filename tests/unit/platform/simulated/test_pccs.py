@@ -13,7 +13,7 @@ from cryptography import x509
 from ensconce.appraisal.pccs import fetch_collateral
 from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.platform.simulated.http import serve_http
-from ensconce.platform.simulated.pccs import BASE, Pccs, Response
+from ensconce.platform.simulated.pccs import BASE, TDX_BASE, Pccs, Response
 from ensconce.platform.simulated.pki import SimulatedVendor
 
 NOW = 1_790_000_000
@@ -47,6 +47,17 @@ def test_qe_identity() -> None:
     issuers = chain(response, "SGX-Enclave-Identity-Issuer-Chain")
     assert issuers == [VENDOR.tcb_signer.certificate, VENDOR.root.certificate]
     assert get("/qe/identity").body == response.body
+
+
+def test_documents_for_trust_domains() -> None:
+    sound = VENDOR.collateral(NOW, CollateralRecipe(tee="tdx"))
+    tcb, identity = PCCS.get(f"{TDX_BASE}/tcb?fmspc={FMSPC}"), PCCS.get(f"{TDX_BASE}/qe/identity?update=standard")
+    assert tcb.body.decode() == f'{{"tcbInfo":{sound.tcb_info},"signature":"{sound.tcb_info_signature.hex()}"}}'
+    assert json.loads(tcb.body)["tcbInfo"]["id"] == "TDX"
+    assert json.loads(identity.body)["enclaveIdentity"]["id"] == "TD_QE"
+    signer = [VENDOR.tcb_signer.certificate, VENDOR.root.certificate]
+    assert chain(tcb, "TCB-Info-Issuer-Chain") == signer
+    assert chain(identity, "SGX-Enclave-Identity-Issuer-Chain") == signer
 
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
@@ -89,6 +100,8 @@ def test_pck_certificate() -> None:
         (BASE + "/pckcert?pceid=0001&qeid=1", 404),
         (BASE + "/pckcert?pceid=0000", 404),
         (BASE + "/qe/identity/", 404),
+        (TDX_BASE + "/rootcacrl", 404),
+        (TDX_BASE + "/tcb?fmspc=00606A000000", 404),
         (BASE, 404),
         ("/sgx/certification/v3/qe/identity", 404),
         ("/qe/identity", 404),
