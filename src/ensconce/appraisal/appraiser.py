@@ -13,11 +13,20 @@ from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pck import chain_in
 from ensconce.appraisal.policy import Acceptance, Policy
-from ensconce.appraisal.root import claimed_root, root_named
+from ensconce.appraisal.root import TrustRoot, claimed_root, root_named
+from ensconce.appraisal.verdict import Verdict
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
 
-__all__ = ["Appraiser", "CollateralSource"]
+__all__ = ["Appraiser", "Case", "CollateralSource", "Verify"]
+
+
+class Verify(Protocol):
+    """Verifies a quote as :func:`ensconce.appraisal.dcap.verify_quote` does, here or in another process."""
+
+    def __call__(self, quote: bytes, collateral: Collateral, *, at: int, root: TrustRoot) -> Verdict:
+        """The verdict, or an EnsconceError."""
+        ...
 
 
 class CollateralSource(Protocol):
@@ -38,6 +47,21 @@ class CollateralSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Case:
+    """A quote and what it is verified with.
+
+    Attributes:
+        quote: as it came.
+        collateral: for its platform.
+        root: name of the root that it claims, which the policy names too.
+    """
+
+    quote: bytes
+    collateral: Collateral
+    root: str
+
+
+@dataclass(frozen=True)
 class Appraiser:
     """Appraises quotes under one policy. Safe to share between threads.
 
@@ -54,8 +78,9 @@ class Appraiser:
     def appraise(self, quote: bytes) -> Acceptance:
         """Verify a quote and have the policy judge it, as of now.
 
-        What the quote is fresh for, and which key or channel it binds, is the caller's to check, in the report that
-        the acceptance carries.
+        The three steps by themselves are :meth:`gather`, :meth:`verify` and ``policy.judge``, for those who do each in
+        a place of its own. What the quote is fresh for, and which key or channel it binds, is the caller's to check, in
+        the report that the acceptance carries.
 
         Args:
             quote: SGX quote, DCAP.
@@ -66,20 +91,36 @@ class Appraiser:
                 or to be a debug enclave, which is refused before anything is fetched or verified.
             UnreachableError: collateral is not to be had.
         """
+        return self.policy.judge(self.verify(self.gather(quote)))
+
+    def gather(self, quote: bytes) -> Case:
+        """Everything that a quote is to be verified with. May wait for the network.
+
+        Raises:
+            EvidenceError: it is malformed, or its chain is not what its root signed.
+            RefusedError: it claims a root that the policy does not name, or to be a debug enclave.
+            UnreachableError: collateral is not to be had.
+        """
         parsed = parse_quote(quote)
         root = claimed_root(parsed)
         if root not in self.policy.roots:
             raise self.policy.refuse_root(root)
         self.policy.refuse_debug(parsed.body)
         _check_signatures(chain_in(parsed))
-        collateral = self.collateral.get_for(quote)
+        return Case(quote, self.collateral.get_for(quote), root)
+
+    def verify(self, case: Case, by: Verify = verify_quote) -> Verdict:
+        """Verify a quote with what was gathered, as of now; collateral that does not hold is doubted from then on.
+
+        Raises:
+            EvidenceError: the quote is not genuine, or the collateral is not.
+        """
         try:
-            verdict = verify_quote(quote, collateral, at=self.now(), root=root_named(root, collateral))
+            return by(case.quote, case.collateral, at=self.now(), root=root_named(case.root, case.collateral))
         except EvidenceError as error:
             if error.check.startswith("collateral."):
-                self.collateral.doubt(quote)
+                self.collateral.doubt(case.quote)
             raise
-        return self.policy.judge(verdict)
 
 
 def _check_signatures(chain: tuple[x509.Certificate, ...]) -> None:

@@ -7,9 +7,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from OpenSSL import SSL
+
 from ensconce.errors import UnreachableError
 
-__all__ = ["MAX_FRAME", "Stream", "read_frame", "write_frame"]
+__all__ = [
+    "MAX_FRAME",
+    "AsyncStream",
+    "Stream",
+    "read_frame",
+    "read_frame_async",
+    "write_frame",
+    "write_frame_async",
+]
 
 MAX_FRAME = 64 * 1024
 """Longest message in bytes, without the four of its length."""
@@ -27,22 +37,46 @@ class Stream(Protocol):
         ...
 
 
+class AsyncStream(Protocol):
+    """The same on an event loop; :class:`ensconce.ratls.async_stream.AsyncTlsStream` is one.
+
+    Attributes:
+        connection: the TLS connection, for what a finished handshake has agreed on.
+        deadline: by ``time.monotonic()``, for everything that is done on the stream; whoever holds it may move it.
+    """
+
+    connection: SSL.Connection
+    deadline: float
+
+    async def handshake(self) -> None:
+        """Do the handshake, or raise an UnreachableError."""
+        ...
+
+    async def read(self, size: int) -> bytes:
+        """Exactly ``size`` bytes, or an UnreachableError."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """All of ``data``, or an UnreachableError."""
+        ...
+
+    async def finish(self, patience: float = 1.0) -> None:
+        """Say goodbye, wait that many seconds for the peer to hang up, and close; raises nothing."""
+        ...
+
+
 def read_frame(stream: Stream) -> bytes:
     """Read one message; an empty or too long one is refused before any of it is read.
 
     Raises:
         UnreachableError: ``provisioning.frame``, or whatever the stream raises.
     """
-    size = int.from_bytes(stream.read(4), "big")
-    if not 0 < size <= MAX_FRAME:
-        raise UnreachableError(
-            "provisioning.frame",
-            "a message of this length is not read",
-            found=f"{size} bytes",
-            rule=f"1 to {MAX_FRAME} bytes",
-            remedy="check that the other side speaks ensconce/1",
-        )
-    return stream.read(size)
+    return stream.read(_size(stream.read(4)))
+
+
+async def read_frame_async(stream: AsyncStream) -> bytes:
+    """:func:`read_frame` on an event loop."""
+    return await stream.read(_size(await stream.read(4)))
 
 
 def write_frame(stream: Stream, message: bytes) -> None:
@@ -52,6 +86,28 @@ def write_frame(stream: Stream, message: bytes) -> None:
         ValueError: it is empty or too long, which its maker has to prevent.
         UnreachableError: whatever the stream raises.
     """
+    stream.write(_framed(message))
+
+
+async def write_frame_async(stream: AsyncStream, message: bytes) -> None:
+    """:func:`write_frame` on an event loop."""
+    await stream.write(_framed(message))
+
+
+def _size(prefix: bytes) -> int:
+    size = int.from_bytes(prefix, "big")
+    if not 0 < size <= MAX_FRAME:
+        raise UnreachableError(
+            "provisioning.frame",
+            "a message of this length is not read",
+            found=f"{size} bytes",
+            rule=f"1 to {MAX_FRAME} bytes",
+            remedy="check that the other side speaks ensconce/1",
+        )
+    return size
+
+
+def _framed(message: bytes) -> bytes:
     if not 0 < len(message) <= MAX_FRAME:
         raise ValueError(f"a message of {len(message)} bytes")
-    stream.write(len(message).to_bytes(4, "big") + message)
+    return len(message).to_bytes(4, "big") + message

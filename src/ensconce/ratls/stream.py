@@ -17,7 +17,7 @@ from OpenSSL import SSL
 
 from ensconce.errors import UnreachableError
 
-__all__ = ["TlsStream"]
+__all__ = ["TlsStream", "reasons"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class TlsStream:
             except (SSL.ZeroReturnError, SSL.SysCallError, OSError):
                 raise UnreachableError("tls.closed", "the other side closed the connection") from None
             except SSL.Error as error:
-                raise UnreachableError("tls.handshake", "TLS failed", found=_reasons(error)) from None
+                raise UnreachableError("tls.handshake", "TLS failed", found=reasons(error)) from None
 
     def _wait(self, event: int) -> None:
         left = self.deadline - time.monotonic()
@@ -138,7 +138,7 @@ class TlsStream:
             raise UnreachableError("tls.timeout", "the other side took too long")
 
 
-def _reasons(error: SSL.Error) -> str | None:
+def reasons(error: SSL.Error) -> str | None:
     """OpenSSL's own words for what went wrong: the alert that came, or what it did not like."""
     if error.args and isinstance(error.args[0], list):
         return "; ".join(str(entry[-1]) for entry in error.args[0] if entry[-1])[:200] or None

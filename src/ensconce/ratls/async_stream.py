@@ -1,0 +1,202 @@
+"""The server's end of a TLS connection on an event loop, with one deadline and one allowance for all that is done on it.
+
+OpenSSL reads from memory, not from the socket: the stream hands it what came, 16 KiB at a time, and counts. So no peer
+can keep OpenSSL busy inside one call (a flood of key updates would), and no connection receives more than it may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from OpenSSL import SSL
+
+from ensconce.errors import UnreachableError
+from ensconce.ratls.stream import reasons
+
+__all__ = ["ALLOWANCE", "AsyncTlsStream"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ALLOWANCE = 256 * 1024
+"""Bytes on the wire that a peer may send on one connection: the longest frame, a long handshake, and room to spare."""
+
+_CHUNK = 16384
+
+
+class AsyncTlsStream:
+    """Reads and writes exact numbers of bytes until its deadline; for one task at a time, on the loop that runs it.
+
+    Args:
+        context: a server's context of :mod:`ensconce.ratls.context`.
+        sock: a connected socket; the stream owns it from now on.
+        deadline: by ``time.monotonic()``; may be moved.
+        allowance: bytes on the wire that the peer may send in all.
+    """
+
+    def __init__(
+        self, context: SSL.Context, sock: socket.socket, *, deadline: float, allowance: int = ALLOWANCE
+    ) -> None:
+        self.deadline = deadline
+        self.received = 0
+        """Bytes on the wire that have come so far; with none, the peer has only knocked."""
+        self._allowance = allowance
+        self._socket = sock
+        self._outgoing = bytearray()
+        sock.setblocking(False)
+        # An answer is one write after one read: Nagle's algorithm would make it wait for a delayed acknowledgement.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = SSL.Connection(context, None)
+        self.connection.set_accept_state()
+
+    async def handshake(self) -> None:
+        """Do the handshake.
+
+        Raises:
+            UnreachableError: ``tls.handshake``, ``tls.closed``, ``tls.timeout``, ``tls.excess``, or what the context's
+                own checks raise.
+        """
+        await self._until_done(self.connection.do_handshake)
+
+    async def read(self, size: int) -> bytes:
+        """Read exactly ``size`` bytes.
+
+        Raises:
+            UnreachableError: ``tls.closed``, ``tls.timeout``, ``tls.excess``, ``tls.handshake``: the peer stopped
+                before, sent more than it may, or what is not TLS.
+        """
+        data = bytearray()
+        while len(data) < size:
+            data += await self._until_done(self.connection.recv, min(size - len(data), _CHUNK))
+        return bytes(data)
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``; it is with the kernel when this returns.
+
+        Raises:
+            UnreachableError: ``tls.closed`` or ``tls.timeout``: the peer is gone, or does not read.
+        """
+        view = memoryview(data)
+        while view:
+            view = view[await self._until_done(self.connection.send, bytes(view[:_CHUNK])) :]
+
+    async def finish(self, patience: float = 1.0) -> None:
+        """End a conversation after the last write: say goodbye, and wait briefly for the peer to hang up.
+
+        Closing at once, while bytes of the peer lie unread, would reset the connection and could destroy the last
+        message on its way.
+
+        Args:
+            patience: seconds; what the peer still sends is dropped, up to a megabyte.
+        """
+        self.deadline = time.monotonic() + patience
+        with contextlib.suppress(SSL.Error, OSError, UnreachableError):
+            with contextlib.suppress(SSL.Error):
+                self.connection.shutdown()
+            await self._flush()
+            self._socket.shutdown(socket.SHUT_WR)
+            for _ in range(64):
+                if not await self._receive():
+                    break
+        self._socket.close()
+
+    def close(self) -> None:
+        """Say goodbye if that needs no waiting, and close the socket; does nothing the second time."""
+        if self._socket.fileno() < 0:
+            return
+        with contextlib.suppress(SSL.Error, OSError):
+            self.connection.shutdown()
+            self._collect()
+            self._socket.send(self._outgoing)
+        self._socket.close()
+
+    async def _until_done(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                result = operation(*args, **kwargs)
+            except SSL.WantReadError:
+                await self._flush()
+                await self._fill()
+            except (SSL.ZeroReturnError, SSL.SysCallError):
+                raise _closed() from None
+            except SSL.Error as error:
+                raise UnreachableError("tls.handshake", "TLS failed", found=reasons(error)) from None
+            else:
+                await self._flush()
+                return result
+
+    async def _fill(self) -> None:
+        data = await self._receive()
+        if not data:
+            raise _closed()
+        self.received += len(data)
+        if self.received > self._allowance:
+            raise UnreachableError(
+                "tls.excess",
+                "the other side sends more than any conversation takes",
+                found=f"{self.received} bytes",
+                rule=f"at most {self._allowance} bytes on one connection",
+            )
+        self.connection.bio_write(data)
+
+    async def _receive(self) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(_CHUNK)
+            except (BlockingIOError, InterruptedError):
+                loop = asyncio.get_running_loop()
+                await self._wait(loop.add_reader, loop.remove_reader)
+            except OSError:
+                raise _closed() from None
+
+    async def _flush(self) -> None:
+        self._collect()
+        while self._outgoing:
+            try:
+                del self._outgoing[: self._socket.send(self._outgoing)]
+            except (BlockingIOError, InterruptedError):
+                loop = asyncio.get_running_loop()
+                await self._wait(loop.add_writer, loop.remove_writer)
+            except OSError:
+                raise _closed() from None
+
+    def _collect(self) -> None:
+        """Take what OpenSSL wants to send; never much, since every write is flushed before the next."""
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                self._outgoing += self.connection.bio_read(_CHUNK)
+
+    async def _wait(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise _timeout()
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[bool] = loop.create_future()
+        file = self._socket.fileno()
+        timer = loop.call_later(left, _settle, ready, False)
+        add(file, _settle, ready, True)
+        try:
+            if not await ready:
+                raise _timeout()
+        finally:
+            remove(file)
+            timer.cancel()
+
+
+def _settle(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _closed() -> UnreachableError:
+    return UnreachableError("tls.closed", "the other side closed the connection")
+
+
+def _timeout() -> UnreachableError:
+    return UnreachableError("tls.timeout", "the other side took too long")
