@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import hashlib
 import os
 import socket
 import threading
@@ -12,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 
 from ensconce.addresses import Address
+from ensconce.evidence.certificate import OID_LEGACY_GRAMINE, OID_LEGACY_MEANT, evidence_extension
+from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.pki import SimulatedVendor
 
 
@@ -47,6 +55,41 @@ def sound_report() -> Callable[..., SgxReport]:
             "report_data": bytes(range(64)),
         }
         return SgxReport(**(sound | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gramine_certificate() -> Callable[..., x509.Certificate]:
+    """Makes a certificate as Gramine's library does: self-signed over a key, a quote of its own in each extension.
+
+    ``forms`` are of ``legacy``, ``meant`` (the same under the OID that was meant) and ``tcg``; ``quote`` makes quotes.
+    """
+
+    def make(
+        key: Any,
+        quote: Callable[[bytes], bytes],
+        forms: tuple[str, ...] = ("legacy", "tcg"),
+        *,
+        signer: Any = None,
+        algorithm: Any = None,
+        begin: dt.datetime = dt.datetime(2001, 1, 1, tzinfo=dt.UTC),
+        end: dt.datetime = dt.datetime(2030, 12, 31, 23, 59, 59, tzinfo=dt.UTC),
+    ) -> x509.Certificate:
+        spki = spki_of(key.public_key())
+        attributes = ((NameOID.COMMON_NAME, "RATLS"), (NameOID.ORGANIZATION_NAME, "GramineDevelopers"))
+        name = x509.Name([x509.NameAttribute(*each) for each in (*attributes, (NameOID.COUNTRY_NAME, "US"))])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, end)
+        builder = builder.add_extension(x509.BasicConstraints(False, None), False)
+        for form in forms:
+            if form == "tcg":
+                claims = encode_claims(spki)
+                extension = evidence_extension(quote(hashlib.sha256(claims).digest() + bytes(32)), claims)
+            else:
+                oid = OID_LEGACY_GRAMINE if form == "legacy" else OID_LEGACY_MEANT
+                extension = x509.UnrecognizedExtension(oid, quote(hashlib.sha256(spki).digest() + bytes(32)))
+            builder = builder.add_extension(extension, False)
+        return builder.sign(signer or key, algorithm or hashes.SHA256())
 
     return make
 

@@ -1,7 +1,8 @@
 """TLS contexts of wire v2, both sides: TLS 1.3 and nothing else, ALPN ``ensconce/1``, no resumption, no early data.
 
-Reference: ``docs/reference/wire-v2.md``, section "TLS". pyOpenSSL, because attestation needs what Python's own ``ssl``
-keeps to itself: the exporter, the peer's self-signed certificate, and a say in its verification.
+A server that also speaks wire v1, Gramine's, takes TLS 1.2 too, from clients that offer no ALPN.
+Reference: ``docs/reference/wire-v2.md`` and ``wire-v1.md``, sections "TLS". pyOpenSSL, because attestation needs what
+Python's own ``ssl`` keeps to itself: the exporter, the peer's self-signed certificate, and a say in its verification.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from ensconce.ratls.trust import verify_server
 __all__ = [
     "ALPN",
     "check_channel",
+    "check_full_handshake",
     "check_server",
     "client_context",
     "exporter",
     "impostor",
+    "peer_certificate",
     "peer_spki",
     "refused_certificate",
     "server_context",
@@ -38,21 +41,32 @@ EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 """RFC 9266, section 2."""
 
 _SELF_SIGNED_LEAF = 18  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+_DATES = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
+_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
-def server_context(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> SSL.Context:
+def server_context(
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, *, wire_v1: bool = False
+) -> SSL.Context:
     """The provisioning server's context: it demands a client certificate, which must be a bare self-signed one.
 
     Args:
         key: the server's key.
         certificate: its certificate under the owner's authority.
+        wire_v1: also take Gramine's clients: TLS 1.2, and no ALPN. Who offers ALPN without ``ensconce/1`` then gets an
+            alert, and the handshake raises ``tls.alpn``; all handshakes have to happen in one thread.
     """
     context = _context()
+    if wire_v1:
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_cipher_list(_TLS_1_2_CIPHERS)
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.check_privatekey()
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_bare_key)
-    context.set_alpn_select_callback(_select)
+    context.set_alpn_select_callback(_select_or_alert if wire_v1 else _select)
     return context
 
 
@@ -129,7 +143,15 @@ def check_channel(connection: SSL.Connection) -> None:
             rule=f"ALPN {ALPN.decode()}",
             remedy="check that the address is a provisioning server's, and its version",
         )
-    # A resumed session would carry over an identity from an earlier handshake.
+    check_full_handshake(connection)
+
+
+def check_full_handshake(connection: SSL.Connection) -> None:
+    """Check that a finished handshake was a full one: a resumed session carries over an identity from an earlier one.
+
+    Raises:
+        UnreachableError: ``tls.resumed``.
+    """
     if SSL._lib.SSL_session_reused(connection._ssl):  # type: ignore[attr-defined]
         raise UnreachableError("tls.resumed", "the connection resumes an earlier session", rule="a full handshake")
 
@@ -137,6 +159,19 @@ def check_channel(connection: SSL.Connection) -> None:
 def exporter(connection: SSL.Connection) -> bytes:
     """The channel binding ``tls-exporter`` of RFC 9266: 32 bytes, zero-length context."""
     return connection.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b"")
+
+
+def peer_certificate(connection: SSL.Connection) -> bytes:
+    """The certificate of the client, DER, at the server's end after a handshake.
+
+    Raises:
+        EvidenceError: ``ratls.container``: it presents none, or more than one.
+    """
+    certificate = connection.get_peer_certificate()
+    # At the server's end the chain is what came beside the leaf.
+    if certificate is None or connection.get_peer_cert_chain():
+        raise EvidenceError("ratls.container", "the client presents no certificate, or more than one")
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
 
 def peer_spki(connection: SSL.Connection) -> bytes:
@@ -172,9 +207,13 @@ def _context() -> SSL.Context:
     return context
 
 
-def _accept_bare_key(_connection: SSL.Connection, _certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
-    """Accept a lone self-signed certificate, whose signature and key are judged later; refuse everything else."""
-    return depth == 0 and error in (0, _SELF_SIGNED_LEAF)
+def _accept_bare_key(connection: SSL.Connection, _certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
+    """Accept a lone self-signed certificate, whose signature and key are judged later; refuse everything else.
+
+    The dates of a certificate of wire v1 are judged later as well, so that the log can say what was wrong with them.
+    """
+    judged_later = error in _DATES and not connection.get_alpn_proto_negotiated()
+    return depth == 0 and (error in (0, _SELF_SIGNED_LEAF) or judged_later)
 
 
 def _note_issuer(connection: SSL.Connection, certificate: crypto.X509, error: int, _depth: int, ok: int) -> bool:
@@ -187,3 +226,15 @@ def _note_issuer(connection: SSL.Connection, certificate: crypto.X509, error: in
 def _select(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     # Never raises: a shared context would hand the exception to whichever thread comes next.
     return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _select_or_alert(_connection: SSL.Connection, offered: list[bytes]) -> Any:
+    if ALPN not in offered:
+        raise UnreachableError(
+            "tls.alpn",
+            "the other side speaks other protocols",
+            found=ascii(b", ".join(offered))[:100],
+            rule=f"ALPN {ALPN.decode()}, or none for Gramine's protocol",
+            remedy="check the other side's version",
+        )
+    return ALPN
