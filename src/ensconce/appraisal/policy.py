@@ -1,117 +1,54 @@
 """Policies: which verdicts are accepted, as whom, and what they may receive.
 
 A policy is a value. It names roots, TCB statuses and identities; whatever it does not name is refused, and a policy
-that names no root, no status or no identity is an error rather than a policy for nobody or for anybody. Judging a
-verdict gives an :class:`Acceptance`, which nothing else can make, so that code which needs one cannot forget to ask.
+that names no root, no status or no identity is an error rather than a policy for nobody or for anybody. Each of its
+conditions is a :class:`~ensconce.appraisal.policy_check.Check`. Judging a verdict gives an :class:`Acceptance`, which
+nothing else can make, so that code which needs one cannot forget to ask.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import InitVar, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
+from ensconce.addresses import check_domain
+from ensconce.appraisal.policy_check import Check, expect_size, invalid, refuse_twice
+from ensconce.appraisal.policy_identity import Identity, WireV1
+from ensconce.appraisal.policy_owners import Owners
+from ensconce.appraisal.policy_sgx import AttributeMasks, sgx_checks
+from ensconce.appraisal.policy_tcb import (
+    Advisories,
+    StatusUntil,
+    floor_check,
+    platform_check,
+    status_check,
+    status_json,
+)
+from ensconce.appraisal.policy_tdx import TrustDomain, td_checks
 from ensconce.appraisal.root import parse_root_name
 from ensconce.appraisal.verdict import GenuineVerdict, SimulatedVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
-from ensconce.evidence.report import Attributes, SgxReport, TdReport
-from ensconce.servables import MODEL_NAME, receivable
+from ensconce.evidence.report import SgxReport, TdReport
 
-__all__ = ["Acceptance", "Identity", "Policy"]
+__all__ = [
+    "MAX_SERIAL",
+    "Acceptance",
+    "Advisories",
+    "AttributeMasks",
+    "Identity",
+    "Owners",
+    "Policy",
+    "StatusUntil",
+    "TrustDomain",
+    "WireV1",
+]
+
+MAX_SERIAL = 2**31 - 1
 
 _MINT = object()
-
-_MAX_NAME = 100
-_RECEIVABLE = re.compile(receivable(MODEL_NAME))
-
-_REQUIRED = Attributes.INIT | Attributes.MODE64BIT
-# DEBUG is judged apart, by name. These change nothing that the measurement promises: control-flow enforcement, the
-# exit notification, and key separation, whose host-chosen values must be zero (see _HOST_CHOSEN).
-_HARMLESS = Attributes.DEBUG | Attributes.CET | Attributes.AEX_NOTIFY | Attributes.KSS
-_HOST_CHOSEN = ("config_id", "config_svn", "isv_ext_prod_id", "isv_family_id")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """Code that is accepted, and what it may receive.
-
-    Either the measurement itself, or its signer with product id and lowest security version; giving more narrows it.
-
-    Attributes:
-        name: for people and logs, 1 to 100 printable characters.
-        mr_enclave: MRENCLAVE, 32 bytes.
-        mr_signer: MRSIGNER, SHA-256 of the signer's modulus, 32 bytes.
-        isv_prod_id: ISVPRODID, 16 bits.
-        min_isv_svn: lowest ISVSVN, 16 bits.
-        debug: accept it as a debug enclave too, whose memory the host can read and write.
-        receives: what it may be given, each ``model/<name>``, which means every live version of that model.
-
-    Raises:
-        InputError: a field is out of its bounds, or the fields name no code.
-    """
-
-    name: str
-    mr_enclave: bytes | None = None
-    mr_signer: bytes | None = None
-    isv_prod_id: int | None = None
-    min_isv_svn: int | None = None
-    debug: bool = False
-    receives: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.name) <= _MAX_NAME or not self.name.isprintable() or self.name != self.name.strip():
-            raise _invalid("name", self.name, "1 to 100 printable characters, no blank at either end")
-        for field, value in (("mr_enclave", self.mr_enclave), ("mr_signer", self.mr_signer)):
-            if value is not None and len(value) != 32:
-                raise _invalid(f"{self.name}: {field}", f"{len(value)} bytes", "32 bytes")
-        for field, number in (("isv_prod_id", self.isv_prod_id), ("min_isv_svn", self.min_isv_svn)):
-            if number is not None and not 0 <= number <= 0xFFFF:
-                raise _invalid(f"{self.name}: {field}", str(number), "0 to 65535")
-        if self.mr_enclave is None and None in (self.mr_signer, self.isv_prod_id, self.min_isv_svn):
-            given = [f for f in ("mr_signer", "isv_prod_id", "min_isv_svn") if getattr(self, f) is not None]
-            raise InputError(
-                "policy.identity",
-                f"identity {self.name!r} does not say which code it is",
-                found=", ".join(given) or "no measurement and no signer",
-                rule="mr_enclave, or mr_signer with isv_prod_id and min_isv_svn",
-                remedy="add the measurement that `ensconce enclave` printed",
-            )
-        for item in self.receives:
-            if not _RECEIVABLE.fullmatch(item):
-                raise _invalid(f"{self.name}: receives", item, "model/<name>, without a version")
-        _refuse_twice(self.receives, f"{self.name}: receives")
-
-    def may_receive(self, key_id: str) -> bool:
-        """Whether a key of this id, ``model/<name>/<version>``, may be given to it."""
-        return key_id.rpartition("/")[0] in self.receives
-
-    def to_json_object(self) -> dict[str, Any]:
-        """The identity as the policy file has it, fields in a fixed order, absent ones left out."""
-        value: dict[str, Any] = {"name": self.name}
-        if self.mr_enclave is not None:
-            value["mr_enclave"] = self.mr_enclave.hex()
-        if self.mr_signer is not None:
-            value["mr_signer"] = self.mr_signer.hex()
-        if self.isv_prod_id is not None:
-            value["isv_prod_id"] = self.isv_prod_id
-        if self.min_isv_svn is not None:
-            value["min_isv_svn"] = self.min_isv_svn
-        return value | {"debug": self.debug, "receives": list(self.receives)}
-
-    def _checks(self, report: SgxReport) -> Iterator[tuple[str, bool, str, str]]:
-        """One (field, fits, found, rule) for each field that this identity gives."""
-        if self.mr_signer is not None:
-            yield "mr_signer", report.mr_signer == self.mr_signer, report.mr_signer.hex(), self.mr_signer.hex()
-        if self.isv_prod_id is not None:
-            yield "isv_prod_id", report.isv_prod_id == self.isv_prod_id, str(report.isv_prod_id), str(self.isv_prod_id)
-        if self.min_isv_svn is not None:
-            yield "min_isv_svn", report.isv_svn >= self.min_isv_svn, str(report.isv_svn), str(self.min_isv_svn)
-        if self.mr_enclave is not None:
-            yield "mr_enclave", report.mr_enclave == self.mr_enclave, report.mr_enclave.hex(), self.mr_enclave.hex()
 
 
 @dataclass(frozen=True)
@@ -134,9 +71,8 @@ class Acceptance:
             raise TypeError("acceptances come from Policy.judge only")
 
     @property
-    def report(self) -> SgxReport:
-        """The enclave's report, the body of the verified quote."""
-        assert isinstance(self.verdict.report, SgxReport)  # judge() accepts nothing else
+    def report(self) -> SgxReport | TdReport:
+        """The report of the enclave or the trust domain, the body of the verified quote."""
         return self.verdict.report
 
 
@@ -146,36 +82,64 @@ class Policy:
 
     Attributes:
         roots: names of roots, ``intel`` or ``simulated:<sha256>``.
-        tcb_statuses: statuses of the platform that are accepted, each by name.
+        tcb_statuses: statuses of the platform that are accepted: UpToDate, and exceptions each with an end.
         identities: code that is accepted.
+        serial: number of this version of the policy; the one that follows has a higher one.
+        service: the service that it is for, a domain; without, it does not say.
+        owners: who must sign it and the one that follows; without, the deployment's own owner.
+        advisories: security advisories that a platform may have; without, any.
+        min_tcb_evaluation_data_number: lowest number of the TCB info and of the QE identity; without, any.
+        platforms: PPIDs of the machines that are accepted, 16 bytes each; without, any.
 
     Raises:
-        InputError: one of them is empty, or names something twice.
+        InputError: it names nobody where it must name somebody, names something twice, or a value is out of bounds.
     """
 
     roots: tuple[str, ...]
-    tcb_statuses: tuple[TcbStatus, ...]
+    tcb_statuses: tuple[TcbStatus | StatusUntil, ...]
     identities: tuple[Identity, ...]
+    serial: int = 1
+    service: str | None = None
+    owners: Owners | None = None
+    advisories: Advisories | None = None
+    min_tcb_evaluation_data_number: int | None = None
+    platforms: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
         for field, remedy in (
             ("roots", "name the root that evidence must hang from: intel, or simulated:<sha256>"),
             ("tcb_statuses", "name at least UpToDate"),
             ("identities", "name the code that is accepted"),
+            ("platforms", "name the machines that are accepted, or remove platforms:"),
         ):
-            if not getattr(self, field):
+            if getattr(self, field) == ():
                 raise InputError(
                     f"policy.{field}",
                     f"the policy names no {field.replace('_', ' ')}",
                     rule="a policy that names nobody is an error, never anyone",
                     remedy=remedy,
                 )
+        for status in self.tcb_statuses:
+            if isinstance(status, TcbStatus) and status is not TcbStatus.UP_TO_DATE:
+                raise InputError(
+                    "policy.tcb_statuses",
+                    "an exception needs an end",
+                    found=status.value,
+                    rule="every status but UpToDate is accepted until a day",
+                    remedy=f"write {{status: {status}, until: YYYY-MM-DD}}",
+                )
+        if not 1 <= self.serial <= MAX_SERIAL:
+            raise invalid("serial", str(self.serial), f"1 to {MAX_SERIAL}")
+        lowest = self.min_tcb_evaluation_data_number
+        if lowest is not None and not 1 <= lowest <= MAX_SERIAL:
+            raise invalid("min_tcb_evaluation_data_number", str(lowest), f"1 to {MAX_SERIAL}")
+        if self.service is not None:
+            check_domain(self.service)
         for root in self.roots:
             parse_root_name(root)
-        _refuse_twice(self.roots, "roots")
-        _refuse_twice([status.value for status in self.tcb_statuses], "tcb_statuses")
-        _refuse_twice([identity.name for identity in self.identities], "identities: name")
-        _refuse_twice([i.mr_enclave.hex() for i in self.identities if i.mr_enclave], "identities: mr_enclave")
+        for ppid in self.platforms or ():
+            expect_size("platforms", ppid, 16)
+        self._refuse_duplicates()
 
     @property
     def sha256(self) -> str:
@@ -184,27 +148,39 @@ class Policy:
             json.dumps(self.to_json_object(), sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
 
+    @property
+    def wire_v1(self) -> bool:
+        """Whether any identity may ask over Gramine's own protocol."""
+        return any(identity.wire_v1 is not None for identity in self.identities)
+
+    def with_identity(self, identity: Identity) -> Policy:
+        """This policy with one more identity, the last; or with it in the place of the one of its name."""
+        if all(each.name != identity.name for each in self.identities):
+            return replace(self, identities=(*self.identities, identity))
+        return replace(
+            self, identities=tuple(identity if each.name == identity.name else each for each in self.identities)
+        )
+
     def to_json_object(self) -> dict[str, Any]:
-        """The policy as its file has it; roots and statuses, whose order says nothing, are sorted."""
-        return {
-            "version": 1,
-            "roots": sorted(self.roots),
-            "tcb_statuses": sorted(status.value for status in self.tcb_statuses),
-            "identities": [identity.to_json_object() for identity in self.identities],
-        }
+        """The policy as its file has it; what has no order is sorted, what is not given is left out."""
+        statuses = sorted((status_json(each) for each in self.tcb_statuses), key=str)
+        value: dict[str, Any] = {"version": 1, "serial": self.serial}
+        if self.service is not None:
+            value["service"] = self.service
+        if self.owners is not None:
+            value["owners"] = self.owners.to_json_object()
+        value |= {"roots": sorted(self.roots), "tcb_statuses": statuses}
+        if self.advisories is not None:
+            value["advisories"] = self.advisories.to_json_object()
+        if self.min_tcb_evaluation_data_number is not None:
+            value["min_tcb_evaluation_data_number"] = self.min_tcb_evaluation_data_number
+        if self.platforms is not None:
+            value["platforms"] = sorted(ppid.hex() for ppid in self.platforms)
+        return value | {"identities": [identity.to_json_object() for identity in self.identities]}
 
     def refuse_root(self, found: str) -> RefusedError:
         """The refusal of evidence that hangs, or claims to hang, from a root that is not accepted."""
-        simulated = found != "intel"
-        return _refused(
-            "root",
-            "the evidence is of a simulated platform that is not accepted" if simulated else "the root is not accepted",
-            found,
-            f"roots: [{', '.join(self.roots)}]",
-            "no hardware protects a simulated enclave; for a trial, name exactly this root under roots:"
-            if simulated
-            else "name intel under roots: to accept real hardware",
-        )
+        return self._root_check(found, passed=False).refusal()
 
     def refuse_debug(self, report: SgxReport | TdReport, among: Sequence[Identity] | None = None) -> None:
         """Refuse a debug enclave that none of the identities accepts as one.
@@ -216,102 +192,100 @@ class Policy:
         Raises:
             RefusedError: ``policy.debug``.
         """
-        among = self.identities if among is None else among
-        if report.debug and not any(identity.debug for identity in among):
-            raise _refused(
-                "debug",
-                "this is a debug enclave: the host can read and write its memory",
-                "DEBUG is set",
-                f"debug: false (identity {', '.join(repr(identity.name) for identity in among)})",
-                "build, sign and start the enclave without debug",
-            )
+        check = debug_check(report, self.identities if among is None else among)
+        if not check.passed:
+            raise check.refusal()
+
+    def platform_checks(self, verdict: Verdict) -> Iterator[Check]:
+        """Every condition that does not depend on which identity it is, in the order in which they are judged."""
+        # Type and name must agree, so that neither alone can turn simulated evidence into genuine evidence.
+        genuine = type(verdict) is GenuineVerdict and verdict.root == "intel"
+        simulated = type(verdict) is SimulatedVerdict and verdict.root.startswith("simulated:")
+        yield self._root_check(verdict.root, passed=(genuine or simulated) and verdict.root in self.roots)
+        kinds = sorted({identity.tee for identity in self.identities})
+        yield Check(
+            field="tee",
+            passed=verdict.tee in kinds and (verdict.tee == "sgx") is isinstance(verdict.report, SgxReport),
+            found=verdict.tee,
+            rule=f"identities: {' and '.join(kinds)} alone",
+            problem="this kind of environment is not accepted",
+            remedy="name an identity of this kind, or use the kind that the policy names",
+        )
+        yield status_check(self.tcb_statuses, verdict)
+        if self.advisories is not None:
+            yield self.advisories.check(verdict.advisory_ids)
+        if self.min_tcb_evaluation_data_number is not None:
+            yield floor_check(self.min_tcb_evaluation_data_number, verdict)
+        if self.platforms is not None:
+            yield platform_check(self.platforms, verdict.ppid)
+        report = verdict.report
+        yield from sgx_checks(report) if isinstance(report, SgxReport) else td_checks(report)
 
     def judge(self, verdict: Verdict) -> Acceptance:
         """Accept a verdict as one of the identities, or refuse it.
 
-        Order: root, kind, TCB status, attributes, debug, identity. The time at which the verdict holds is the
-        caller's matter.
+        Order: root, kind, TCB status, advisories, evaluation number, platform, attributes, debug, identity. The day
+        that exceptions are held against is the verdict's own; whether that time is now is the caller's matter.
 
         Raises:
-            RefusedError: ``policy.root``, ``policy.tee``, ``policy.tcb_status``, ``policy.attributes``,
-                ``policy.debug``, or the field of the nearest identity that does not fit: ``policy.mr_enclave``,
-                ``policy.mr_signer``, ``policy.isv_prod_id``, ``policy.min_isv_svn``.
+            RefusedError: ``policy.root``, ``policy.tee``, ``policy.tcb_status``, ``policy.advisories``,
+                ``policy.min_tcb_evaluation_data_number``, ``policy.platforms``, ``policy.attributes``,
+                ``policy.td_attributes``, ``policy.mr_signer_seam``, ``policy.mr_service_td``, ``policy.debug``, or the
+                field of the nearest identity that does not fit, such as ``policy.mr_enclave``.
         """
-        # Type and name must agree, so that neither alone can turn simulated evidence into genuine evidence.
-        genuine = type(verdict) is GenuineVerdict and verdict.root == "intel"
-        simulated = type(verdict) is SimulatedVerdict and verdict.root.startswith("simulated:")
-        if not (genuine or simulated) or verdict.root not in self.roots:
-            raise self.refuse_root(verdict.root)
+        for check in self.platform_checks(verdict):
+            if not check.passed:
+                raise check.refusal()
         report = verdict.report
-        if verdict.tee != "sgx" or not isinstance(report, SgxReport):
-            raise _refused("tee", "this kind of environment is not accepted", verdict.tee, "SGX enclaves", "use SGX")
-        if verdict.status not in self.tcb_statuses:
-            advisories = f" ({', '.join(verdict.advisory_ids)})" if verdict.advisory_ids else ""
-            raise _refused(
-                "tcb_status",
-                "the platform's TCB status is not accepted",
-                verdict.status.value + advisories,
-                f"tcb_statuses: [{', '.join(self.tcb_statuses)}]",
-                "update the platform's firmware, or accept this status by name under tcb_statuses:",
-            )
-        _check_attributes(report)
-        fitting = [i for i in self.identities if all(fits for _, fits, _, _ in i._checks(report))]
-        self.refuse_debug(report, fitting or self.identities)
+        kind = [identity for identity in self.identities if identity.tee == verdict.tee]
+        fitting = [identity for identity in kind if all(check.passed for check in identity.checks(report))]
+        self.refuse_debug(report, fitting or kind)
         for identity in fitting:
             if identity.debug or not report.debug:
                 return Acceptance(_MINT, identity, verdict, self.sha256)
-        raise self._nearest_miss(report)
+        raise _nearest_miss(kind, report)
 
-    def _nearest_miss(self, report: SgxReport) -> RefusedError:
-        def passed(identity: Identity) -> int:
-            return sum(fits for _, fits, _, _ in identity._checks(report))
-
-        nearest = max(self.identities, key=passed)
-        field, _, found, rule = next(check for check in nearest._checks(report) if not check[1])
-        others = len(self.identities) - 1
-        more = f", and {others} other identities" if others > 1 else ", and one other identity" if others else ""
-        return _refused(
-            field,
-            "the policy names no such enclave",
-            found,
-            f"{field}: {rule} (identity {nearest.name!r}{more})",
-            "if this is the code that you mean, add its measurement to the policy; otherwise something changed it",
+    def _root_check(self, found: str, passed: bool) -> Check:
+        simulated = found != "intel"
+        return Check(
+            field="root",
+            passed=passed,
+            found=found,
+            rule=f"roots: [{', '.join(self.roots)}]",
+            problem="the evidence is of a simulated platform that is not accepted"
+            if simulated
+            else "the root is not accepted",
+            remedy="no hardware protects a simulated enclave; for a trial, name exactly this root under roots:"
+            if simulated
+            else "name intel under roots: to accept real hardware",
         )
 
-
-def _check_attributes(report: SgxReport) -> None:
-    flags = report.attributes.flags
-    rule = "INIT and MODE64BIT set, PROVISION_KEY and EINITTOKEN_KEY clear, reserved bits zero"
-    if flags & _REQUIRED != _REQUIRED or flags & ~(_REQUIRED | _HARMLESS):
-        raise _refused(
-            "attributes",
-            "the enclave has attributes that a server of models does not have",
-            f"flags {flags:#018x}",
-            rule,
-            "build the enclave without access to provisioning or launch keys",
-        )
-    chosen = [name for name in _HOST_CHOSEN if getattr(report, name) not in (0, bytes(16), bytes(64))]
-    if chosen:
-        raise _refused(
-            "attributes",
-            "the enclave was started with values that its host chose and nobody measured",
-            ", ".join(chosen),
-            "config_id, config_svn, isv_ext_prod_id and isv_family_id are zero",
-            "start the enclave without key separation and sharing (KSS)",
-        )
+    def _refuse_duplicates(self) -> None:
+        refuse_twice(self.roots, "roots")
+        statuses = [each if isinstance(each, TcbStatus) else each.status for each in self.tcb_statuses]
+        refuse_twice([status.value for status in statuses], "tcb_statuses")
+        refuse_twice([ppid.hex() for ppid in self.platforms or ()], "platforms")
+        refuse_twice([identity.name for identity in self.identities], "identities: name")
+        refuse_twice([i.mr_enclave.hex() for i in self.identities if i.mr_enclave], "identities: mr_enclave")
+        domains = [json.dumps(i.tdx.to_json_object()) for i in self.identities if i.tdx]
+        refuse_twice(domains, "identities: tdx")
 
 
-def _refused(field: str, problem: str, found: str, rule: str, remedy: str) -> RefusedError:
-    return RefusedError(f"policy.{field}", problem, found=found, rule=rule, remedy=remedy)
+def debug_check(report: SgxReport | TdReport, among: Sequence[Identity]) -> Check:
+    """The condition that it is no debug enclave, or that one of these identities accepts it as one."""
+    return Check(
+        field="debug",
+        passed=not report.debug or any(identity.debug for identity in among),
+        found="DEBUG is set" if report.debug else "DEBUG is clear",
+        rule=f"debug: false (identity {', '.join(repr(identity.name) for identity in among)})",
+        problem="this is a debug enclave: the host can read and write its memory",
+        remedy="build, sign and start the enclave without debug",
+    )
 
 
-def _invalid(field: str, found: str, rule: str) -> InputError:
-    return InputError("policy.value", f"wrong value in the policy, {field}", found=repr(found)[:120], rule=rule)
-
-
-def _refuse_twice(values: Iterable[str], field: str) -> None:
-    for value, count in Counter(values).items():
-        if count > 1:
-            raise InputError(
-                "policy.duplicate", f"named twice in the policy, {field}", found=value, remedy="keep one of them"
-            )
+def _nearest_miss(identities: Sequence[Identity], report: SgxReport | TdReport) -> RefusedError:
+    nearest = max(identities, key=lambda identity: sum(check.passed for check in identity.checks(report)))
+    miss = next(check for check in nearest.checks(report) if not check.passed)
+    others = len(identities) - 1
+    more = f", and {others} other identities" if others > 1 else ", and one other identity" if others else ""
+    return miss.refusal().altered(rule=f"{miss.rule} (identity {nearest.name!r}{more})")
