@@ -13,7 +13,7 @@ from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
 from ensconce.strict import StrictModel
 
-__all__ = ["Deployment", "ModelEntry", "PlatformEntry", "ProvisioningEntry", "ServiceEntry"]
+__all__ = ["Deployment", "EnclaveEntry", "ModelEntry", "PlatformEntry", "ProvisioningEntry", "ServiceEntry"]
 
 
 class ServiceEntry(StrictModel):
@@ -39,6 +39,13 @@ class ProvisioningEntry(StrictModel):
     server_name: Domain
 
 
+class EnclaveEntry(StrictModel):
+    """What the enclave's signature says beside its measurement; a policy by MRSIGNER asks for both."""
+
+    isv_prod_id: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
+    isv_svn: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
+
+
 class ModelEntry(StrictModel):
     """A model that every replica serves: all its versions that are present and whose keys are live."""
 
@@ -55,6 +62,7 @@ class Deployment(StrictModel):
     gateway: Literal["auto", "nginx", "embedded"] = "auto"
     platform: PlatformEntry
     provisioning: ProvisioningEntry
+    enclave: EnclaveEntry = EnclaveEntry()
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=64)]
 
     @field_validator("models")

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ensconce.appraisal.policy import Identity, Policy
-from ensconce.appraisal.policy_file import dump_policy
+from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.entry import Entry
 from ensconce.audit.head import Head
@@ -232,6 +232,8 @@ class OwnerFolder:
             provisioning_servers=tuple(deployment.provisioning.servers),
             provisioning_server_name=deployment.provisioning.server_name,
             ca_pem=self.authority(keystore).certificate_pem.decode(),
+            isv_prod_id=deployment.enclave.isv_prod_id,
+            isv_svn=deployment.enclave.isv_svn,
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
         write_aside(self.bundle / "ensconce.yaml", self.deployment_file.read_bytes())

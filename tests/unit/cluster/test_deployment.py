@@ -19,6 +19,7 @@ GOOD: dict[str, Any] = {
         "servers": ["127.0.0.1:4433"],
         "server_name": "provisioning.digits.example.test",
     },
+    "enclave": {"isv_svn": 3},
     "models": [{"name": "digits"}],
 }
 
@@ -54,6 +55,8 @@ def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
         ("gateway", "haproxy"),
         ("platform.kind", "none"),
         ("provisioning.servers", []),
+        ("enclave.isv_svn", 0),
+        ("enclave.isv_prod_id", 65536),
         ("models", []),
         ("models", [{"name": "a"}, {"name": "a"}]),
         ("models.0.name", "../etc"),
