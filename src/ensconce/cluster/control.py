@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from ensconce import strict_json
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 from ensconce.platform.simulated.wire import short_name
 
@@ -84,7 +85,7 @@ def read_message(stream: socket.socket) -> dict[str, Any]:
         data += part
         if not part or len(data) > MAX_MESSAGE:
             raise InputError("host.control", "a control message was cut short or too long", found=f"{len(data)} bytes")
-    message = json.loads(data)
+    message = strict_json.loads(data)
     if not isinstance(message, dict):
         raise InputError("host.control", "a control message must be a JSON object", found=type(message).__name__)
     return message

@@ -47,8 +47,9 @@ def default_home() -> Path:
     """
     if chosen := os.environ.get("ENSCONCE_SIMULATED_HOME"):
         return Path(chosen)
-    data_home = os.environ.get("XDG_DATA_HOME")
-    return (Path(data_home) if data_home else Path.home() / ".local" / "share") / "ensconce" / "simulated"
+    # The XDG Base Directory Specification has relative values ignored: another folder in each working directory.
+    data_home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (data_home if data_home.is_absolute() else Path.home() / ".local" / "share") / "ensconce" / "simulated"
 
 
 @dataclass(frozen=True)

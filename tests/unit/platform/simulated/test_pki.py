@@ -150,6 +150,8 @@ def test_the_default_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.delenv("ENSCONCE_SIMULATED_HOME", raising=False)
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert default_home() == tmp_path / ".local" / "share" / "ensconce" / "simulated"
+    monkeypatch.setenv("XDG_DATA_HOME", "data")
+    assert default_home() == tmp_path / ".local" / "share" / "ensconce" / "simulated"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert default_home() == tmp_path / "data" / "ensconce" / "simulated"
     monkeypatch.setenv("ENSCONCE_SIMULATED_HOME", str(tmp_path / "chosen"))
