@@ -139,6 +139,8 @@ def _certificate(der: bytes) -> x509.Certificate:
     return certificate
 
 
+# What a key signed does not change either.
+@functools.lru_cache(maxsize=256)
 def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the issuer's key signed the certificate."""
     try:

@@ -8,7 +8,6 @@ Signatures are checked by dcap-qvl, after this.
 from __future__ import annotations
 
 import datetime
-import functools
 import itertools
 import json
 import re
@@ -21,7 +20,21 @@ from ensconce.errors import EvidenceError
 __all__ = ["Document", "TcbInfo", "read_qe_identity", "read_tcb_info"]
 
 _MAX_LEVELS = 256
-_HEX = {size: re.compile(rf"[0-9A-Fa-f]{{{size}}}") for size in (4, 12)}
+_MAX_MODULES = 64
+_HEX = re.compile(r"[0-9A-Fa-f]*")
+
+# Which statuses a level may have, in the order of PCS's documentation. Any other, in whichever level, makes a verifier
+# guess: dcap-qvl and Intel's library took a quoting enclave that is said to be in another state for one up to date.
+_PLATFORM_STATUSES = (
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+    "Revoked",
+)
+_ENCLAVE_STATUSES = ("UpToDate", "OutOfDate", "Revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +65,12 @@ class TcbInfo(Document):
     pce_id: str
 
 
-# Both documents serve for a day and thousands of quotes: what was read last is kept.
-@functools.lru_cache(maxsize=8)
 def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
     """Read TCB info and check that it is for this kind of environment, whole, and in order.
 
     Raises:
-        EvidenceError: ``collateral.tcb_info.format``, ``.id``, ``.version``, ``.tcb_type`` or ``.levels``.
+        EvidenceError: ``collateral.tcb_info.format``, ``.id``, ``.version``, ``.tcb_type``, ``.levels`` or
+            ``.tdx_module``.
     """
     reader = _Reader("tcb_info", text)
     reader.must_be("id", "id", tee.upper())
@@ -66,16 +78,17 @@ def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
     reader.must_be("tcb_type", "tcbType", 0)
     fmspc, pce_id = reader.hexadecimal("fmspc", 12), reader.hexadecimal("pceId", 4)
     # One row per level: its least security versions, then the PCE's.
-    levels = [_tcb_level(reader, level, tee) for level in reader.levels()]
+    levels = [_tcb_level(reader, level, tee) for level in reader.levels(reader.value, _PLATFORM_STATUSES)]
     for higher, lower in itertools.combinations(levels, 2):
         if all(a <= b for a, b in zip(higher, lower, strict=True)):
             raise reader.wrong("levels", "its TCB levels are not in descending order", "a level that nothing reaches")
+    if tee == "tdx":
+        _check_modules(reader)
     return TcbInfo(*reader.dates(), reader.number("tcbEvaluationDataNumber"), fmspc, pce_id)
 
 
-@functools.lru_cache(maxsize=8)
 def read_qe_identity(text: str, tee: Literal["sgx", "tdx"]) -> Document:
-    """Read the identity of the quoting enclave and check that it is for this kind of environment, and in order.
+    """Read the identity of the quoting enclave and check that it is for this kind of environment, whole, and in order.
 
     Raises:
         EvidenceError: ``collateral.qe_identity.format``, ``.id``, ``.version`` or ``.levels``.
@@ -83,9 +96,14 @@ def read_qe_identity(text: str, tee: Literal["sgx", "tdx"]) -> Document:
     reader = _Reader("qe_identity", text)
     reader.must_be("id", "id", "QE" if tee == "sgx" else "TD_QE")
     reader.must_be("version", "version", 2)
-    svns = [reader.integer(level.get("tcb"), "isvsvn", 0xFFFF) for level in reader.levels()]
-    if any(higher <= lower for higher, lower in itertools.pairwise(svns)):
-        raise reader.wrong("levels", "its TCB levels are not in descending order", str(svns)[:100])
+    reader.hexadecimal("mrsigner", 64)
+    reader.integer(reader.value, "isvprodid", 0xFFFF)
+    for member, digits in (("miscselect", 8), ("attributes", 32)):
+        value, mask = reader.hexadecimal(member, digits), reader.hexadecimal(f"{member}Mask", digits)
+        if int(value, 16) & ~int(mask, 16):
+            # Intel's library finds no enclave that fits, dcap-qvl overlooks these bits.
+            raise reader.wrong("format", f"its {member} has bits that its mask hides", value, mask)
+    reader.isv_levels(reader.value, "levels")
     return Document(*reader.dates(), reader.number("tcbEvaluationDataNumber"))
 
 
@@ -100,6 +118,25 @@ def _tcb_level(reader: _Reader, level: dict[str, Any], tee: str) -> list[int]:
     return [*values, reader.integer(tcb, "pcesvn", 0xFFFF)]
 
 
+def _check_modules(reader: _Reader) -> None:
+    """Check what TCB info says of TDX modules: one of version 1.0, and any number of later major versions."""
+    modules = [reader.value.get("tdxModule")]
+    identities = reader.value.get("tdxModuleIdentities", [])
+    if not isinstance(identities, list) or len(identities) > _MAX_MODULES:
+        raise reader.wrong("tdx_module", "its tdxModuleIdentities is no list, or too long", str(identities)[:100])
+    for module in modules + identities:
+        if not isinstance(module, dict):
+            raise reader.wrong("tdx_module", "a TDX module is missing, or not an object", str(module)[:100])
+        for member, digits in (("mrsigner", 96), ("attributes", 16), ("attributesMask", 16)):
+            reader.hexadecimal(member, digits, module, "tdx_module")
+    for identity in identities:
+        reader.isv_levels(identity, "tdx_module")
+    names = [str(identity.get("id")).upper() for identity in identities]
+    if len(set(names)) != len(names):
+        # dcap-qvl and Intel's library take the first.
+        raise reader.wrong("tdx_module", "a TDX module is there twice", ", ".join(names)[:100])
+
+
 class _Reader:
     """One document, and how its errors are called."""
 
@@ -111,7 +148,7 @@ class _Reader:
             raise self.wrong("format", "it is not JSON", str(error)[:200]) from error
         if not isinstance(value, dict):
             raise self.wrong("format", "it is not a JSON object", type(value).__name__)
-        self._value: dict[str, Any] = value
+        self.value: dict[str, Any] = value
 
     def wrong(self, check: str, problem: str, found: str, rule: str | None = None) -> EvidenceError:
         what = "TCB info" if self._name == "tcb_info" else "QE identity"
@@ -124,18 +161,18 @@ class _Reader:
         )
 
     def must_be(self, check: str, member: str, right: str | int) -> None:
-        found = self._value.get(member)
+        found = self.value.get(member)
         if found != right or type(found) is not type(right):
             raise self.wrong(check, f"its {member} is another", json.dumps(found)[:100], json.dumps(right))
 
-    def hexadecimal(self, member: str, digits: int) -> str:
-        found = self._value.get(member)
-        if not isinstance(found, str) or not _HEX[digits].fullmatch(found):
-            raise self.wrong("format", f"its {member} is malformed", str(found)[:100], f"{digits} hexadecimal digits")
+    def hexadecimal(self, member: str, digits: int, holder: dict[str, Any] | None = None, check: str = "format") -> str:
+        found = (self.value if holder is None else holder).get(member)
+        if not isinstance(found, str) or len(found) != digits or not _HEX.fullmatch(found):
+            raise self.wrong(check, f"its {member} is malformed", str(found)[:100], f"{digits} hexadecimal digits")
         return found.upper()
 
     def number(self, member: str) -> int:
-        return self.integer(self._value, member, 0xFFFFFFFF)
+        return self.integer(self.value, member, 0xFFFFFFFF)
 
     def integer(self, holder: object, member: str, limit: int) -> int:
         found = holder.get(member) if isinstance(holder, dict) else None
@@ -144,23 +181,40 @@ class _Reader:
         return found
 
     def dates(self) -> tuple[int, int]:
-        issued, next_update = self._date("issueDate"), self._date("nextUpdate")
+        issued, next_update = (self._date(self.value, member) for member in ("issueDate", "nextUpdate"))
         if next_update <= issued:
             raise self.wrong("format", "it expires before it is issued", f"{issued} to {next_update}")
         return issued, next_update
 
-    def levels(self) -> list[dict[str, Any]]:
-        levels = self._value.get("tcbLevels")
+    def levels(self, holder: dict[str, Any], statuses: tuple[str, ...], check: str = "levels") -> list[dict[str, Any]]:
+        """The levels of a document, or of a part of it, each with a date and one of these statuses."""
+        levels = holder.get("tcbLevels")
         if not isinstance(levels, list) or not 0 < len(levels) <= _MAX_LEVELS:
-            raise self.wrong("levels", "it has no TCB levels, or too many", str(levels)[:100])
-        if not all(isinstance(level, dict) for level in levels):
-            raise self.wrong("format", "a TCB level is not an object", str(levels)[:100])
+            raise self.wrong(check, "it has no TCB levels, or too many", str(levels)[:100])
+        for level in levels:
+            if not isinstance(level, dict):
+                raise self.wrong("format", "a TCB level is not an object", str(level)[:100])
+            if level.get("tcbStatus") not in statuses:
+                found = str(level.get("tcbStatus"))[:100]
+                raise self.wrong(check, "a TCB level has an unknown status", found, ", ".join(statuses))
+            self._date(level, "tcbDate")
+            advisories = level.get("advisoryIDs", [])
+            if not isinstance(advisories, list) or not all(isinstance(advisory, str) for advisory in advisories):
+                raise self.wrong("format", "the advisoryIDs of a TCB level are malformed", str(advisories)[:100])
         return levels
 
-    def _date(self, member: str) -> int:
-        found = self._value.get(member)
+    def isv_levels(self, holder: dict[str, Any], check: str) -> None:
+        """Check the levels of an enclave or a TDX module, which have one security version each, in order."""
+        svns = [
+            self.integer(level.get("tcb"), "isvsvn", 0xFFFF) for level in self.levels(holder, _ENCLAVE_STATUSES, check)
+        ]
+        if any(higher <= lower for higher, lower in itertools.pairwise(svns)):
+            raise self.wrong(check, "its TCB levels are not in descending order", str(svns)[:100])
+
+    def _date(self, holder: dict[str, Any], member: str) -> int:
+        found = holder.get(member)
         try:
             when = datetime.datetime.strptime(str(found), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.UTC)
         except ValueError:
-            raise self.wrong("format", f"its {member} is malformed", str(found)[:100], "YYYY-MM-DDThh:mm:ssZ") from None
+            raise self.wrong("format", f"a {member} is malformed", str(found)[:100], "YYYY-MM-DDThh:mm:ssZ") from None
         return int(when.timestamp())

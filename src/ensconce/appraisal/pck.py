@@ -5,6 +5,7 @@ Nothing here is verified. It chooses collateral, and is compared with what verif
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
 from cryptography import x509
 
 from ensconce.appraisal.chains import PCK_CHAIN, PCK_PLATFORM_CA_NAME, certificates_in, check_shape, common_name, to_pem
+from ensconce.appraisal.validity import Window, certificate_windows
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import PCK_CERTIFICATE_CHAIN, Quote
 
@@ -31,12 +33,14 @@ class Pck:
         ca: which of the vendor's two authorities issued the leaf.
         fmspc: kind of platform, 12 upper-case hexadecimal digits.
         pce_id: of the provisioning certification enclave, 4 upper-case hexadecimal digits.
+        windows: when the certificates are valid.
     """
 
     chain: tuple[x509.Certificate, ...]
     ca: PckCa
     fmspc: str
     pce_id: str
+    windows: tuple[Window, ...]
 
 
 def chain_in(quote: Quote) -> tuple[x509.Certificate, ...]:
@@ -45,15 +49,7 @@ def chain_in(quote: Quote) -> tuple[x509.Certificate, ...]:
     Raises:
         EvidenceError: it carries none, or one that cannot be read.
     """
-    if quote.certification_type != PCK_CERTIFICATE_CHAIN:
-        raise EvidenceError(
-            "quote.certification_type",
-            "the quote does not carry its PCK certificate chain",
-            found=f"certification data type {quote.certification_type}",
-            rule=f"type {PCK_CERTIFICATE_CHAIN}",
-            remedy="let the machine register with its provider's PCCS, so that its quoting library has the chain",
-        )
-    return certificates_in(quote.certification_data, "pck_chain.format")
+    return certificates_in(_certification_data(quote), "pck_chain.format")
 
 
 def read_pck(quote: Quote) -> Pck:
@@ -63,7 +59,25 @@ def read_pck(quote: Quote) -> Pck:
         EvidenceError: the quote carries no such chain, or one of another shape, or its leaf has no SGX extension
             (Intel, *SGX PCK certificate and certificate revocation list profile specification*, section 1.3.5).
     """
-    chain = chain_in(quote)
+    return _read(_certification_data(quote))
+
+
+def _certification_data(quote: Quote) -> bytes:
+    if quote.certification_type != PCK_CERTIFICATE_CHAIN:
+        raise EvidenceError(
+            "quote.certification_type",
+            "the quote does not carry its PCK certificate chain",
+            found=f"certification data type {quote.certification_type}",
+            rule=f"type {PCK_CERTIFICATE_CHAIN}",
+            remedy="let the machine register with its provider's PCCS, so that its quoting library has the chain",
+        )
+    return quote.certification_data
+
+
+# A machine's quotes all carry the same chain: what was read last is kept, refusals are not.
+@functools.lru_cache(maxsize=128)
+def _read(certification_data: bytes) -> Pck:
+    chain = certificates_in(certification_data, "pck_chain.format")
     check_shape(chain, PCK_CHAIN, "pck_chain")
     try:
         extension = dcap_qvl.parse_pck_extension_from_pem(to_pem(chain[:1]).encode())
@@ -84,4 +98,5 @@ def read_pck(quote: Quote) -> Pck:
             remedy="ask the platform for a new quote",
         ) from error
     ca: PckCa = "platform" if common_name(chain[1]) == PCK_PLATFORM_CA_NAME else "processor"
-    return Pck(chain=chain, ca=ca, fmspc=fmspc, pce_id=pce_id)
+    windows = certificate_windows(chain, "pck_chain")
+    return Pck(chain=chain, ca=ca, fmspc=fmspc, pce_id=pce_id, windows=windows)

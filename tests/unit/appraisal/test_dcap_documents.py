@@ -80,7 +80,7 @@ def test_tcb_info_of_another_kind(
         ({"mrsigner": ABSENT}, "collateral.qe_identity.format"),
         ({"isvprodid": 2}, "quote.qe_identity"),
         ({"miscselect": "00000001"}, "quote.qe_identity"),
-        ({"attributes": "15000000000000000000000000000000"}, None),  # INIT and MODE64BIT: the latter is masked away
+        ({"attributes": "15000000000000000000000000000000"}, "collateral.qe_identity.format"),  # dcap-qvl: accepted
         ({"attributes": "01000000000000000000000000000000"}, "quote.qe_identity"),
         ({"attributes": "91000000000000000000000000000000"}, "quote.qe_identity"),
         ({"tcbLevels": []}, "collateral.qe_identity.levels"),

@@ -89,7 +89,7 @@ def test_a_revoked_level_is_refused(refused: Refused, collateral: Papers) -> Non
 
 @pytest.mark.parametrize("status", ["uptodate", "", "Fine", "UpToDate "])
 def test_an_unknown_status_is_refused(refused: Refused, collateral: Papers, status: str) -> None:
-    assert refused(papers=collateral(tcb_status=status)) in ("tcb.status", "collateral.tcb_info.format")
+    assert refused(papers=collateral(tcb_status=status)) == "collateral.tcb_info.levels"
 
 
 @pytest.mark.parametrize("status", ["TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded"])
