@@ -5,17 +5,22 @@ The writer and the verifiers share this, so that what one accepts the other acce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ensconce.audit.entry import GENESIS, MAX_LINE, Entry, damaged, parse_entry, signature_is_good
 from ensconce.audit.head import Head
-from ensconce.audit.merkle import Frontier
+from ensconce.audit.merkle import Frontier, leaf_hash
+from ensconce.audit.storage import LogView, Position
 from ensconce.errors import IntegrityError
 
-__all__ = ["Chain", "Tail", "follow", "read_tail"]
+__all__ = ["MAX_BATCH", "Chain", "Tail", "follow", "read_tail"]
+
+MAX_BATCH = 64
+"""Most entries that a writer adds under one head, and so the most that a crash leaves without one; together they are at
+most ``MAX_LINE`` bytes long."""
 
 
 @dataclass
@@ -25,7 +30,7 @@ class Chain:
     Attributes:
         frontier: the Merkle tree of the entries so far; its ``size`` is their number.
         last: hash of the last entry.
-        offset: where the next line begins in the file, in bytes.
+        offset: how long the lines so far are together, in bytes.
     """
 
     frontier: Frontier = field(default_factory=Frontier)
@@ -37,12 +42,17 @@ class Chain:
         """Number of entries so far."""
         return self.frontier.size
 
+    @property
+    def position(self) -> Position:
+        """The place after the last entry."""
+        return Position(self.size, self.offset)
+
     def copy(self) -> Chain:
         """An independent copy."""
         return Chain(self.frontier.copy(), self.last, self.offset)
 
     def read(self, line: bytes) -> Entry:
-        """Take the next line of the file.
+        """Take the next line.
 
         Raises:
             IntegrityError: ``audit.entry``, ``.sequence``, ``.hash``, ``.chain``: it is not the next entry.
@@ -50,14 +60,14 @@ class Chain:
         entry = parse_entry(line, self.size)
         if entry.previous != self.last:
             raise damaged("audit.chain", self.size, "does not continue from the entry before it", entry.previous.hex())
-        self.extend(entry, len(line))
+        self.extend(entry, line)
         return entry
 
-    def extend(self, entry: Entry, length: int) -> None:
-        """Take an entry of ``length`` bytes that is known to be the next one."""
-        self.frontier.append(entry.leaf_hash())
+    def extend(self, entry: Entry, line: bytes) -> None:
+        """Take an entry, and its line, that is known to be the next one."""
+        self.frontier.append(leaf_hash(line[:-1]))
         self.last = entry.hash
-        self.offset += length
+        self.offset += len(line)
 
 
 @dataclass(frozen=True)
@@ -65,15 +75,17 @@ class Tail:
     """What follows the last entry that the head covers.
 
     Attributes:
-        entry: an entry that the writer signed and that no head covers yet, or None.
-        torn: bytes of a line that was not written to its end; 0 when there is none.
+        entries: entries that the writer signed and that no head covers yet.
+        chain: the state after them.
+        torn: bytes that follow, of lines that were not written to their end; 0 when there are none.
     """
 
-    entry: Entry | None
+    entries: Sequence[Entry]
+    chain: Chain
     torn: int
 
 
-def follow(file: BinaryIO, start: Chain, head: Head, end: int, key: Ed25519PublicKey) -> Chain:
+def follow(view: LogView, start: Chain, head: Head, key: Ed25519PublicKey) -> Chain:
     """Go from ``start`` to the state that ``head`` was signed over.
 
     One pass checks numbers, hashes and the chain, and at its end the root; as each line is in the root, that is enough
@@ -81,10 +93,9 @@ def follow(file: BinaryIO, start: Chain, head: Head, end: int, key: Ed25519Publi
     error names the first entry that the writer did not write, even when all hashes after it were computed anew.
 
     Args:
-        file: the log.
+        view: the log.
         start: a state that is known to be good; it is not changed.
         head: an authentic head.
-        end: how much of the file to look at, in bytes.
         key: the writer's public key.
 
     Raises:
@@ -99,44 +110,46 @@ def follow(file: BinaryIO, start: Chain, head: Head, end: int, key: Ed25519Publi
             remedy="restore the folder or compare with an exported copy",
         )
     try:
-        chain = _walk(file, start.copy(), head, end, None)
+        chain = _walk(view, start.copy(), head, None)
         if (chain.frontier.root(), chain.last) != (head.root, head.last):
             raise damaged("audit.root", max(head.size - 1, 0), "or one before it is not what the head was signed over")
     except IntegrityError:
-        _walk(file, start.copy(), head, end, key)
+        _walk(view, start.copy(), head, key)
         raise
     return chain
 
 
-def read_tail(file: BinaryIO, chain: Chain, end: int, key: Ed25519PublicKey) -> Tail:
+def read_tail(view: LogView, chain: Chain, key: Ed25519PublicKey) -> Tail:
     """Judge what follows the entries that the head covers; ``chain`` is the state at the head and is not changed.
 
-    A writer that is stopped between an entry and its head leaves one whole entry, or part of one; nothing else may
-    follow.
+    A writer that is stopped between a batch and its head leaves whole entries, and after them perhaps lines, or parts
+    of lines, that did not reach the disk; nothing else may follow, and no more than a batch.
 
     Raises:
-        IntegrityError: ``audit.tail`` (more than one line), or ``audit.*`` for an entry that the writer did not write.
+        IntegrityError: ``audit.tail`` (more than that), or ``audit.*`` for an entry that the writer did not write.
     """
-    file.seek(chain.offset)
-    tail = file.read(min(end - chain.offset, MAX_LINE + 1))
-    if not tail:
-        return Tail(None, 0)
-    if len(tail) > MAX_LINE or b"\n" in tail[:-1]:
-        raise damaged("audit.tail", chain.size, "and what follows it are not covered by the head", ascii(tail[:60]))
-    try:
-        entry = chain.copy().read(tail)
-    except IntegrityError as error:
-        if error.check == "audit.entry":
-            return Tail(None, len(tail))
-        raise
-    _check_signature(entry, key)
-    return Tail(entry, 0)
+    state, entries, torn = chain.copy(), list[Entry](), 0
+    for line in view.lines(chain.position):
+        length = state.offset - chain.offset + torn + len(line)
+        if length > MAX_LINE or len(entries) == MAX_BATCH or not view.leaves_tail:
+            raise damaged("audit.tail", chain.size, "and what follows it are not covered by the head", ascii(line[:60]))
+        if not torn:
+            try:
+                entries.append(state.read(line))
+            except IntegrityError as error:
+                if error.check != "audit.entry":
+                    raise
+            else:
+                _check_signature(entries[-1], key)
+                continue
+        torn += len(line)
+    return Tail(entries, state, torn)
 
 
-def _walk(file: BinaryIO, chain: Chain, head: Head, end: int, key: Ed25519PublicKey | None) -> Chain:
-    file.seek(chain.offset)
+def _walk(view: LogView, chain: Chain, head: Head, key: Ed25519PublicKey | None) -> Chain:
+    lines = view.lines(chain.position)
     while chain.size < head.size:
-        line = file.readline(min(MAX_LINE + 1, end - chain.offset))
+        line = next(lines, b"")
         if not line.endswith(b"\n") and len(line) <= MAX_LINE:
             raise damaged(
                 "audit.truncated",

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ensconce import strict_json
 from ensconce.audit.merkle import leaf_hash
 from ensconce.errors import InputError, IntegrityError
 
 __all__ = [
     "GENESIS",
     "MAX_FIELDS",
+    "MAX_FRAME",
     "MAX_LINE",
     "MAX_LIST",
     "MAX_TEXT",
@@ -35,7 +37,9 @@ __all__ = [
     "damaged",
     "make_entry",
     "parse_entry",
+    "sign_entry",
     "signature_is_good",
+    "storable",
 ]
 
 Scalar = str | int | bool
@@ -45,6 +49,8 @@ StoredValue = str | int | bool | tuple[Scalar, ...]
 
 MAX_LINE = 1024 * 1024
 """Longest line in bytes, newline included."""
+MAX_FRAME = 1024
+"""More than a line is ever longer than its fields, in bytes: the other members have at most some 500."""
 MAX_TEXT = 1024
 """Longest text in characters; what is longer is cut, and says so."""
 MAX_LIST = 256
@@ -120,15 +126,30 @@ def make_entry(
     Raises:
         InputError: ``audit.event``, ``audit.field`` (a name, type, number or size that the log does not take).
     """
+    return sign_entry(seq, time, event, storable(event, fields), previous, key)
+
+
+def storable(event: str, fields: Mapping[str, object]) -> dict[str, StoredValue]:
+    """What a caller wants recorded, as the log stores it; the rules are :func:`make_entry`'s.
+
+    Raises:
+        InputError: ``audit.event``, ``audit.field``.
+    """
     if _EVENT.fullmatch(event) is None:
         raise InputError("audit.event", "this is not a name of an event", found=ascii(event)[:100], rule=_EVENT.pattern)
     stored = _storable(fields)
-    digest = _hash(seq, time, event, stored, previous)
-    entry = Entry(seq, time, event, stored, previous, digest, key.sign(_SIGNATURE_DOMAIN + digest))
-    size = len(entry.to_line())
+    size = len(canonical(stored)) + MAX_FRAME
     if size > MAX_LINE:
         raise InputError("audit.field", "the entry is too large", found=f"{size} bytes", rule=f"at most {MAX_LINE}")
-    return entry
+    return stored
+
+
+def sign_entry(
+    seq: int, time: str, event: str, stored: Mapping[str, StoredValue], previous: bytes, key: Ed25519PrivateKey
+) -> Entry:
+    """The entry for what :func:`storable` made."""
+    digest = _hash(seq, time, event, stored, previous)
+    return Entry(seq, time, event, stored, previous, digest, key.sign(_SIGNATURE_DOMAIN + digest))
 
 
 def parse_entry(line: bytes, seq: int) -> Entry:
@@ -143,7 +164,7 @@ def parse_entry(line: bytes, seq: int) -> Entry:
     """
     try:
         entry = _parse(line)
-    except (ValueError, TypeError, KeyError, RecursionError, InputError):
+    except (ValueError, TypeError, InputError):
         entry = None
     # Re-encoding leaves no second spelling of the same entry, hence no byte that may be changed unnoticed.
     if entry is None or entry.to_line() != line:
@@ -175,7 +196,7 @@ def _content(seq: int, time: str, event: str, fields: Mapping[str, StoredValue],
 def _parse(line: bytes) -> Entry | None:
     if not line.endswith(b"\n") or len(line) > MAX_LINE:
         return None
-    value = json.loads(line)
+    value = strict_json.loads(line)
     if not isinstance(value, dict) or set(value) != _KEYS:
         return None
     seq, time, event, fields = value["seq"], value["time"], value["event"], value["fields"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ensconce import strict_json
 from ensconce.audit.entry import canonical
 from ensconce.errors import IntegrityError
 
@@ -79,7 +79,7 @@ def parse_head(data: bytes, key: Ed25519PublicKey) -> Head:
     """
     try:
         head = _parse(data)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError):
         head = None
     if head is None or head.to_bytes() != data:
         raise _bad_head("audit.head", "the head of the audit log is damaged", ascii(data[:60]))
@@ -99,7 +99,7 @@ def _key_id(key: Ed25519PublicKey) -> str:
 
 
 def _parse(data: bytes) -> Head | None:
-    value = json.loads(data) if len(data) <= MAX_HEAD else None
+    value = strict_json.loads(data) if len(data) <= MAX_HEAD else None
     if not isinstance(value, dict) or set(value) != _KEYS:
         return None
     size, time = value["size"], value["time"]

@@ -1,76 +1,81 @@
-"""The log's writer: append-only, durable before it returns, safe for threads, processes and crashes.
+"""The log's writer: append-only, durable before it returns, safe for threads, processes, machines and crashes.
 
-An entry is appended and synced, then the head is signed and replaced. Between the two lies the only moment at which a
-crash shows: one entry, or part of one, without a head. The next append or open puts that right: an entry that is whole,
-that continues the chain and that carries the writer's own signature is adopted; part of one is cut off. Neither was
-ever acknowledged. Anything else after the head is tampering and stops the writer.
+Entries are appended and synced, then the head is signed and replaced. In a folder, a crash between the two shows:
+entries, or part of one, without a head. The next append or open puts that right: entries that are whole, that continue
+the chain and that carry the writer's own signature are adopted; the rest is cut off. None of them was ever
+acknowledged. Anything else after the head is tampering and stops the writer. A database has no such moment.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ensconce.audit.chain import Chain, follow, read_tail
-from ensconce.audit.entry import Entry, FieldValue, make_entry
-from ensconce.audit.head import MAX_HEAD, Head, parse_head, sign_head
-from ensconce.audit.storage import HEAD, LOG, locked
+from ensconce.audit.chain import MAX_BATCH, Chain, follow, read_tail
+from ensconce.audit.entry import MAX_FRAME, MAX_LINE, Entry, FieldValue, StoredValue, canonical, sign_entry, storable
+from ensconce.audit.folder import storage_at
+from ensconce.audit.group import GroupCommit
+from ensconce.audit.head import Head, parse_head, sign_head
+from ensconce.audit.proofs import ConsistencyProof
+from ensconce.audit.storage import HeldLog, LogStorage, missing
+from ensconce.audit.tree import LogTree
 from ensconce.audit.verify import head_missing, read_entries
-from ensconce.errors import InputError
-from ensconce.files import read_bounded, sync_folder, write_aside
 from ensconce.times import utc_text
 
 __all__ = ["AuditLog"]
+
+_Event = tuple[str, Mapping[str, StoredValue]]
 
 
 class AuditLog:
     """An audit log open for appending; make one with ``open``.
 
-    Threads may share it; processes may each open their own on the same folder.
+    Threads may share it, and then share the disk's work as well; processes may each open their own on the same folder,
+    and machines on the same database.
     """
 
-    def __init__(self, folder: Path, signing_key: Ed25519PrivateKey, now: Callable[[], int]) -> None:
+    def __init__(self, storage: LogStorage, signing_key: Ed25519PrivateKey, now: Callable[[], int]) -> None:
         """For ``open``."""
-        self._folder = folder
+        self._storage = storage
         self._key = signing_key
         self._public_key = signing_key.public_key()
         self._now = now
-        self._mutex = threading.Lock()
         self._chain = Chain()
+        self._head = b""
+        self._group = GroupCommit[_Event, Entry](self._commit, most=MAX_BATCH, heaviest=MAX_LINE)
+        self._tree = LogTree(storage, self._public_key)
 
     @classmethod
-    def open(cls, folder: Path, signing_key: Ed25519PrivateKey, now: Callable[[], int]) -> AuditLog:
-        """Open the log in ``folder``, checking all of it; a missing one is begun (its parent folder must exist).
+    def open(
+        cls, where: Path | LogStorage, signing_key: Ed25519PrivateKey, now: Callable[[], int], *, begin: bool = True
+    ) -> AuditLog:
+        """Open the log, checking all of it.
 
         Args:
-            folder: the log's own folder, 0700.
+            where: the log's own folder (0700; its parent must exist), or where else it is kept.
             signing_key: the owner's key; a log has one for life.
             now: the clock, Unix time in seconds.
+            begin: begin a log that is missing.
 
         Raises:
-            InputError: ``audit.open``, ``audit.lock``, ``audit.write``: the folder cannot be used.
+            InputError: ``audit.open``, ``audit.lock``, ``audit.write``: the folder cannot be used; ``audit.missing``.
+            UnreachableError: ``state.unreachable``: the database cannot be reached.
             IntegrityError: ``audit.*``: the log was changed; nothing is ever appended to such a log.
         """
-        log = cls(folder, signing_key, now)
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                "audit.open", f"cannot make the folder {folder}: {error.strerror}", remedy="check its parent folder"
-            ) from error
-        with log._locked_file() as file:
-            for left in folder.glob(f".{HEAD}.*.part"):
-                left.unlink(missing_ok=True)
-            if not (folder / HEAD).exists():
-                if _size(file):
+        storage = storage_at(where)
+        log = cls(storage, signing_key, now)
+        storage.prepare()
+        with storage.held() as held:
+            if held.head is None:
+                if any(held.lines(log._chain.position)):
                     raise head_missing()
-                log._sign_head(log._chain)
-            log._catch_up(file)
+                if not begin:
+                    raise missing(storage)
+                held.append(log._chain.position, (), log._sign_head(log._chain))
+            settled = log._catch_up(held)
+        log._chain, log._head = settled
         return log
 
     def append(self, event: str, /, **fields: FieldValue) -> Entry:
@@ -85,92 +90,90 @@ class AuditLog:
                 No secrets.
 
         Raises:
-            InputError: ``audit.event``, ``audit.field``: not something that the log takes; ``audit.write``,
-                ``file.*``: the disk is full or failing.
+            InputError: ``audit.event``, ``audit.field``: not something that the log takes; ``audit.write``: the disk is
+                full or failing.
+            UnreachableError: ``state.unreachable``.
             IntegrityError: the log was changed since.
         """
-        with self._locked_file() as file:
-            # Nobody rereads the log for an append: while its length is what we left, nothing was added.
-            if _size(file) != self._chain.offset:
-                self._catch_up(file)
-            time = utc_text(self._now())
-            entry = make_entry(self._chain.size, time, event, fields, self._chain.last, self._key)
-            line = entry.to_line()
-            self._write(file, line)
-            chain = self._chain.copy()
-            chain.extend(entry, len(line))
-            self._sign_head(chain)
-            self._chain = chain
-        return entry
+        return self.append_many([(event, fields)])[0]
+
+    def append_many(self, events: Sequence[tuple[str, Mapping[str, FieldValue]]]) -> list[Entry]:
+        """Record several events in this order, up to ``MAX_BATCH`` of them with one sync and under one head.
+
+        Raises:
+            InputError: as :meth:`append`; an event that the log does not take leaves all of them unrecorded.
+            UnreachableError: as :meth:`append`.
+            IntegrityError: as :meth:`append`.
+        """
+        checked = [(event, storable(event, fields)) for event, fields in events]
+        return self._group.submit([((event, stored), len(canonical(stored)) + MAX_FRAME) for event, stored in checked])
 
     def entries(self) -> Iterator[Entry]:
         """The entries so far, in order. Raises as :func:`~ensconce.audit.verify.read_entries`."""
-        return read_entries(self._folder)
+        return read_entries(self._storage)
 
     def head(self) -> Head:
-        """The current signed head.
+        """The current signed head, whoever wrote it. Reads no entries.
 
         Raises:
             InputError: it cannot be read.
-            IntegrityError: it was changed.
+            UnreachableError: ``state.unreachable``.
+            IntegrityError: it is missing or was changed.
         """
-        return parse_head(read_bounded(self._folder / HEAD, MAX_HEAD), self._public_key)
+        with self._storage.view() as view:
+            if view.head is None:
+                raise head_missing()
+            return parse_head(view.head, self._public_key)
 
-    def _write(self, file: int, line: bytes) -> None:
-        try:
-            done = 0
-            while done < len(line):
-                done += os.pwrite(file, line[done:], self._chain.offset + done)
-            os.fsync(file)
-        except OSError as error:
-            raise _cannot_write(self._folder, error) from error
+    def consistency(self, first: int, second: int) -> ConsistencyProof:
+        """The proof that the log of ``first`` entries is the beginning of the log of ``second``.
 
-    def _catch_up(self, file: int) -> None:
-        end = _size(file)
-        with open(file, "rb", closefd=False) as reader:
-            chain = follow(reader, self._chain, self.head(), end, self._public_key)
-            tail = read_tail(reader, chain, end, self._public_key)
+        The hashes of all entries are read once and then kept (64 bytes each); a proof takes some log2(size) of them.
+
+        Raises:
+            InputError: ``merkle.range``: unless 0 < first <= second <= the log's size; or as :meth:`head`.
+            UnreachableError: ``state.unreachable``.
+            IntegrityError: the log was changed.
+        """
+        return self._tree.consistency(first, second)
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """The path from entry ``index`` to the root of ``size`` entries. Costs and raises as :meth:`consistency`."""
+        return self._tree.inclusion(index, size)
+
+    def _commit(self, events: Sequence[_Event]) -> list[Entry]:
+        # One at a time: the group has one leader.
+        with self._storage.held() as held:
+            chain, head = self._chain, self._head
+            # Nobody rereads the log for an append: while it is as it was left, nothing was added.
+            if held.moved(chain.position, head):
+                chain, head = self._catch_up(held)
+            start, entries, lines = chain.position, list[Entry](), list[bytes]()
+            chain, time = chain.copy(), utc_text(self._now())
+            for event, stored in events:
+                entry = sign_entry(chain.size, time, event, stored, chain.last, self._key)
+                line = entry.to_line()
+                chain.extend(entry, line)
+                entries.append(entry)
+                lines.append(line)
+            head = self._sign_head(chain)
+            held.append(start, lines, head)
+        self._chain, self._head = chain, head
+        return entries
+
+    def _catch_up(self, held: HeldLog) -> tuple[Chain, bytes]:
+        head = held.head
+        if head is None:
+            raise head_missing()
+        chain = follow(held, self._chain, parse_head(head, self._public_key), self._public_key)
+        tail = read_tail(held, chain, self._public_key)
         if tail.torn:
-            try:
-                os.ftruncate(file, chain.offset)
-                os.fsync(file)
-            except OSError as error:
-                raise _cannot_write(self._folder, error) from error
-        elif tail.entry is not None:
-            chain.extend(tail.entry, end - chain.offset)
-            self._sign_head(chain)
-        self._chain = chain
+            held.cut(tail.chain.position)
+        if tail.entries:
+            head = self._sign_head(tail.chain)
+            held.append(tail.chain.position, (), head)
+        return tail.chain, head
 
-    def _sign_head(self, chain: Chain) -> None:
+    def _sign_head(self, chain: Chain) -> bytes:
         time = utc_text(self._now())
-        head = sign_head(chain.size, chain.frontier.root(), chain.last, time, self._key)
-        write_aside(self._folder / HEAD, head.to_bytes(), mode=0o600)
-
-    @contextlib.contextmanager
-    def _locked_file(self) -> Iterator[int]:
-        with self._mutex, locked(self._folder):
-            path = self._folder / LOG
-            try:
-                new = not path.exists()
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                if new:
-                    sync_folder(self._folder)
-            except OSError as error:
-                raise _cannot_write(self._folder, error) from error
-            try:
-                yield handle
-            finally:
-                os.close(handle)
-
-
-def _size(file: int) -> int:
-    return os.fstat(file).st_size
-
-
-def _cannot_write(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        "audit.write",
-        f"cannot write the audit log in {folder}: {error.strerror}",
-        rule="what is not recorded does not happen",
-        remedy="free some space or check the permissions",
-    )
+        return sign_head(chain.size, chain.frontier.root(), chain.last, time, self._key).to_bytes()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ensconce.errors import InputError, IntegrityError
 
 __all__ = [
     "EMPTY_ROOT",
     "Frontier",
+    "Tree",
     "consistency_proof",
     "inclusion_proof",
     "leaf_hash",
@@ -67,6 +68,68 @@ class Frontier:
         return node
 
 
+class Tree:
+    """All hashes of a growing tree, some 64 bytes a leaf, so that a proof takes some log2(size) of them and no more."""
+
+    def __init__(self) -> None:
+        # Level k holds the roots of the complete subtrees of 2**k leaves, 32 bytes each, from the left.
+        self._levels = [bytearray()]
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0]) // 32
+
+    def append(self, leaf: bytes) -> None:
+        """Add the next leaf by its hash."""
+        node, level = leaf, 0
+        while True:
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            row = self._levels[level]
+            row += node
+            if len(row) // 32 & 1:
+                return
+            node = node_hash(bytes(row[-64:-32]), node)
+            level += 1
+
+    def root(self, size: int) -> bytes:
+        """Root of the first ``size`` leaves.
+
+        Raises:
+            InputError: ``merkle.range``: there are fewer.
+        """
+        if not 0 <= size <= self.size:
+            raise _out_of_range(f"the first {size} of {self.size}")
+        return self._subtree(0, size) if size else EMPTY_ROOT
+
+    def leaves(self, size: int) -> list[bytes]:
+        """The hashes of the first ``size`` leaves, or of all when there are fewer."""
+        row = bytes(self._levels[0][: size * 32])
+        return [row[at : at + 32] for at in range(0, len(row), 32)]
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """As :func:`inclusion_proof`, in the tree of the first ``size`` leaves. Raises alike."""
+        if not 0 <= index < size <= self.size:
+            raise _out_of_range(f"leaf {index} of the first {size} of {self.size}")
+        return _inclusion(self._subtree, index, size)
+
+    def consistency(self, earlier: int, size: int) -> list[bytes]:
+        """As :func:`consistency_proof`, in the tree of the first ``size`` leaves. Raises alike."""
+        if not 0 < earlier <= size <= self.size:
+            raise _out_of_range(f"the first {earlier} of the first {size} of {self.size}")
+        return _consistency(self._subtree, earlier, size)
+
+    def _subtree(self, start: int, end: int) -> bytes:
+        # start is a multiple of the largest power of two in end - start: RFC 9162 splits in no other way.
+        count = end - start
+        if count & (count - 1) == 0:
+            at = (start // count) * 32
+            return bytes(self._levels[count.bit_length() - 1][at : at + 32])
+        middle = start + _split(count)
+        return node_hash(self._subtree(start, middle), self._subtree(middle, end))
+
+
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """PATH(index, leaves) of section 2.1.3.1: the hashes that lead from a leaf to the root, lowest first.
 
@@ -75,17 +138,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """
     if not 0 <= index < len(leaves):
         raise _out_of_range(f"leaf {index} of {len(leaves)}")
-    proof: list[bytes] = []
-    start, end = 0, len(leaves)
-    while end - start > 1:
-        middle = start + _split(end - start)
-        if index < middle:
-            proof.append(_root(leaves, middle, end))
-            end = middle
-        else:
-            proof.append(_root(leaves, start, middle))
-            start = middle
-    return proof[::-1]
+    return _inclusion(lambda start, end: _root(leaves, start, end), index, len(leaves))
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
@@ -124,19 +177,7 @@ def consistency_proof(leaves: Sequence[bytes], earlier: int) -> list[bytes]:
     """
     if not 0 < earlier <= len(leaves):
         raise _out_of_range(f"the first {earlier} of {len(leaves)}")
-    proof: list[bytes] = []
-    start, end, complete = 0, len(leaves), True
-    while earlier != end:
-        middle = start + _split(end - start)
-        if earlier <= middle:
-            proof.append(_root(leaves, middle, end))
-            end = middle
-        else:
-            proof.append(_root(leaves, start, middle))
-            start, complete = middle, False
-    if not complete:
-        proof.append(_root(leaves, start, end))
-    return proof[::-1]
+    return _consistency(lambda start, end: _root(leaves, start, end), earlier, len(leaves))
 
 
 def verify_consistency(earlier: int, size: int, proof: Sequence[bytes], earlier_root: bytes, root: bytes) -> None:
@@ -181,6 +222,39 @@ def verify_consistency(earlier: int, size: int, proof: Sequence[bytes], earlier_
         sn >>= 1
     if sn != 0 or not (hmac.compare_digest(fr, earlier_root) and hmac.compare_digest(sr, root)):
         raise _bad_proof("merkle.consistency", problem)
+
+
+_Subtree = Callable[[int, int], bytes]
+
+
+def _inclusion(root: _Subtree, index: int, size: int) -> list[bytes]:
+    proof: list[bytes] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            proof.append(root(middle, end))
+            end = middle
+        else:
+            proof.append(root(start, middle))
+            start = middle
+    return proof[::-1]
+
+
+def _consistency(root: _Subtree, earlier: int, size: int) -> list[bytes]:
+    proof: list[bytes] = []
+    start, end, complete = 0, size, True
+    while earlier != end:
+        middle = start + _split(end - start)
+        if earlier <= middle:
+            proof.append(root(middle, end))
+            end = middle
+        else:
+            proof.append(root(start, middle))
+            start, complete = middle, False
+    if not complete:
+        proof.append(root(start, end))
+    return proof[::-1]
 
 
 def _split(count: int) -> int:

@@ -1,75 +1,101 @@
-"""The log's folder: names, the lock, and a view of log and head that belong together."""
+"""Where a log is kept, as the writer and the readers see it: lines in order, and one head.
+
+A storage keeps bytes and hands them out; whether they are the owner's log is for :mod:`ensconce.audit.chain` to say.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 from ensconce.errors import InputError
 
-__all__ = ["HEAD", "LOG", "locked", "missing", "snapshot"]
+__all__ = ["HEAD", "LOG", "HeldLog", "LogStorage", "LogView", "Position", "missing"]
 
 LOG = "log.jsonl"
 HEAD = "head.json"
-_LOCK = "lock"
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder alone. ``flock`` on a descriptor of its own: it holds between threads and between processes.
+class Position(NamedTuple):
+    """A place between two entries: after ``size`` entries, whose lines are ``offset`` bytes long together."""
 
-    Raises:
-        InputError: ``audit.lock``: the folder cannot be written.
-    """
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise InputError(
-            "audit.lock", f"cannot lock the audit log in {folder}: {error.strerror}", remedy="check the permissions"
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    size: int
+    offset: int
 
 
-@contextlib.contextmanager
-def snapshot(folder: Path) -> Iterator[tuple[BinaryIO, int, bytes | None]]:
-    """The log opened for reading, how many bytes of it to look at, and the head's bytes, all of one moment.
+class LogView(Protocol):
+    """Log and head of one moment."""
 
-    The lock, where there is one, is held only while the three are taken: what is already written does not change. A
-    copy of a folder needs no lock and may be read-only.
+    @property
+    def leaves_tail(self) -> bool:
+        """Whether a writer that is stopped may leave lines that no head covers; where not, such lines are wrong."""
 
-    Raises:
-        InputError: ``audit.missing``; ``audit.read``.
-    """
-    try:
-        with contextlib.ExitStack() as held:
-            lock = folder / _LOCK
-            if lock.exists():
-                handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-                held.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_SH)
-            head = (folder / HEAD).read_bytes() if (folder / HEAD).exists() else None
-            if head is None and not (folder / LOG).exists():
-                raise missing(folder)
-            # A log that has not been written yet, or was removed, reads as empty: the head says which it is.
-            path = folder / LOG if (folder / LOG).exists() else Path(os.devnull)
-            file = path.open("rb")
-            end = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(
-            "audit.read", f"cannot read the audit log in {folder}: {error.strerror}", remedy="check the permissions"
-        ) from error
-    with file:
-        yield file, end, head
+    @property
+    def head(self) -> bytes | None:
+        """The head as stored, None when there is none; at most one byte longer than a head may be."""
+
+    def lines(self, after: Position) -> Iterator[bytes]:
+        """The lines from there on, each with its newline; one that is cut short, or longer than ``MAX_LINE``, as is.
+
+        Raises:
+            InputError: ``audit.read``.
+            UnreachableError: ``state.unreachable``.
+            IntegrityError: a database's row is out of its place.
+        """
 
 
-def missing(folder: Path) -> InputError:
-    """The error for a folder without a log."""
-    return InputError("audit.missing", f"there is no audit log in {folder}", remedy="check the path")
+class HeldLog(LogView, Protocol):
+    """The log while nobody else can write it."""
+
+    def moved(self, since: Position, head: bytes) -> bool:
+        """Whether the log is no longer as a writer left it, who ended there with this head. Reads no entries."""
+
+    def append(self, after: Position, lines: Sequence[bytes], head: bytes) -> None:
+        """Add lines (there may be none), then replace the head.
+
+        When this raises, what was written is taken away again where that is still possible. What was added counts from
+        the moment at which the log is let go of.
+
+        Raises:
+            InputError: ``audit.write``: the disk is full or failing.
+            UnreachableError: ``state.unreachable``.
+            IntegrityError: ``audit.tail``: a database has such a row already.
+        """
+
+    def cut(self, after: Position) -> None:
+        """Remove what follows. Raises as :meth:`append`."""
+
+
+class LogStorage(Protocol):
+    """One log's place: a folder, or a database."""
+
+    def prepare(self) -> None:
+        """Make what the log is kept in where it is not there yet, and clear away what a crash left beside it.
+
+        Raises:
+            InputError: ``audit.open``: it cannot be made.
+        """
+
+    def view(self) -> AbstractContextManager[LogView]:
+        """The log as it is now, for reading.
+
+        Raises:
+            InputError: ``audit.missing``; ``audit.read``.
+            UnreachableError: ``state.unreachable``.
+        """
+
+    def held(self) -> AbstractContextManager[HeldLog]:
+        """Hold the log alone among threads, processes and machines; waits for whoever holds it.
+
+        What was appended is durable, and may be acknowledged, when the block has ended.
+
+        Raises:
+            InputError: ``audit.lock``, ``audit.write``.
+            UnreachableError: ``state.unreachable``.
+        """
+
+
+def missing(where: object) -> InputError:
+    """The error for a place without a log."""
+    return InputError("audit.missing", f"there is no audit log in {where}", remedy="check the path")

@@ -9,18 +9,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ensconce.audit.chain import Chain, follow, read_tail
 from ensconce.audit.entry import MAX_LINE, Entry, damaged
+from ensconce.audit.folder import storage_at
 from ensconce.audit.head import Head, parse_head
-from ensconce.audit.storage import snapshot
+from ensconce.audit.storage import LogStorage
 from ensconce.errors import IntegrityError
 
 __all__ = ["head_missing", "read_entries", "verify_log"]
 
 
-def verify_log(folder: Path, public_key: Ed25519PublicKey) -> Head:
+def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
     """Check every entry and the head; the log may be in use meanwhile.
 
     A whole folder put back to an earlier state is a valid log of that time. Whoever kept a later head notices it: by
     its size, or by a consistency proof (:mod:`ensconce.audit.merkle`).
+
+    Args:
+        where: the log's folder, or where else it is kept.
+        public_key: the owner's.
 
     Returns:
         The head, which now stands for the whole log.
@@ -31,36 +36,33 @@ def verify_log(folder: Path, public_key: Ed25519PublicKey) -> Head:
             reordered; ``audit.tail`` when one entry, or part of one, follows the head: the writer was stopped at that
             moment, and will put it right when it starts again.
     """
-    with snapshot(folder) as (file, end, data):
-        if data is None:
+    with storage_at(where).view() as view:
+        if view.head is None:
             raise head_missing()
-        head = parse_head(data, public_key)
-        chain = follow(file, Chain(), head, end, public_key)
-        tail = read_tail(file, chain, end, public_key)
-    if tail.entry is not None or tail.torn:
+        head = parse_head(view.head, public_key)
+        chain = follow(view, Chain(), head, public_key)
+        tail = read_tail(view, chain, public_key)
+    if tail.entries or tail.torn:
         raise IntegrityError(
             "audit.tail",
-            f"entry {head.size} of the audit log was {'cut off' if tail.torn else 'written, and then no head'} "
+            f"entry {head.size} of the audit log was {'written, and then no head' if tail.entries else 'cut off'} "
             f"when its writer was stopped; the {head.size} before it are intact",
             rule="the head covers every entry",
-            remedy="start the writer again (ensconce provision serve): it adopts a whole entry and removes part of one",
+            remedy="start the writer again (ensconce provision serve): it adopts whole entries and removes part of one",
         )
     return head
 
 
-def read_entries(folder: Path) -> Iterator[Entry]:
+def read_entries(where: Path | LogStorage) -> Iterator[Entry]:
     """The entries in order, checked for number, hash and chain, without the owner's key; :func:`verify_log` judges.
 
     Raises:
         InputError: ``audit.missing``, ``audit.read``.
         IntegrityError: ``audit.*``, naming the entry, when the iteration reaches it.
     """
-    with snapshot(folder) as (file, end, _):
+    with storage_at(where).view() as view:
         chain = Chain()
-        while chain.offset < end:
-            line = file.readline(min(MAX_LINE + 1, end - chain.offset))
-            if not line:
-                return  # a writer cut off part of an entry meanwhile
+        for line in view.lines(chain.position):
             if len(line) <= MAX_LINE and not line.endswith(b"\n"):
                 raise damaged("audit.truncated", chain.size, "is cut short", f"{chain.size} whole entries")
             yield chain.read(line)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import ensconce.audit.folder
 import ensconce.audit.log
 from ensconce.audit import AuditLog, Entry, verify_log
+from ensconce.audit.chain import MAX_BATCH
 from ensconce.audit.entry import make_entry
 from ensconce.audit.merkle import consistency_proof, inclusion_proof, verify_consistency, verify_inclusion
 from ensconce.errors import InputError, IntegrityError
@@ -212,7 +214,7 @@ def _die_at(folder: Path, step: str) -> None:
         real = os.pwrite
         os.pwrite = lambda file, data, at: (real(file, data[:50], at), os._exit(9))[0]
     elif step == "head":
-        ensconce.audit.log.write_aside = die
+        ensconce.audit.folder.write_aside = die
     else:
         Path.replace = die  # type: ignore[method-assign]
     log.append("b")
@@ -280,11 +282,10 @@ def test_an_entry_that_somebody_else_added_is_not_adopted(log: AuditLog, folder:
         assert "entry 1" in caught.value.problem
 
 
-def test_more_than_one_entry_after_the_head_is_refused(log: AuditLog, folder: Path) -> None:
+def test_more_than_a_batch_after_the_head_is_refused(log: AuditLog, folder: Path) -> None:
     log.append("a")
     head = (folder / "head.json").read_bytes()
-    log.append("b")
-    log.append("c")
+    log.append_many([("b", {})] * (MAX_BATCH + 1))
     (folder / "head.json").write_bytes(head)
     for act in (lambda: AuditLog.open(folder, KEY, clock), lambda: verify_log(folder, PUBLIC)):
         with pytest.raises(IntegrityError) as caught:
