@@ -100,7 +100,7 @@ def parse_claims(data: bytes) -> Claims:
             "claims.pubkey_hash",
             "the claims name no key, so the quote would fit any certificate",
             rule="pubkey-hash is there exactly once",
-            remedy="let the enclave make its certificate with Gramine 1.5 or newer, or with Ensconce",
+            remedy="let the enclave make its certificate with Gramine 1.8 or newer, or with Ensconce",
         )
     reader_of_hash = _Reader(found["pubkey-hash"])
     reader_of_hash.expect(_ARRAY, "an array of two", 2)
@@ -182,5 +182,5 @@ def _malformed(problem: str, found: str) -> EvidenceError:
         f"the evidence is not the CBOR of Interoperable RA-TLS: {problem}",
         found=found,
         rule='60000([quote, claims]), claims = {"pubkey-hash": [algorithm, hash], ? "nonce": bytes}',
-        remedy="let the enclave make its certificate with Gramine 1.5 or newer, or with Ensconce",
+        remedy="let the enclave make its certificate with Gramine 1.8 or newer, or with Ensconce",
     )

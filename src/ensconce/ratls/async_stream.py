@@ -1,4 +1,4 @@
-"""The server's end of a TLS connection on an event loop, with one deadline and one allowance for all that is done on it.
+"""The server's end of a TLS connection on an event loop, with one deadline and one allowance for everything on it.
 
 OpenSSL reads from memory, not from the socket: the stream hands it what came, 16 KiB at a time, and counts. So no peer
 can keep OpenSSL busy inside one call (a flood of key updates would), and no connection receives more than it may.
@@ -18,7 +18,7 @@ from OpenSSL import SSL
 from ensconce.errors import UnreachableError
 from ensconce.ratls.stream import reasons
 
-__all__ = ["ALLOWANCE", "AsyncTlsStream"]
+__all__ = ["ALLOWANCE", "AsyncTlsStream", "first_byte"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,8 +43,7 @@ class AsyncTlsStream:
         self, context: SSL.Context, sock: socket.socket, *, deadline: float, allowance: int = ALLOWANCE
     ) -> None:
         self.deadline = deadline
-        self.received = 0
-        """Bytes on the wire that have come so far; with none, the peer has only knocked."""
+        self._received = 0
         self._allowance = allowance
         self._socket = sock
         self._outgoing = bytearray()
@@ -52,6 +51,7 @@ class AsyncTlsStream:
         # An answer is one write after one read: Nagle's algorithm would make it wait for a delayed acknowledgement.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._acknowledge()
         self.connection = SSL.Connection(context, None)
         self.connection.set_accept_state()
 
@@ -135,12 +135,12 @@ class AsyncTlsStream:
         data = await self._receive()
         if not data:
             raise _closed()
-        self.received += len(data)
-        if self.received > self._allowance:
+        self._received += len(data)
+        if self._received > self._allowance:
             raise UnreachableError(
                 "tls.excess",
                 "the other side sends more than any conversation takes",
-                found=f"{self.received} bytes",
+                found=f"{self._received} bytes",
                 rule=f"at most {self._allowance} bytes on one connection",
             )
         self.connection.bio_write(data)
@@ -148,12 +148,25 @@ class AsyncTlsStream:
     async def _receive(self) -> bytes:
         while True:
             try:
-                return self._socket.recv(_CHUNK)
+                data = self._socket.recv(_CHUNK)
             except (BlockingIOError, InterruptedError):
                 loop = asyncio.get_running_loop()
                 await self._wait(loop.add_reader, loop.remove_reader)
             except OSError:
                 raise _closed() from None
+            else:
+                self._acknowledge()
+                return data
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what comes next at once.
+
+        Gramine's library writes its certificate in two parts, and Nagle's algorithm keeps back the second until the
+        first is acknowledged: 40 ms, on any network. Linux takes the option back by itself, so it is set again and
+        again; tcp(7).
+        """
+        with contextlib.suppress(OSError, AttributeError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     async def _flush(self) -> None:
         self._collect()
@@ -173,20 +186,45 @@ class AsyncTlsStream:
                 self._outgoing += self.connection.bio_read(_CHUNK)
 
     async def _wait(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise _timeout()
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[bool] = loop.create_future()
-        file = self._socket.fileno()
-        timer = loop.call_later(left, _settle, ready, False)
-        add(file, _settle, ready, True)
+        if not await _ready(self._socket, add, remove, self.deadline):
+            raise UnreachableError("tls.timeout", "the other side took too long")
+
+
+async def first_byte(sock: socket.socket, deadline: float) -> bool:
+    """Wait for a peer's first byte, and leave it where it is; False when the peer leaves, or keeps silent.
+
+    A connection that has not said anything costs a socket, and no TLS.
+
+    Args:
+        sock: a connected socket.
+        deadline: by ``time.monotonic()``.
+    """
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    while True:
         try:
-            if not await ready:
-                raise _timeout()
-        finally:
-            remove(file)
-            timer.cancel()
+            return bool(sock.recv(1, socket.MSG_PEEK))
+        except (BlockingIOError, InterruptedError):
+            if not await _ready(sock, loop.add_reader, loop.remove_reader, deadline):
+                return False
+        except OSError:
+            return False
+
+
+async def _ready(sock: socket.socket, add: Callable[..., Any], remove: Callable[[int], Any], deadline: float) -> bool:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[bool] = loop.create_future()
+    file = sock.fileno()
+    timer = loop.call_later(left, _settle, ready, False)
+    add(file, _settle, ready, True)
+    try:
+        return await ready
+    finally:
+        remove(file)
+        timer.cancel()
 
 
 def _settle(future: asyncio.Future[bool], value: bool) -> None:
@@ -196,7 +234,3 @@ def _settle(future: asyncio.Future[bool], value: bool) -> None:
 
 def _closed() -> UnreachableError:
     return UnreachableError("tls.closed", "the other side closed the connection")
-
-
-def _timeout() -> UnreachableError:
-    return UnreachableError("tls.timeout", "the other side took too long")
