@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import VerificationError
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
@@ -24,10 +24,11 @@ from ensconce.evidence.certificate import OID_TCG
 from ensconce.evidence.spki import spki_of
 from ensconce.provisioning.frames import read_frame, write_frame
 from ensconce.provisioning.messages import (
-    MAX_MODELS,
+    MAX_KEYS,
     Grant,
     ModelVersion,
     Request,
+    SecretId,
     encode,
     parse_answer,
     parse_challenge,
@@ -57,7 +58,7 @@ class Provisioned:
     """What an enclave has once the owner trusts it.
 
     Attributes:
-        secrets: keys of the models that were granted, by key id ``model/<name>/<version>``.
+        secrets: keys that were granted, by key id: ``model/<name>/<version>``, ``secret/<name>``.
         certificate_chain: for the service's domain, PEM, leaf first.
         private_key: the leaf's key; born here, known to nobody else.
         refused: why the other keys that were asked for were not granted, by key id.
@@ -77,6 +78,7 @@ def provision(
     domain: str,
     models: Sequence[tuple[str, int]],
     *,
+    secrets: Sequence[str] = (),
     timeout: float = TIMEOUT,
 ) -> Provisioned:
     """Prove to the owner what runs here, and receive what it may have.
@@ -88,7 +90,8 @@ def provision(
         ca_pem: the owner's authority, the only one that is believed.
         quote: makes a quote for 64 bytes of report data.
         domain: the service's name, which the certificate will be for.
-        models: name and version of each model whose key is wanted; none asks for a certificate alone.
+        models: name and version of each model whose key is wanted.
+        secrets: other keys that are wanted, each ``secret/<name>``; without any key a certificate alone is asked for.
         timeout: seconds for each server.
 
     Raises:
@@ -98,7 +101,7 @@ def provision(
         RefusedError: the owner's policy refuses this enclave, or all the keys that were asked for.
         InputError: an argument is wrong.
     """
-    wanted = _wanted(models)
+    wanted = _wanted(models, secrets)
     authority = load_authority(ca_pem)
     key = ec.generate_private_key(ec.SECP256R1())
     request = make_certificate_request(key, domain, quote)
@@ -115,18 +118,35 @@ def provision(
     )
 
 
-def _wanted(models: Sequence[tuple[str, int]]) -> tuple[ModelVersion, ...]:
+@dataclass(frozen=True)
+class _Wanted:
+    """The keys to ask for; each is known to be a key's name."""
+
+    models: tuple[ModelVersion, ...]
+    secrets: tuple[str, ...]
+
+    @property
+    def key_ids(self) -> list[str]:
+        return sorted((*(model.key_id for model in self.models), *self.secrets))
+
+
+def _wanted(models: Sequence[tuple[str, int]], secrets: Sequence[str]) -> _Wanted:
     try:
-        wanted = tuple(ModelVersion(name=name, version=version) for name, version in models)
+        wanted = _Wanted(
+            tuple(ModelVersion(name=name, version=version) for name, version in models),
+            tuple(TypeAdapter(SecretId).validate_python(secret) for secret in secrets),
+        )
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
-        raise InputError("provisioning.models", "this is no model version", rule=problem) from None
-    if len(wanted) > MAX_MODELS or len(set(wanted)) != len(wanted):
+        raise InputError(
+            "provisioning.models", "this is no model version, or no name of a secret", rule=problem
+        ) from None
+    if len(wanted.key_ids) > MAX_KEYS or len(set(wanted.key_ids)) != len(wanted.key_ids):
         raise InputError(
             "provisioning.models",
-            "too many model versions, or one of them twice",
-            found=f"{len(wanted)} model versions",
-            rule=f"at most {MAX_MODELS}, each once",
+            "too many keys, or one of them twice",
+            found=f"{len(wanted.key_ids)} keys",
+            rule=f"at most {MAX_KEYS}, each once",
             remedy="take old versions out of the models folder",
         )
     return wanted
@@ -165,7 +185,7 @@ def _converse(
     key: ec.EllipticCurvePrivateKey,
     request: bytes,
     quote: Callable[[bytes], bytes],
-    models: tuple[ModelVersion, ...],
+    wanted: _Wanted,
 ) -> Grant:
     connection = stream.connection
     try:
@@ -184,14 +204,15 @@ def _converse(
         client_spki=spki_of(key.public_key()),
         certificate_request=request,
     )
-    write_frame(stream, encode(Request(quote=quote(binding), certificate_request=request, models=models)))
+    asked = Request(quote=quote(binding), certificate_request=request, models=wanted.models, secrets=wanted.secrets)
+    write_frame(stream, encode(asked))
     return parse_answer(read_frame(stream))
 
 
-def _check_keys(grant: Grant, models: tuple[ModelVersion, ...]) -> None:
+def _check_keys(grant: Grant, wanted: _Wanted) -> None:
     """Each key that was asked for is granted or refused, and no other."""
     answered = [*grant.secrets, *(refused.key_id for refused in grant.refused)]
-    if sorted(answered) != sorted(model.key_id for model in models):
+    if sorted(answered) != wanted.key_ids:
         raise _misfit("the keys that it answers for are not those that were asked for")
 
 

@@ -7,9 +7,9 @@ Nothing here reads the network, opens the keystore or writes the log. The order 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EvidenceError
 from ensconce.provisioning.messages import Request
@@ -49,14 +49,16 @@ class Judged:
     request: SignedRequest
 
 
-def judge(request: Request, channel: Channel, *, domain: str, appraiser: Appraiser) -> Judged:
+async def judge(
+    request: Request, channel: Channel, *, domain: str, appraise: Callable[[bytes], Awaitable[Acceptance]]
+) -> Judged:
     """Judge a request that came over a channel.
 
     Args:
         request: as it was read.
         channel: where it came from.
         domain: the only name that certificates are issued for.
-        appraiser: judges both quotes.
+        appraise: appraises a quote; both, one after the other, so that whoever replays an old one costs one appraisal.
 
     Raises:
         EvidenceError: ``provisioning.channel_binding`` evidence of another time, channel or key;
@@ -82,7 +84,7 @@ def judge(request: Request, channel: Channel, *, domain: str, appraiser: Apprais
             rule=domain,
             remedy="the replica's measured configuration and the deployment file must agree on service.domain",
         )
-    acceptance = appraiser.appraise(request.quote)
+    acceptance = await appraise(request.quote)
     expected = channel_binding(
         nonce=channel.nonce,
         exporter=channel.exporter,
@@ -98,7 +100,7 @@ def judge(request: Request, channel: Channel, *, domain: str, appraiser: Apprais
             rule=f"report data {expected.hex()}",
             remedy="this is how replayed or relayed evidence looks; every connection needs a new quote",
         )
-    in_request = appraiser.appraise(wanted.evidence.quote)
+    in_request = await appraise(wanted.evidence.quote)
     check_binding(wanted.evidence, in_request.report.report_data)
     _check_same_enclave(acceptance, in_request)
     return Judged(acceptance, wanted)
@@ -106,8 +108,9 @@ def judge(request: Request, channel: Channel, *, domain: str, appraiser: Apprais
 
 def _check_same_enclave(one: Acceptance, other: Acceptance) -> None:
     """The certificate must not carry evidence of another enclave than the one that receives the keys."""
-    for field in ("mr_enclave", "mr_signer", "isv_prod_id", "isv_svn", "attributes"):
-        if getattr(one.report, field) != getattr(other.report, field):
+    mine, others = one.report.measurements(), other.report.measurements()
+    for field in sorted({*mine, *others}):
+        if mine.get(field) != others.get(field):
             raise EvidenceError(
                 "provisioning.same_enclave",
                 "the evidence in the certificate request is of another enclave than the fresh quote",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Hashable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from ensconce import strict_json
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
@@ -20,7 +21,7 @@ from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id, receivable
 from ensconce.strict import StrictModel
 
 __all__ = [
-    "MAX_MODELS",
+    "MAX_KEYS",
     "Challenge",
     "ErrorFields",
     "Grant",
@@ -29,24 +30,28 @@ __all__ = [
     "Refusal",
     "RefusedKey",
     "Request",
+    "SecretId",
     "encode",
     "parse_answer",
     "parse_challenge",
     "parse_request",
 ]
 
-MAX_MODELS = 64
-"""Model versions in one request."""
+MAX_KEYS = 64
+"""Keys in one request, of models and others together."""
 
 MAX_REQUEST = 20 * 1024
 """Bytes of a certificate request; with a quote of the greatest length in it."""
 
-_MAX_SECRET = 256
+_MAX_SECRET = 16 * 1024  # what a keystore keeps
 _MAX_CHAIN = 32 * 1024
 _MAX_TEXT = 256
 
 Kind = Literal["evidence", "policy", "protocol", "unavailable"]
 """Why a request is refused: not genuine; genuine and not accepted; not this protocol; the server cannot decide."""
+
+
+H = TypeVar("H", bound=Hashable)
 
 
 def _decode(value: object) -> bytes:
@@ -68,14 +73,18 @@ def _encode(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def _unique(models: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
-    if len(set(models)) != len(models):
-        raise ValueError("each model version once")
-    return models
+def _unique(keys: tuple[H, ...]) -> tuple[H, ...]:
+    if len(set(keys)) != len(keys):
+        raise ValueError("each of them once")
+    return keys
 
+
+_SECRET_ID = f"secret/{MODEL_NAME}"
 
 Base64 = Annotated[bytes, BeforeValidator(_decode), PlainSerializer(_encode)]
-KeyId = Annotated[str, Field(pattern=f"^{receivable(MODEL_NAME)}/[1-9][0-9]{{0,9}}$")]
+KeyId = Annotated[str, Field(pattern=f"^(?:{receivable(MODEL_NAME)}/[1-9][0-9]{{0,9}}|{_SECRET_ID})$")]
+SecretId = Annotated[str, Field(pattern=f"^{_SECRET_ID}$")]
+"""A key that is no model's."""
 
 
 class Challenge(StrictModel):
@@ -98,12 +107,24 @@ class ModelVersion(StrictModel):
 
 
 class Request(StrictModel):
-    """Client to server: fresh evidence, a request for a certificate, and the models whose keys are wanted."""
+    """Client to server: fresh evidence, a request for a certificate, and which keys are wanted."""
 
     type: Literal["request"] = "request"
     quote: Annotated[Base64, Field(min_length=1, max_length=MAX_QUOTE_SIZE)]
     certificate_request: Annotated[Base64, Field(min_length=1, max_length=MAX_REQUEST)]
-    models: Annotated[tuple[ModelVersion, ...], Field(max_length=MAX_MODELS), AfterValidator(_unique)]
+    models: Annotated[tuple[ModelVersion, ...], Field(max_length=MAX_KEYS), AfterValidator(_unique)]
+    secrets: Annotated[tuple[SecretId, ...], Field(max_length=MAX_KEYS), AfterValidator(_unique)] = ()
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Request:
+        if len(self.models) + len(self.secrets) > MAX_KEYS:
+            raise ValueError(f"at most {MAX_KEYS} keys in all")
+        return self
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Every key that is asked for: those of models, then others."""
+        return (*(model.key_id for model in self.models), *self.secrets)
 
 
 class ErrorFields(StrictModel):
@@ -140,10 +161,10 @@ class Grant(StrictModel):
     type: Literal["grant"] = "grant"
     secrets: Annotated[
         dict[KeyId, Annotated[Base64, Field(min_length=1, max_length=_MAX_SECRET)]],
-        Field(max_length=MAX_MODELS, repr=False),
+        Field(max_length=MAX_KEYS, repr=False),
     ]
     certificate_chain: Annotated[str, Field(min_length=1, max_length=_MAX_CHAIN)]
-    refused: Annotated[tuple[RefusedKey, ...], Field(max_length=MAX_MODELS)] = ()
+    refused: Annotated[tuple[RefusedKey, ...], Field(max_length=MAX_KEYS)] = ()
 
 
 class Refusal(StrictModel):
@@ -163,7 +184,9 @@ def encode(message: Challenge | Request | Grant | Refusal) -> bytes:
     Raises:
         ValueError: it does not fit into a frame.
     """
-    data = message.model_dump_json(exclude_none=True).encode()
+    # A field that is empty in most requests is left out: servers before it knew it refuse it.
+    left_out = {"secrets"} if isinstance(message, Request) and not message.secrets else None
+    data = message.model_dump_json(exclude_none=True, exclude=left_out).encode()
     if len(data) > MAX_FRAME:
         raise ValueError("the message does not fit into a frame")
     return data

@@ -1,14 +1,16 @@
 """The provisioning server: listens, bounds what strangers can cost it, and gives each connection a session.
 
-One thread for each connection: appraisal is native code, and the number of connections is bounded. A connection that
-is slow, silent or greedy costs its own slot until its deadline, and nothing else.
+One event loop. What takes time runs elsewhere: appraisal, keystore and log in threads and processes. A connection has a
+place for each stage of its life, and there are only so many places; see :mod:`ensconce.provisioning.places` for who has
+to go when all are taken.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import logging
-import select
 import socket
 import threading
 import time
@@ -20,47 +22,42 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from ensconce.addresses import Address, listen
-from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.appraiser import Appraiser, Verify
+from ensconce.appraisal.dcap import verify_quote
 from ensconce.audit.log import AuditLog
 from ensconce.errors import InputError
 from ensconce.evidence.spki import spki_of
 from ensconce.keys.keystore import Keystore
+from ensconce.provisioning.appraisals import Appraisals
+from ensconce.provisioning.connection import Connection, Stages
+from ensconce.provisioning.limits import Limits
+from ensconce.provisioning.metrics import Metrics
+from ensconce.provisioning.places import Places
+from ensconce.provisioning.rates import TokenBuckets
+from ensconce.provisioning.recorder import Recorder
 from ensconce.provisioning.refusal_budget import RefusalBudget
 from ensconce.provisioning.release import Release
-from ensconce.provisioning.session import Session
+from ensconce.provisioning.services import Services
+from ensconce.provisioning.threads import Threads
 from ensconce.ratls.authority import DEFAULT_LIFETIME, CertificateAuthority
 from ensconce.ratls.context import server_context
-from ensconce.ratls.stream import TlsStream
 
 __all__ = ["Limits", "ProvisioningServer"]
 
 _log = logging.getLogger(__name__)
 
+_LIMITS = Limits()
 _OWN_LIFETIME = 30 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What strangers may cost.
-
-    Attributes:
-        connections: at a time; more wait in the kernel's queue.
-        handshake_time: seconds from the first byte's wait to the end of the handshake.
-        exchange_time: seconds for everything after the handshake.
-        closing_time: seconds that a stopping server leaves to its connections.
-    """
-
-    connections: int = 64
-    handshake_time: float = 10.0
-    exchange_time: float = 30.0
-    closing_time: float = 2.0
+_RELEASE_THREADS = 8
+_ACCEPTED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class _Identity:
-    """The server's own TLS key, fresh at each start and renewed with its certificate."""
+    """The server's own TLS key, fresh at each start and renewed with its certificate; a context for each way in."""
 
-    context: SSL.Context
+    strict: SSL.Context
+    with_v1: SSL.Context
     spki: bytes
     renew_at: int
 
@@ -80,6 +77,7 @@ class ProvisioningServer:
         now: the clock, seconds since 1970.
         lifetime: of replicas' certificates, in seconds.
         limits: what strangers may cost.
+        verify: verifies one quote, in a thread; :meth:`ensconce.appraisal.pool.VerifierPool.verify` uses all cores.
 
     Raises:
         InputError: the address is taken or not this machine's, or both names are the same.
@@ -97,7 +95,8 @@ class ProvisioningServer:
         domain: str,
         now: Callable[[], int],
         lifetime: int = DEFAULT_LIFETIME,
-        limits: Limits = Limits(),
+        limits: Limits = _LIMITS,
+        verify: Verify = verify_quote,
     ) -> None:
         if server_name.lower() == domain.lower():
             raise InputError(
@@ -108,18 +107,40 @@ class ProvisioningServer:
                 remedy="choose another provisioning.server_name in the deployment file",
             )
         self.appraiser = appraiser
+        self.metrics = Metrics()
         self._server_name = server_name
         self._authority = authority
         self._now = now
         self._limits = limits
-        self._release = Release(keystore, authority, audit, domain, now, lifetime)
-        self._noise, self._doubts = RefusalBudget(), RefusalBudget()
+        self._services = Services(
+            appraiser=appraiser,
+            appraisals=Appraisals(verify, self.metrics),
+            release=Release(keystore, authority, domain, now, lifetime),
+            threads=Threads(_RELEASE_THREADS, "provisioning release"),
+            recorder=Recorder(audit),
+            noise=RefusalBudget(),
+            doubts=RefusalBudget(),
+            hurry=RefusalBudget(),
+            identities=TokenBuckets(limits.identity_rate, limits.identity_burst),
+            metrics=self.metrics,
+            exchange_time=limits.exchange_time,
+        )
+        self._stages = Stages(
+            handshake=Places(limits.connections, limits.grace),
+            request=Places(limits.connections, limits.grace),
+            answer=Places(limits.connections),
+        )
+        self._askers = TokenBuckets(limits.address_rate, limits.address_burst)
+        # Whoever goes on although it was told to wait is not even shaken hands with.
+        self._knockers = TokenBuckets(2 * limits.address_rate, 2 * limits.address_burst)
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._by_address: dict[str, int] = {}
         self._identity = self._new_identity()
-        self._connections: dict[threading.Thread, socket.socket] = {}
-        self._connections_lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(limits.connections)
-        self._stopping = threading.Event()
-        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._stopping = False
+        self._ended = threading.Event()
         self._listener = listen(address, "provisioning.address")
 
     @property
@@ -130,103 +151,125 @@ class ProvisioningServer:
         return port
 
     def serve_forever(self) -> None:
-        """Serve until :meth:`shutdown` is called, from another thread or after an exception in this one."""
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._wake_reader, select.POLLIN)
-        while not self._stopping.is_set():
-            # Waiting for a slot leaves newcomers in the kernel's queue, which is bounded as well.
-            if not self._slots.acquire(timeout=0.5):
-                continue
-            accepted = None
-            try:
-                poll.poll()
-                if not self._stopping.is_set():
-                    accepted = self._accept()
-            finally:
-                if accepted is None:
-                    self._slots.release()
-            if accepted is not None:
-                self._start(*accepted)
+        """Serve until :meth:`stop` or :meth:`shutdown` is called, from any thread or a signal handler."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._ended.set()
+
+    def stop(self) -> None:
+        """Have :meth:`serve_forever` stop listening, let connections end for a while, cut them, and return.
+
+        Does not wait, and may be called from any thread, from a signal handler, and twice.
+        """
+        self._stopping = True
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._stop.set)
 
     def shutdown(self) -> None:
-        """Stop listening, let connections end for a while, then cut them. Safe to call twice, and from any thread."""
-        if self._stopping.is_set():
-            return
-        self._stopping.set()
-        self._wake_writer.send(b"x")
-        # Closing alone would leave it listening for as long as another thread polls it.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """:meth:`stop`, and wait until it is done. For other threads than the one that serves, or after it served."""
+        self.stop()
+        if self._loop is not None:
+            self._ended.wait()
         self._listener.close()
-        self._join()
-        with self._connections_lock:
-            for sock in self._connections.values():
-                # Whatever its thread is waiting for fails now.
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-        self._join()
 
-    def _join(self) -> None:
-        deadline = time.monotonic() + self._limits.closing_time
-        with self._connections_lock:
-            threads = list(self._connections)
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _accept(self) -> tuple[socket.socket, str] | None:
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._stopping:
+            self._stop.set()
+        accepting = self._loop.create_task(self._accept())
         try:
-            sock, address = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return None
-        except OSError as error:
-            if not self._stopping.is_set():
+            await self._stop.wait()
+        finally:
+            accepting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await accepting
+            self._listener.close()
+            await self._end_connections()
+            self._services.appraisals.close()
+            self._services.threads.close()
+            self._services.recorder.close()
+
+    async def _end_connections(self) -> None:
+        tasks = set(self._connections.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._limits.closing_time)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=self._limits.closing_time)
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        accepted = 0
+        while True:
+            try:
+                sock, address = await loop.sock_accept(self._listener)
+            except (ConnectionAbortedError, InterruptedError):
+                continue
+            except OSError as error:
                 # Out of descriptors or memory: connections in progress will free some.
                 _log.error("cannot accept a connection: %s", error.strerror)
-                self._stopping.wait(0.2)
-            return None
-        return sock, f"{address[0]}:{address[1]}"
+                await asyncio.sleep(0.2)
+                continue
+            accepted += 1
+            if accepted % _ACCEPTED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a flood of newcomers must not hold up those who are here
+            try:
+                await self._admit(sock, Address(address[0], address[1]))
+            except BaseException:
+                sock.close()
+                raise
 
-    def _start(self, sock: socket.socket, peer: str) -> None:
-        thread = threading.Thread(target=self._serve, args=(sock, peer), name=f"provisioning {peer}", daemon=True)
-        with self._connections_lock:
-            self._connections[thread] = sock
-        try:
-            thread.start()
-        except RuntimeError:
-            _log.error("cannot start a thread for a connection")
-            self._end(thread, sock)
+    async def _admit(self, sock: socket.socket, address: Address) -> None:
+        connection = Connection(sock, address, self._stages)
+        mine = self._by_address.get(connection.address, 0)
+        crowded = mine >= self._limits.connections_per_address
+        if crowded and not self._stages.handshake.evict_one_of(connection.address):
+            self.metrics.turned_away.labels("address").inc()
+            sock.close()
+            return
+        if not self._knockers.take(connection.address):
+            self.metrics.turned_away.labels("rate").inc()
+            sock.close()
+            return
+        await self._stages.handshake.enter(connection)
+        deadline = time.monotonic() + self._limits.handshake_time
+        self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
+        task = asyncio.get_running_loop().create_task(self._run(connection, deadline))
+        self._connections[connection] = task
+        connection.task = task
+        # Also for a task that is cancelled before its first step.
+        task.add_done_callback(lambda _: self._forget(connection))
 
-    def _end(self, thread: threading.Thread, sock: socket.socket) -> None:
-        with self._connections_lock:
-            del self._connections[thread]
-        sock.close()
-        self._slots.release()
+    def _forget(self, connection: Connection) -> None:
+        del self._connections[connection]
+        left = self._by_address[connection.address] - 1
+        if left:
+            self._by_address[connection.address] = left
+        else:
+            del self._by_address[connection.address]
+        connection.close()
+        if connection.evicted:
+            self.metrics.turned_away.labels("place").inc()
 
-    def _serve(self, sock: socket.socket, peer: str) -> None:
-        try:
-            deadline = time.monotonic() + self._limits.handshake_time
-            if not _speaks(sock, deadline):
-                return
-            identity = self._current_identity()
-            Session(
-                stream=TlsStream(identity.context, sock, deadline=deadline),
-                peer=peer,
-                server_spki=identity.spki,
-                appraiser=self.appraiser,
-                release=self._release,
-                noise=self._noise,
-                doubts=self._doubts,
-                exchange_time=self._limits.exchange_time,
-            ).run()
-        except Exception as error:
-            _log.error("provisioning connection of %s failed: %s", peer, type(error).__name__)
-        finally:
-            self._end(threading.current_thread(), sock)
+    async def _run(self, connection: Connection, deadline: float) -> None:
+        identity = self._current_identity()
+        appraiser = self.appraiser
+        policy = getattr(appraiser, "policy", None)
+        wire_v1 = bool(policy is not None and policy.wire_v1)
+        await connection.run(
+            context=identity.with_v1 if wire_v1 else identity.strict,
+            deadline=deadline,
+            server_spki=identity.spki,
+            services=dataclasses.replace(self._services, appraiser=appraiser),
+            too_many=not self._askers.take(connection.address),
+            wire_v1=wire_v1,
+        )
 
     def _current_identity(self) -> _Identity:
         if self._now() >= self._identity.renew_at:
-            # Two threads may both renew: the later one wins, and each connection uses one identity throughout.
             self._identity = self._new_identity()
         return self._identity
 
@@ -234,16 +277,10 @@ class ProvisioningServer:
         now = self._now()
         key = ec.generate_private_key(ec.SECP256R1())
         chain = self._authority.issue_server(key.public_key(), self._server_name, now=now, lifetime=_OWN_LIFETIME)
-        context = server_context(key, x509.load_pem_x509_certificate(chain))
-        return _Identity(context, spki_of(key.public_key()), now + _OWN_LIFETIME // 2)
-
-
-def _speaks(sock: socket.socket, deadline: float) -> bool:
-    """Wait for the first byte. Who connects and leaves, as health checks do, is no refusal worth recording."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        return False
-    with contextlib.suppress(OSError):
-        return bool(sock.recv(1, socket.MSG_PEEK))
-    return False
+        certificate = x509.load_pem_x509_certificate(chain)
+        return _Identity(
+            strict=server_context(key, certificate),
+            with_v1=server_context(key, certificate, wire_v1=True),
+            spki=spki_of(key.public_key()),
+            renew_at=now + _OWN_LIFETIME // 2,
+        )

@@ -1,136 +1,128 @@
-"""One connection of the provisioning server, from the handshake to the answer.
+"""One connection of wire v2, from the end of the handshake to the answer.
 
 Whatever goes wrong ends in exactly one refusal: recorded, and sent as far as the other side can still read it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from OpenSSL import crypto
-
-from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
-from ensconce.provisioning.frames import read_frame, write_frame
+from ensconce.provisioning.frames import AsyncStream, read_frame_async, write_frame_async
 from ensconce.provisioning.judgement import Channel, Judged, judge
 from ensconce.provisioning.messages import Challenge, ErrorFields, Kind, Refusal, Request, encode, parse_request
 from ensconce.provisioning.refusal_budget import RefusalBudget
-from ensconce.provisioning.release import Release
+from ensconce.provisioning.services import Services
 from ensconce.ratls.binding import NONCE_SIZE
-from ensconce.ratls.context import check_channel, exporter
-from ensconce.ratls.stream import TlsStream
+from ensconce.ratls.context import check_channel, exporter, peer_certificate
 from ensconce.ratls.verify import key_in_container
 
-__all__ = ["Session"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Session", "too_often"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
-    """Serves one connection.
+    """Serves one connection whose handshake is done.
 
     Attributes:
-        stream: the connection, before its handshake; its deadline is that of the handshake.
+        stream: the connection.
         peer: the other side's address, for the log.
         server_spki: the server's leaf key, DER SubjectPublicKeyInfo.
-        appraiser: judges evidence.
-        release: answers and records.
-        noise: how many failures of strangers before any evidence are recorded.
-        doubts: how many refusals of evidence are recorded; apart, so that noise cannot hide them.
-        exchange_time: seconds for everything after the handshake.
+        services: what the server does for it.
+        asked: waits until the server has room for a request that has come.
+        too_many: this address connects too often, so that its request is refused unread.
     """
 
-    stream: TlsStream
+    stream: AsyncStream
     peer: str
     server_spki: bytes
-    appraiser: Appraiser
-    release: Release
-    noise: RefusalBudget
-    doubts: RefusalBudget
-    exchange_time: float
+    services: Services
+    asked: Callable[[], Awaitable[None]]
+    too_many: bool = False
 
-    def run(self) -> None:
-        """Serve the connection; raises nothing."""
+    async def run(self) -> None:
+        """Serve the connection, to its answer.
+
+        Raises:
+            UnreachableError: the other side is gone before it has its answer.
+        """
         try:
-            try:
-                channel = self._open()
-            except EnsconceError as error:
-                # No answer: without the handshake there is no channel, without ALPN no protocol to answer in.
-                self._record(error, self.noise)
-            else:
-                self._serve(channel)
-            # Also after a failed handshake: its alert tells the other side why.
-            self.stream.finish()
+            channel = self._open()
         except EnsconceError as error:
-            _log.info("provisioning connection of %s ended: %s", self.peer, error.check)
-        except Exception as error:
-            # Its message and its values stay out of the log: they might be anything.
-            _log.error("provisioning connection of %s failed inside: %s", self.peer, type(error).__name__)
-            unforeseen = EnsconceError("provisioning.bug", "the server failed inside", found=type(error).__name__)
-            self._record(unforeseen, self.noise)
-        finally:
-            self.stream.close()
+            # No answer: without ALPN there is no protocol to answer in.
+            await self.services.refuse(error, self.peer, "v2", self.services.noise)
+            return
+        if self.too_many:
+            await self._refuse(too_often("address"), "unavailable", self.services.noise)
+            return
+        try:
+            await write_frame_async(self.stream, encode(Challenge(nonce=channel.nonce)))
+            request = parse_request(await read_frame_async(self.stream))
+        except UnreachableError as error:
+            await self._refuse(error, "protocol", self.services.noise)
+            return
+        await self.asked()
+        try:
+            judged = await judge(request, channel, domain=self.services.release.domain, appraise=self.services.appraise)
+        except EnsconceError as error:
+            await self._refuse(error, _kind(error), self.services.doubts)
+            return
+        await self._answer(judged, request)
 
     def _open(self) -> Channel:
-        self.stream.handshake()
         connection = self.stream.connection
         check_channel(connection)
-        certificate = connection.get_peer_certificate()
-        if certificate is None or connection.get_peer_cert_chain():
-            raise EvidenceError("ratls.container", "the client presents no certificate, or more than one")
         return Channel(
             nonce=os.urandom(NONCE_SIZE),
             exporter=exporter(connection),
             server_spki=self.server_spki,
-            client_spki=key_in_container(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)),
+            client_spki=key_in_container(peer_certificate(connection)),
         )
 
-    def _serve(self, channel: Channel) -> None:
-        self.stream.deadline = time.monotonic() + self.exchange_time
-        try:
-            write_frame(self.stream, encode(Challenge(nonce=channel.nonce)))
-            request = parse_request(read_frame(self.stream))
-        except UnreachableError as error:
-            self._refuse(error, "protocol", self.noise)
+    async def _answer(self, judged: Judged, request: Request) -> None:
+        services, acceptance = self.services, judged.acceptance
+        if not services.identities.take(acceptance.identity.name):
+            await self._refuse(too_often("identity"), "unavailable", services.hurry, acceptance)
             return
         try:
-            judged = judge(request, channel, domain=self.release.domain, appraiser=self.appraiser)
+            prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
+            began = time.perf_counter()
+            await services.recorder.record(*prepared.events)
+            services.metrics.seconds.labels("log").observe(time.perf_counter() - began)
         except EnsconceError as error:
-            self._refuse(error, _kind(error), self.doubts)
-            return
-        self._answer(judged, request)
-
-    def _answer(self, judged: Judged, request: Request) -> None:
-        try:
-            answer = self.release.grant(judged, request.models, self.peer)
-        except EnsconceError as error:
-            self._refuse(error, _kind(error), judged=judged)
+            await self._refuse(error, _kind(error), acceptance=acceptance)
             return
         except ValueError:
             too_long = UnreachableError("provisioning.answer", "the answer does not fit into a message")
-            self._refuse(too_long, "unavailable", judged=judged)
+            await self._refuse(too_long, "unavailable", acceptance=acceptance)
             return
-        write_frame(self.stream, answer)
+        services.metrics.releases.labels("v2").inc()
+        await write_frame_async(self.stream, prepared.answer)
 
-    def _refuse(
-        self, error: EnsconceError, kind: Kind, budget: RefusalBudget | None = None, judged: Judged | None = None
+    async def _refuse(
+        self,
+        error: EnsconceError,
+        kind: Kind,
+        budget: RefusalBudget | None = None,
+        acceptance: Acceptance | None = None,
     ) -> None:
-        self._record(error, budget, judged)
+        await self.services.refuse(error, self.peer, "v2", budget, acceptance)
         told = error if kind != "unavailable" else _unavailable(error)
-        write_frame(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
+        await write_frame_async(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
 
-    def _record(self, error: EnsconceError, budget: RefusalBudget | None, judged: Judged | None = None) -> None:
-        suppressed = budget.take() if budget is not None else 0
-        if suppressed is None:
-            return
-        try:
-            self.release.refuse(error, self.peer, judged, suppressed=suppressed)
-        except EnsconceError as failure:
-            _log.error("a refusal could not be recorded: %s", failure)
+
+def too_often(what: str) -> UnreachableError:
+    """The refusal of an address or an identity that asks more often than the owner allows."""
+    return UnreachableError(
+        "provisioning.rate",
+        f"this {what} asks more often than the owner allows",
+        rule="provisioning.limits in the deployment file",
+        remedy="try again later",
+    )
 
 
 def _kind(error: EnsconceError) -> Kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import hashlib
 import os
 import time
@@ -18,6 +19,7 @@ from OpenSSL import crypto
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.collateral import Collateral
+from ensconce.appraisal.policy_tcb import StatusUntil
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import EvidenceError, InputError, IntegrityError, RefusedError, UnreachableError
 from ensconce.evidence.certificate import evidence_extension, read_request
@@ -249,7 +251,8 @@ class TestPolicy:
         with pytest.raises(RefusedError) as caught:
             owner.provision(enclave)
         assert caught.value.check == "policy.tcb_status"
-        lax = dataclasses.replace(policy, tcb_statuses=(TcbStatus.OUT_OF_DATE,))
+        exception = StatusUntil(TcbStatus.OUT_OF_DATE, dt.date(9999, 12, 31))
+        lax = dataclasses.replace(policy, tcb_statuses=(exception,))
         owner.server.appraiser = Appraiser(lax, source, lambda: now)
         assert owner.provision(enclave).secrets
 

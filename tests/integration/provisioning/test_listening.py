@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ensconce.addresses import Address
+from ensconce.audit.log import AuditLog
 from ensconce.errors import InputError, UnreachableError
 from ensconce.provisioning.server import ProvisioningServer
 
@@ -22,7 +23,7 @@ def listening_at(address: Address, owner: Any) -> ProvisioningServer:
         authority=owner.authority,
         appraiser=owner.server.appraiser,
         keystore=owner.keystore,
-        audit=owner.server._release.audit,
+        audit=AuditLog.open(owner.audit_folder, owner.signing_key, lambda: int(time.time())),
         domain="b.test",
         now=lambda: int(time.time()),
     )

@@ -120,10 +120,10 @@ def test_a_running_server_takes_a_new_policy(owner: Any, enclave: Any) -> None:
 
 def test_a_failure_that_nobody_foresaw_releases_nothing_and_is_in_the_log(owner: Any, enclave: Any) -> None:
     class Broken:
-        def appraise(self, quote: bytes) -> Any:
+        def get_for(self, quote: bytes) -> Any:
             raise KeyError("something of a stranger's")
 
-    owner.server.appraiser = Broken()
+    owner.server.appraiser = dataclasses.replace(owner.server.appraiser, collateral=Broken())
     with pytest.raises(UnreachableError):
         owner.provision(enclave)
     [(event, fields)] = owner.wait_for_log(1)

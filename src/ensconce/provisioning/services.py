@@ -1,0 +1,88 @@
+"""What a session of either protocol needs of the server, one for each connection."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.policy import Acceptance
+from ensconce.errors import EnsconceError
+from ensconce.provisioning.appraisals import Appraisals
+from ensconce.provisioning.metrics import Metrics, Wire
+from ensconce.provisioning.rates import TokenBuckets
+from ensconce.provisioning.recorder import Recorder
+from ensconce.provisioning.refusal_budget import RefusalBudget
+from ensconce.provisioning.release import Release, refusal
+from ensconce.provisioning.threads import Threads
+
+__all__ = ["Services"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Services for one connection.
+
+    Attributes:
+        appraiser: the one in force when the connection began.
+        appraisals: does its work.
+        release: reads keys and issues certificates; it blocks, so call it through ``threads``.
+        threads: for what blocks.
+        recorder: the log; what it has not recorded is not sent.
+        noise: how many failures of strangers before any evidence are recorded.
+        doubts: how many refusals of evidence are recorded; apart, so that noise cannot hide them.
+        hurry: how many refusals of accepted enclaves that ask too often are recorded.
+        identities: how often each identity may ask.
+        metrics: counts.
+        exchange_time: seconds for everything after the handshake.
+    """
+
+    appraiser: Appraiser
+    appraisals: Appraisals
+    release: Release
+    threads: Threads
+    recorder: Recorder
+    noise: RefusalBudget
+    doubts: RefusalBudget
+    hurry: RefusalBudget
+    identities: TokenBuckets
+    metrics: Metrics
+    exchange_time: float
+
+    async def appraise(self, quote: bytes) -> Acceptance:
+        """Appraise a quote under the policy that the connection began with.
+
+        Raises:
+            EnsconceError: as :meth:`ensconce.appraisal.appraiser.Appraiser.appraise`.
+        """
+        acceptance = await self.appraisals.appraise(quote, self.appraiser)
+        self.metrics.collateral_expiry.set(acceptance.verdict.valid_until)
+        return acceptance
+
+    async def refuse(
+        self,
+        error: EnsconceError,
+        peer: str,
+        wire: Wire,
+        budget: RefusalBudget | None = None,
+        acceptance: Acceptance | None = None,
+    ) -> None:
+        """Count a refusal, and record it unless its budget is spent. Never raises: the refusal stands anyway.
+
+        Args:
+            error: why.
+            peer: the other side's address.
+            wire: which protocol it speaks.
+            budget: for refusals that strangers can cause at will; without one it is recorded in any case.
+            acceptance: who asked, once that is known for certain.
+        """
+        self.metrics.refused(error.check, wire)
+        suppressed = budget.take() if budget is not None else 0
+        if suppressed is None:
+            return
+        try:
+            await self.recorder.record(refusal(error, peer, wire, acceptance, suppressed=suppressed))
+        except EnsconceError as failure:
+            _log.error("a refusal could not be recorded: %s", failure)
