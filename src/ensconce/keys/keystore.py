@@ -97,7 +97,7 @@ class Keystore(Protocol):
         """
 
 
-def check_new_key(key_id: str, secret: bytes, kind: str) -> None:
+def check_new_key(key_id: str, secret: bytes | memoryview, kind: str) -> None:
     """Refuse an id, kind or size that no keystore accepts.
 
     Raises:

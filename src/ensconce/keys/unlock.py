@@ -1,4 +1,9 @@
-"""What opens a sealed keystore file: a passphrase through scrypt, or a file of 32 random bytes."""
+"""What opens a sealed keystore: a passphrase, a key file, or a service that unwraps the keystore's root key.
+
+A passphrase (scrypt) and a key file (HKDF) give the sealing keys themselves. A key service keeps a key of its own and
+wraps a random 32-byte root key with it: the keystore's header holds the wrapped root key, and whoever opens the
+keystore asks the service to unwrap it (envelope encryption).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,11 @@ import os
 import secrets
 import stat
 import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -15,24 +23,56 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ensconce.errors import InputError
 from ensconce.files import write_aside
+from ensconce.keys.memory import SecretBuffer
 
 __all__ = [
     "KEY_FILE_SIZE",
+    "ROOT_KEY_SIZE",
     "KeyFile",
+    "KeyService",
     "Passphrase",
+    "RootKey",
     "ScryptCost",
     "SealKeys",
+    "Sort",
     "Unlock",
     "check_new_passphrase",
-    "derive",
+    "from_key_file",
+    "from_passphrase",
+    "from_root_key",
     "new_key_file",
+    "sort_of",
 ]
 
 KEY_FILE_SIZE = 32
+ROOT_KEY_SIZE = 32
+"""Size in bytes of the key that a service wraps, or that shares are made of."""
 MIN_PASSPHRASE = 8
 MAX_PASSPHRASE = 1024
 """Longest passphrase, in characters."""
 _KEY_FILE_INFO = b"ensconce keystore 1: key file"
+_ROOT_KEY_INFO = b"ensconce keystore 2: root key"
+
+
+class Sort(IntEnum):
+    """What opens a keystore, as its header says."""
+
+    PASSPHRASE = 1
+    KEY_FILE = 2
+    VAULT = 3
+    AWS_KMS = 4
+    SHARES = 5
+
+    @property
+    def words(self) -> str:
+        """For sentences: what is needed."""
+        return {
+            Sort.PASSPHRASE: "a passphrase",
+            Sort.KEY_FILE: "a key file",
+            Sort.VAULT: "HashiCorp Vault",
+            Sort.AWS_KMS: "AWS KMS",
+            Sort.SHARES: "the shares of a backup",
+        }[self]
 
 
 @dataclass(frozen=True)
@@ -44,12 +84,66 @@ class Passphrase:
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A file of exactly 32 raw bytes that only its owner can read (mode 0600 or stricter)."""
+    """A file of exactly 32 raw bytes that only its owner can read (mode 0600 or stricter).
+
+    While it is being replaced, its successor lies beside it, at ``successor``, and either may be the one that opens.
+    """
 
     path: Path
 
+    @property
+    def successor(self) -> Path:
+        """Where the next key file waits until the keystore is sealed under it."""
+        return self.path.with_name(f"{self.path.name}.next")
 
-Unlock = Passphrase | KeyFile
+
+@dataclass(frozen=True)
+class RootKey:
+    """The root key itself, 32 bytes, put together from a backup's shares."""
+
+    key: SecretBuffer = field(repr=False)
+
+
+class KeyService(Protocol):
+    """A service that wraps and unwraps root keys with a key that never leaves it."""
+
+    @property
+    def sort(self) -> Sort:
+        """Which one it is."""
+
+    def wrap(self, root: SecretBuffer, binding: Mapping[str, str]) -> str:
+        """The root key, wrapped; printable ASCII.
+
+        Args:
+            root: 32 bytes.
+            binding: what the wrapped key is for; the same must be given to unwrap it. Not secret.
+
+        Raises:
+            InputError: the service's name, key or credentials are wrong.
+            UnreachableError: it does not answer, or answers that it cannot work now.
+        """
+
+    def unwrap(self, wrapped: str, binding: Mapping[str, str]) -> SecretBuffer:
+        """The root key again, in a buffer that the caller wipes.
+
+        Raises:
+            InputError, UnreachableError: as :meth:`wrap`.
+            IntegrityError: the wrapped key is damaged, or was wrapped by another key or for something else.
+        """
+
+
+Unlock = Passphrase | KeyFile | KeyService | RootKey
+
+
+def sort_of(unlock: Unlock) -> Sort:
+    """Which sort of unlock this is."""
+    if isinstance(unlock, Passphrase):
+        return Sort.PASSPHRASE
+    if isinstance(unlock, KeyFile):
+        return Sort.KEY_FILE
+    if isinstance(unlock, RootKey):
+        return Sort.SHARES
+    return unlock.sort
 
 
 @dataclass(frozen=True)
@@ -63,10 +157,19 @@ class ScryptCost:
 
 @dataclass(frozen=True)
 class SealKeys:
-    """What the unlocking secret derives to: the AES-256-GCM key, and the key that confirms the secret is right."""
+    """What the unlocking secret derives to, 64 bytes in locked memory: the sealing key, then the confirming key."""
 
-    seal: bytes = field(repr=False)
-    confirm: bytes = field(repr=False)
+    both: SecretBuffer = field(repr=False)
+
+    @property
+    def seal(self) -> memoryview:
+        """The AES-256-GCM key."""
+        return self.both.view[:32]
+
+    @property
+    def confirm(self) -> memoryview:
+        """The key that confirms that the secret is right."""
+        return self.both.view[32:]
 
 
 def new_key_file(path: Path) -> KeyFile:
@@ -102,34 +205,47 @@ def check_new_passphrase(passphrase: Passphrase) -> None:
         )
 
 
-def derive(unlock: Unlock, salt: bytes, cost: ScryptCost | None) -> SealKeys:
-    """Derive the two keys of a keystore file from what opens it.
+def from_passphrase(passphrase: Passphrase, salt: bytes, cost: ScryptCost) -> SealKeys:
+    """Derive the keys of a keystore from its passphrase.
 
     Args:
-        unlock: the passphrase or key file.
+        passphrase: what the owner typed.
         salt: 32 bytes from the keystore's header.
-        cost: scrypt's parameters for a passphrase, already bounded by the caller; None for a key file.
+        cost: scrypt's parameters, already bounded by the caller.
 
     Raises:
-        InputError: the key file cannot be read, is readable by others, or has the wrong size; the passphrase is too
-            long or not text; or ``unlock`` is of the other sort than the keystore.
+        InputError: ``keystore.passphrase``: too long, or not text.
     """
-    if isinstance(unlock, Passphrase):
-        if cost is None:
-            raise _wrong_sort("a key file", "a passphrase")
-        data = _passphrase_bytes(unlock)
-        both = Scrypt(salt=salt, length=64, n=1 << cost.log2_n, r=cost.r, p=cost.p).derive(data)
-    else:
-        if cost is not None:
-            raise _wrong_sort("a passphrase", "a key file")
-        both = HKDF(SHA256(), length=64, salt=salt, info=_KEY_FILE_INFO).derive(_read_key_file(unlock.path))
-    return SealKeys(seal=both[:32], confirm=both[32:])
+    keys = SealKeys(SecretBuffer(64))
+    with SecretBuffer.of(bytearray(_passphrase_bytes(passphrase))) as data:
+        Scrypt(salt=salt, length=64, n=1 << cost.log2_n, r=cost.r, p=cost.p).derive_into(data.view, keys.both.view)
+    return keys
 
 
-def _wrong_sort(needed: str, given: str) -> InputError:
-    return InputError(
-        "keystore.unlock", f"this keystore is opened by {needed}, not by {given}", remedy=f"give it {needed}"
-    )
+def from_key_file(file: KeyFile, salt: bytes) -> Iterator[SealKeys]:
+    """The keys of a keystore that the key file opens, then those that its successor would, where there is one.
+
+    Raises:
+        InputError: ``keystore.key_file``, ``keystore.permissions``: it cannot be used.
+    """
+    if file.path.exists() or not file.successor.exists():
+        yield _expand(_read_key_file(file.path), salt, _KEY_FILE_INFO)
+    if file.successor.exists():
+        yield _expand(_read_key_file(file.successor), salt, _KEY_FILE_INFO)
+
+
+def from_root_key(root: SecretBuffer, salt: bytes) -> SealKeys:
+    """The keys of a keystore whose root key is known."""
+    keys = SealKeys(SecretBuffer(64))
+    HKDF(SHA256(), length=64, salt=salt, info=_ROOT_KEY_INFO).derive_into(root.view, keys.both.view)
+    return keys
+
+
+def _expand(secret: bytearray, salt: bytes, info: bytes) -> SealKeys:
+    keys = SealKeys(SecretBuffer(64))
+    with SecretBuffer.of(secret) as data:
+        HKDF(SHA256(), length=64, salt=salt, info=info).derive_into(data.view, keys.both.view)
+    return keys
 
 
 def _passphrase_bytes(passphrase: Passphrase) -> bytes:
@@ -148,7 +264,7 @@ def _passphrase_bytes(passphrase: Passphrase) -> bytes:
     return data
 
 
-def _read_key_file(path: Path) -> bytes:
+def _read_key_file(path: Path) -> bytearray:
     try:
         # O_NONBLOCK: a FIFO in the file's place must not hang us. The checks are made on what was opened.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -170,15 +286,17 @@ def _read_key_file(path: Path) -> bytes:
                 rule="mode 0600 or stricter",
                 remedy=f"chmod 600 {path}",
             )
-        data = os.read(handle, KEY_FILE_SIZE + 1)
+        data = bytearray(KEY_FILE_SIZE + 1)
+        size = os.readv(handle, [data])
     finally:
         os.close(handle)
-    if len(data) != KEY_FILE_SIZE:
+    if size != KEY_FILE_SIZE:
         raise InputError(
             "keystore.key_file",
             f"{path} is not a key file",
-            found=f"{len(data)} bytes" if len(data) <= KEY_FILE_SIZE else f"more than {KEY_FILE_SIZE} bytes",
+            found=f"{size} bytes" if size <= KEY_FILE_SIZE else f"more than {KEY_FILE_SIZE} bytes",
             rule=f"{KEY_FILE_SIZE} raw bytes",
             remedy="check that this is the right file",
         )
+    del data[KEY_FILE_SIZE:]
     return data

@@ -10,6 +10,10 @@ import pytest
 
 from ensconce.errors import InputError, IntegrityError, RefusedError
 from ensconce.keys import FileKeystore, KeyEntry, KeyFile, Keystore, Passphrase, new_key_file
+from ensconce.keys.header import parse_header
+from ensconce.keys.lock import open_lock
+from ensconce.keys.sealed import Contents, Record, open_sealed
+from ensconce.keys.unlock import from_key_file
 
 SECRET = bytes(range(16))
 PHRASE = Passphrase("correct horse battery")
@@ -94,15 +98,13 @@ def test_a_retired_key_is_refused_and_its_id_stays_taken(keystore: FileKeystore,
 def test_a_retired_keys_bytes_are_gone_from_the_plaintext_too(
     keystore: FileKeystore, sealed: Path, unlock: KeyFile
 ) -> None:
-    from ensconce.keys.sealed import open_sealed, parse_header
-    from ensconce.keys.unlock import derive
-
     keystore.put("model/digits/1", SECRET, kind="wrap")
     keystore.retire("model/digits/1")
     data = sealed.read_bytes()
     header = parse_header(data)
-    records = open_sealed(data, derive(unlock, header.salt, header.cost))
-    assert records["model/digits/1"].secret is None
+    _, contents = open_sealed(data, header, open_lock(unlock, header))
+    assert contents.records["model/digits/1"].secret is None
+    assert contents.entries() == keystore.entries()
 
 
 def test_a_live_id_cannot_be_put_again(keystore: FileKeystore) -> None:
@@ -141,7 +143,7 @@ def test_a_keystore_that_would_grow_too_large_says_so_and_keeps_what_it_has(
     keystore: FileKeystore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keystore.put("a", bytes(1000), kind="secret")
-    monkeypatch.setattr("ensconce.keys.file.MAX_FILE", 2000)
+    monkeypatch.setattr("ensconce.keys.sealed_keystore.MAX_FILE", 2000)
     with pytest.raises(InputError) as caught:
         keystore.put("b", bytes(1000), kind="secret")
     assert caught.value.check == "keystore.full"
@@ -149,16 +151,14 @@ def test_a_keystore_that_would_grow_too_large_says_so_and_keeps_what_it_has(
 
 
 def test_nothing_secret_in_any_repr(keystore: FileKeystore, unlock: KeyFile) -> None:
-    from ensconce.keys.sealed import Record
-    from ensconce.keys.unlock import derive
-
     secret = b"do not print me!"
     record = Record(KeyEntry("a", "wrap", 1, None), secret)
-    keys = derive(unlock, bytes(32), None)
-    for text in (repr(record), repr(keys), repr(PHRASE), repr(keystore)):
+    (keys,) = from_key_file(unlock, bytes(32))
+    contents = Contents("ab" * 32, 1, {"a": record})
+    for text in (repr(record), repr(keys), repr(keys.both), repr(PHRASE), repr(keystore), repr(contents)):
         assert "do not print me" not in text
         assert "horse" not in text
-        assert repr(keys.seal) not in text
+        assert repr(bytes(keys.seal)) not in text
 
 
 # --- the passphrase, the key file

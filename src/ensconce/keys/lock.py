@@ -1,0 +1,83 @@
+"""From what opens a keystore to the keys that seal it: for a new root key, and for one that a header holds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import assert_never
+
+from ensconce.errors import InputError
+from ensconce.keys.header import Header, Shared, Wrapped, binding, new_salt, passphrase_cost
+from ensconce.keys.memory import SecretBuffer
+from ensconce.keys.unlock import (
+    ROOT_KEY_SIZE,
+    KeyFile,
+    Passphrase,
+    RootKey,
+    SealKeys,
+    Sort,
+    Unlock,
+    check_new_passphrase,
+    from_key_file,
+    from_passphrase,
+    from_root_key,
+    sort_of,
+)
+
+__all__ = ["new_lock", "open_lock"]
+
+
+def new_lock(unlock: Unlock, deployment: str) -> tuple[Header, SealKeys]:
+    """A header and keys for a keystore to be sealed under a root key that nothing was sealed under before.
+
+    Args:
+        unlock: what will open it. Of a key file that has a successor, the successor is taken.
+        deployment: the service's domain; a key service binds the root key to it.
+
+    Raises:
+        InputError: ``keystore.passphrase``: too short, or not text; ``keystore.key_file``; ``vault.*``, ``kms.*``.
+        UnreachableError: the key service does not work.
+    """
+    salt = new_salt()
+    match unlock:
+        case Passphrase():
+            check_new_passphrase(unlock)
+            cost = passphrase_cost()
+            return Header(Sort.PASSPHRASE, cost, salt), from_passphrase(unlock, salt, cost)
+        case KeyFile():
+            *_, keys = from_key_file(unlock, salt)
+            return Header(Sort.KEY_FILE, None, salt), keys
+        case RootKey():
+            raise TypeError("a backup names its shares: see ensconce.keys.backup")
+        case service:
+            with SecretBuffer.of(bytearray(secrets.token_bytes(ROOT_KEY_SIZE))) as root:
+                wrapped = service.wrap(root, binding(deployment, salt))
+                header = Header(service.sort, None, salt, Wrapped(deployment=deployment, wrapped=wrapped))
+                return header, from_root_key(root, salt)
+
+
+def open_lock(unlock: Unlock, header: Header) -> Iterator[SealKeys]:
+    """The keys that may open the keystore; more than one only while a key file is being replaced.
+
+    Raises:
+        InputError: ``keystore.unlock``: the keystore is opened by something else; whatever reading the unlock raises.
+        IntegrityError, UnreachableError: a key service refuses, or does not answer.
+    """
+    if sort_of(unlock) is not header.sort:
+        needed, given = header.sort.words, sort_of(unlock).words
+        raise InputError(
+            "keystore.unlock", f"this keystore is opened by {needed}, not by {given}", remedy=f"give it {needed}"
+        )
+    match unlock, header.label:
+        case Passphrase(), None:
+            assert header.cost is not None  # parse_header has made sure
+            yield from_passphrase(unlock, header.salt, header.cost)
+        case KeyFile(), None:
+            yield from from_key_file(unlock, header.salt)
+        case RootKey(), Shared():
+            yield from_root_key(unlock.key, header.salt)
+        case service, Wrapped() as label if not isinstance(service, Passphrase | KeyFile | RootKey):
+            with service.unwrap(label.wrapped, label.binding(header.salt)) as root:
+                yield from_root_key(root, header.salt)
+        case _:
+            assert_never(unlock)  # type: ignore[arg-type]  # parse_header ties the label to the sort

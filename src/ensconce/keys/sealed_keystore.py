@@ -1,0 +1,255 @@
+"""The keystore: everything sealed as one whole, in a place that several processes may share.
+
+Whole or absent after any crash: each change reads, changes and replaces the sealed bytes while holding the place alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+from ensconce.errors import InputError, IntegrityError
+from ensconce.keys.header import Header, parse_header
+from ensconce.keys.keystore import KeyEntry, Kind, check_new_key, key_exists, key_retired, key_unknown
+from ensconce.keys.lock import new_lock, open_lock
+from ensconce.keys.place import Place
+from ensconce.keys.sealed import MAX_FILE, Contents, Record, open_sealed, seal
+from ensconce.keys.unlock import SealKeys, Unlock
+from ensconce.state.store import Slot
+
+__all__ = ["SealedKeystore", "unix_time"]
+
+
+def unix_time() -> int:
+    """The machine's clock, whole seconds since 1970."""
+    return int(time.time())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    header: Header
+    keys: SealKeys
+
+
+class SealedKeystore:
+    """The :class:`~ensconce.keys.keystore.Keystore`; make one with ``create`` or ``open``.
+
+    Threads and processes may share the place. Each call reads it anew, so what another process put is seen at once, and
+    so is a new root key, as long as the same unlock opens it. The derived keys stay in memory, locked where the
+    system allows, for as long as the object lives.
+
+    A keystore that was put back to an earlier state, or exchanged for another, is an IntegrityError for whoever has
+    seen the later one.
+    """
+
+    def __init__(self, place: Place, unlock: Unlock, opened: _Opened, now: Callable[[], int]) -> None:
+        """For ``create`` and ``open``."""
+        self._place = place
+        self._unlock = unlock
+        self._opened = opened
+        self._now = now
+        self._identity: str | None = None
+        self._generation = 0
+        self._mutex = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._place)!r})"
+
+    @classmethod
+    def start(
+        cls,
+        place: Place,
+        unlock: Unlock,
+        *,
+        deployment: str = "ensconce",
+        contents: Contents | None = None,
+        now: Callable[[], int] = unix_time,
+    ) -> Self:
+        """Make a keystore where there is none.
+
+        Args:
+            place: where.
+            unlock: what will open it.
+            deployment: the service's domain; a key service binds the root key to it.
+            contents: what it holds, from a backup; None for an empty one.
+            now: the clock, Unix time in seconds.
+
+        Raises:
+            InputError: ``keystore.exists``; ``keystore.passphrase`` (too short); an unlock that cannot be used; a place
+                that cannot be written.
+            UnreachableError: the key service or the store cannot be reached.
+        """
+        header, keys = new_lock(unlock, deployment)
+        keystore = cls(place, unlock, _Opened(header, keys), now)
+        with place.locked() as slot:
+            if slot.read() is not None:
+                raise InputError(
+                    "keystore.exists",
+                    f"there is a keystore in {place} already",
+                    rule="a keystore is never overwritten: every sealed model would be lost",
+                    remedy="open it, or choose another folder",
+                )
+            if contents is None:
+                contents = Contents(secrets.token_hex(32), 0, {})
+            keystore._write(slot, contents, contents.records)
+        return keystore
+
+    @classmethod
+    def unseal(cls, place: Place, unlock: Unlock, *, now: Callable[[], int] = unix_time) -> Self:
+        """Open a keystore and check all of it.
+
+        Raises:
+            InputError: ``keystore.missing``; ``keystore.permissions`` when others can read it; ``keystore.unlock`` when
+                something else opens it; an unlock that cannot be used.
+            IntegrityError: ``keystore.format`` or ``keystore.seal`` (wrong unlock, or damaged).
+            UnreachableError: the key service or the store cannot be reached.
+        """
+        data = place.read()
+        if data is None:
+            raise _missing(place)
+        header = parse_header(data)
+        keys, contents = open_sealed(data, header, open_lock(unlock, header))
+        keystore = cls(place, unlock, _Opened(header, keys), now)
+        with contents:
+            keystore._believe(contents, 0)
+        return keystore
+
+    @property
+    def generation(self) -> int:
+        """How often the keystore has been written. Raises as :meth:`Keystore.entries`."""
+        with self.contents() as contents:
+            return contents.generation
+
+    def put(self, key_id: str, secret: bytes, *, kind: Kind) -> None:
+        """Store a new secret; durable when this returns. Raises as :meth:`Keystore.put`."""
+        check_new_key(key_id, secret, kind)
+        with self._changing() as (slot, contents):
+            if key_id in contents.records:
+                raise key_exists(contents.records[key_id].entry)
+            record = Record(KeyEntry(key_id, kind, self._now(), None), secret)
+            self._write(slot, contents, contents.records | {key_id: record})
+
+    def get(self, key_id: str) -> bytes:
+        """The secret of a live key. Raises as :meth:`Keystore.get`."""
+        with self.contents() as contents:
+            record = contents.records.get(key_id)
+            if record is None:
+                raise key_unknown(key_id)
+            if record.secret is None:
+                raise key_retired(record.entry)
+            return bytes(record.secret)
+
+    def retire(self, key_id: str) -> None:
+        """Destroy a key's bytes and keep its id taken. Raises as :meth:`Keystore.retire`."""
+        with self._changing() as (slot, contents):
+            if key_id not in contents.records:
+                raise key_unknown(key_id)
+            entry = contents.records[key_id].entry
+            if entry.retired is None:
+                record = Record(replace(entry, retired=self._now()), None)
+                self._write(slot, contents, contents.records | {key_id: record})
+
+    def entries(self) -> tuple[KeyEntry, ...]:
+        """Every key, live and retired, sorted by id. Raises as :meth:`Keystore.entries`."""
+        with self.contents() as contents:
+            return contents.entries()
+
+    def rewrap(self, unlock: Unlock, *, deployment: str = "ensconce", settle: Callable[[], None] | None = None) -> None:
+        """Seal everything under a new root key that ``unlock`` opens; what opened it before opens it no more.
+
+        Args:
+            unlock: what opens it from now on; the same as before for a new root key alone.
+            deployment: as for ``start``.
+            settle: called when the keystore is written, before anybody else can change it.
+
+        Raises:
+            InputError, UnreachableError: the new unlock cannot be used; nothing has changed.
+            IntegrityError: the keystore is damaged.
+        """
+        header, keys = new_lock(unlock, deployment)
+        # A service may be allowed to wrap and not to unwrap: nothing is sealed that could not be opened.
+        if not any(hmac.compare_digest(each.both.view, keys.both.view) for each in open_lock(unlock, header)):
+            raise IntegrityError("keystore.rewrap", "what was wrapped does not unwrap", remedy="check the key service")
+        with self._changing() as (slot, contents):
+            self._write(slot, contents, contents.records, _Opened(header, keys))
+            self._unlock = unlock
+            if settle is not None:
+                settle()
+
+    @contextlib.contextmanager
+    def contents(self) -> Iterator[Contents]:
+        """Everything, in the clear, for the length of a block. Raises as :meth:`Keystore.entries`."""
+        floor = self._generation
+        data = self._place.read()
+        with self._unsealed(data, floor) as contents:
+            yield contents
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[tuple[Slot, Contents]]:
+        with self._place.locked() as slot, self._unsealed(slot.read(), self._generation) as contents:
+            yield slot, contents
+
+    @contextlib.contextmanager
+    def _unsealed(self, data: bytes | None, floor: int) -> Iterator[Contents]:
+        if data is None:
+            raise _missing(self._place)
+        header, opened = parse_header(data), self._opened
+        # Another header: whoever holds the same unlock has sealed it under a new root key meanwhile.
+        candidates = iter((opened.keys,)) if header == opened.header else open_lock(self._unlock, header)
+        keys, contents = open_sealed(data, header, candidates)
+        with contents:
+            self._believe(contents, floor)
+            if keys is not opened.keys:
+                self._opened = _Opened(header, keys)
+            yield contents
+
+    def _believe(self, contents: Contents, floor: int) -> None:
+        with self._mutex:
+            if self._identity not in (None, contents.identity):
+                raise IntegrityError(
+                    "keystore.seal",
+                    f"another keystore has taken the place of the one that was opened in {self._place}",
+                    remedy="if nobody replaced it on purpose, restore it from a backup; else start again",
+                )
+            if contents.generation < floor:
+                raise rolled_back(contents.generation, floor)
+            self._identity = contents.identity
+            self._generation = max(self._generation, contents.generation)
+
+    def _write(self, slot: Slot, contents: Contents, records: dict[str, Record], opened: _Opened | None = None) -> None:
+        opened = opened or self._opened
+        new = Contents(contents.identity, contents.generation + 1, records)
+        data = seal(opened.header, opened.keys, new)
+        if len(data) > MAX_FILE:
+            raise InputError(
+                "keystore.full", "the keystore is full", found=f"{len(data)} bytes", rule=f"at most {MAX_FILE} bytes"
+            )
+        slot.write(data)
+        self._opened = opened
+        self._believe(new, 0)
+
+
+def rolled_back(found: int, seen: int) -> IntegrityError:
+    """The error for a keystore that is older than one that was seen."""
+    return IntegrityError(
+        "keystore.rollback",
+        "the keystore was put back to an earlier state: keys that were retired since may be live in it",
+        found=f"generation {found}",
+        rule=f"at least generation {seen}",
+        remedy="put the newest keystore in its place; if there is none, recover from a backup with `ensconce key "
+        "recover`, which retires what the audit log says was retired",
+    )
+
+
+def _missing(place: Place) -> InputError:
+    return InputError(
+        "keystore.missing",
+        f"there is no keystore in {place}",
+        remedy="check the path, or run: ensconce init; to restore one: ensconce key recover",
+    )
