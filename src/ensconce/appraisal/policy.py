@@ -22,6 +22,7 @@ from ensconce.appraisal.policy_sgx import AttributeMasks, sgx_checks
 from ensconce.appraisal.policy_tcb import (
     Advisories,
     StatusUntil,
+    expect_no_end,
     floor_check,
     platform_check,
     status_check,
@@ -120,14 +121,8 @@ class Policy:
                     remedy=remedy,
                 )
         for status in self.tcb_statuses:
-            if isinstance(status, TcbStatus) and status is not TcbStatus.UP_TO_DATE:
-                raise InputError(
-                    "policy.tcb_statuses",
-                    "an exception needs an end",
-                    found=status.value,
-                    rule="every status but UpToDate is accepted until a day",
-                    remedy=f"write {{status: {status}, until: YYYY-MM-DD}}",
-                )
+            if isinstance(status, TcbStatus):
+                expect_no_end(status)
         if not 1 <= self.serial <= MAX_SERIAL:
             raise invalid("serial", str(self.serial), f"1 to {MAX_SERIAL}")
         lowest = self.min_tcb_evaluation_data_number

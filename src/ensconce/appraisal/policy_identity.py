@@ -14,7 +14,7 @@ from ensconce.errors import InputError
 from ensconce.evidence.report import SgxReport, TdReport
 from ensconce.servables import MODEL_NAME, receivable
 
-__all__ = ["Identity", "WireV1"]
+__all__ = ["Form", "Identity", "WireV1"]
 
 _MAX_NAME = 100
 _SECRET = f"secret/{MODEL_NAME}"
@@ -23,6 +23,7 @@ _KEY_ID = re.compile(f"{receivable(MODEL_NAME)}/[1-9][0-9]{{0,9}}|{_SECRET}")
 _SGX_FIELDS = ("mr_enclave", "mr_signer", "isv_prod_id", "min_isv_svn", "attributes", "wire_v1")
 
 Form = Literal["raw", "hex", "text"]
+"""How a secret is written into the answer of Gramine's protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,16 @@ from ensconce.appraisal.policy_check import Check, invalid, refuse_twice
 from ensconce.appraisal.verdict import TcbStatus, Verdict
 from ensconce.errors import InputError
 
-__all__ = ["Advisories", "StatusUntil", "day_of", "floor_check", "platform_check", "status_check", "status_json"]
+__all__ = [
+    "Advisories",
+    "StatusUntil",
+    "day_of",
+    "expect_no_end",
+    "floor_check",
+    "platform_check",
+    "status_check",
+    "status_json",
+]
 
 _ADVISORY = re.compile(r"[A-Z]{1,16}-SA-[0-9]{5}")
 
@@ -39,6 +48,22 @@ class StatusUntil:
     def __post_init__(self) -> None:
         if self.status is TcbStatus.UP_TO_DATE:
             raise invalid("tcb_statuses", f"{self.status} until {self.until}", "UpToDate has no end")
+
+
+def expect_no_end(status: TcbStatus) -> None:
+    """Refuse a status that is accepted without an end although it is an exception.
+
+    Raises:
+        InputError: ``policy.tcb_statuses``.
+    """
+    if status is not TcbStatus.UP_TO_DATE:
+        raise InputError(
+            "policy.tcb_statuses",
+            "an exception needs an end",
+            found=status.value,
+            rule="every status but UpToDate is accepted until a day",
+            remedy=f"write {{status: {status}, until: YYYY-MM-DD}}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

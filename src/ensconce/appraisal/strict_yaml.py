@@ -167,7 +167,7 @@ class Document:
                 remedy=f"did you mean {close[0]!r}?" if close else "remove the field",
             )
         if detail["type"] == "missing":
-            location = tuple(detail["loc"])
+            location = (*self._known(detail["loc"][:-1]), detail["loc"][-1])
             return self.error(
                 location,
                 "yaml.missing_field",

@@ -21,7 +21,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.addresses import Address
-from ensconce.appraisal.policy_file import dump_policy, load_policy
+from ensconce.appraisal.policy_file import load_policy
+from ensconce.appraisal.policy_text import dump_policy
 from ensconce.cluster.replica import last_words
 from ensconce.demo.records import HANDSHAKE_BYTES, encrypted_bytes
 from ensconce.demo.rogue import RogueReplica, certificate_of

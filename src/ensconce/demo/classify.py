@@ -87,7 +87,9 @@ def classify(errand: Errand) -> Report:
         batches = [{"images": rows[n : n + 1]} for n in range(len(rows))]
         result = run(client, "digits", batches, concurrency=errand.connections)
         classes = np.array([outputs["classes"][0] for outputs in result.predictions])
-        measurements = {name: each.acceptance.report.mr_enclave.hex() for name, each in client.accepted.items()}
+        measurements = {
+            name: str(each.acceptance.report.measurements()["mr_enclave"]) for name, each in client.accepted.items()
+        }
     rest = _over_rest(errand, rows[: errand.over_rest], appraiser, authority)
     return Report(
         images=len(rows),
