@@ -13,7 +13,19 @@ from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
 from ensconce.strict import StrictModel
 
-__all__ = ["Deployment", "EnclaveEntry", "ModelEntry", "PlatformEntry", "ProvisioningEntry", "ServiceEntry"]
+__all__ = [
+    "Deployment",
+    "EnclaveEntry",
+    "FolderState",
+    "ModelEntry",
+    "PlatformEntry",
+    "PostgresqlState",
+    "ProvisioningEntry",
+    "ServiceEntry",
+    "SqliteState",
+]
+
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ServiceEntry(StrictModel):
@@ -46,6 +58,26 @@ class EnclaveEntry(StrictModel):
     isv_svn: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
 
 
+class FolderState(StrictModel):
+    """Documents and log are in the owner's folder: one provisioning server, or several on this machine."""
+
+    kind: Literal["folder"] = "folder"
+
+
+class SqliteState(StrictModel):
+    """Documents and log are in a SQLite database on a disk of this machine; a relative path is the owner folder's."""
+
+    kind: Literal["sqlite"]
+    path: FilePath
+
+
+class PostgresqlState(StrictModel):
+    """Documents and log are in a PostgreSQL database. Its URL may hold a password: it is in a file of its own, 0600."""
+
+    kind: Literal["postgresql"]
+    url_file: FilePath
+
+
 class ModelEntry(StrictModel):
     """A model that every replica serves: all its versions that are present and whose keys are live."""
 
@@ -64,6 +96,7 @@ class Deployment(StrictModel):
     provisioning: ProvisioningEntry
     enclave: EnclaveEntry = EnclaveEntry()
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=64)]
+    state: Annotated[FolderState | SqliteState | PostgresqlState, Field(discriminator="kind")] = FolderState()
 
     @field_validator("models")
     @classmethod

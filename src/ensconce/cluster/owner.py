@@ -21,8 +21,9 @@ from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
 from ensconce.audit.verify import read_entries, verify_log
-from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.deployment import Deployment, FolderState
 from ensconce.cluster.machine import unix_now
+from ensconce.cluster.state import new_state, open_state
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
@@ -92,7 +93,9 @@ class OwnerFolder:
                 f"{path} is not an owner's folder: {folder.deployment_file.name} is missing",
                 remedy="make one with `ensconce init DIR`, or name it with --owner",
             )
-        parts = (folder.unlock_file, folder.ca_file, folder.public_key_file, folder.audit_folder / LOG)
+        parts = [folder.unlock_file, folder.ca_file, folder.public_key_file]
+        if isinstance(folder.deployment().state, FolderState):
+            parts.append(folder.audit_folder / LOG)
         for part in parts:
             if not part.exists():
                 raise IntegrityError("owner.folder", f"{part} is missing", remedy="restore it from a backup")
@@ -125,7 +128,7 @@ class OwnerFolder:
 
     @property
     def audit_folder(self) -> Path:
-        """The log."""
+        """The log, unless the deployment keeps it in a database."""
         return self.path / "audit"
 
     @property
@@ -142,14 +145,24 @@ class OwnerFolder:
         return FileKeystore.open(self.path / "keystore", KeyFile(self.unlock_file))
 
     def audit_log(self, keystore: FileKeystore) -> AuditLog:
-        """The log, ready to be written."""
-        return AuditLog.open(self.audit_folder, self._owner_key(keystore), unix_now)
+        """The log, ready to be written; one that is missing is not begun anew."""
+        return AuditLog.open(open_state(self).log, self._owner_key(keystore), unix_now, begin=False)
 
     def verified_log(self) -> tuple[Head, list[Entry]]:
         """The log's signed head and its entries, after every one of them was checked.
 
         Raises:
             IntegrityError: the log was changed; names the entry.
+        """
+        log, key = open_state(self).log, self.public_key()
+        head = verify_log(log, key)
+        return head, list(islice(read_entries(log), head.size))
+
+    def public_key(self) -> Ed25519PublicKey:
+        """The key that verifies descriptions and the log's head.
+
+        Raises:
+            IntegrityError: ``owner.pub``: the file is no such key.
         """
         try:
             key = serialization.load_pem_public_key(read_bounded(self.public_key_file, _MAX_PEM))
@@ -159,8 +172,7 @@ class OwnerFolder:
             raise IntegrityError(
                 "owner.pub", f"{self.public_key_file} is no Ed25519 key", remedy="restore it from a backup"
             )
-        head = verify_log(self.audit_folder, key)
-        return head, list(islice(read_entries(self.audit_folder), head.size))
+        return key
 
     def authority(self, keystore: FileKeystore) -> CertificateAuthority:
         """The certificate authority with its key."""
@@ -296,4 +308,5 @@ class OwnerFolder:
         write_aside(self.public_key_file, public)
         write_aside(self.deployment_file, deployment.dump().encode())
         (self.bundle / "models").mkdir(parents=True)
-        AuditLog.open(self.audit_folder, owner_key, unix_now).append("owner.created", domain=deployment.service.domain)
+        with new_state(self.path, deployment) as state:
+            AuditLog.open(state.log, owner_key, unix_now).append("owner.created", domain=deployment.service.domain)

@@ -83,7 +83,15 @@ class Database:
             InputError: ``state.url``, ``state.open``, ``state.driver`` (psycopg is not installed), ``state.version``.
             UnreachableError: ``state.unreachable``.
         """
-        parsed = _parse_url(url)
+        return cls._open(_parse_url(url))
+
+    @classmethod
+    def open_sqlite(cls, path: Path) -> Database:
+        """As :meth:`open`, for a SQLite file at an absolute path, whatever characters it has."""
+        return cls._open(URL.create("sqlite", database=str(path)))
+
+    @classmethod
+    def _open(cls, parsed: URL) -> Database:
         where = parsed.render_as_string(hide_password=True).partition("?")[0]
         sqlite = parsed.get_backend_name() == "sqlite"
         engine = _sqlite_engine(parsed) if sqlite else _postgresql_engine(parsed)
