@@ -7,13 +7,14 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test lint format types contract build check bench interop-env lock clean
+.PHONY: help proto setup demo test lint format types contract build check bench fuzz fuzz-env interop-env lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
 	@echo "make test         run the tests"
 	@echo "make check        lint, types, import contract"
 	@echo "make build        build the wheel and try it in a second, empty environment"
+	@echo "make fuzz         fuzz every parser for FUZZ_SECONDS=60 each; FUZZ_TARGETS=\"quote policy\" for some of them"
 	@echo "make interop-env  an environment with TensorFlow Serving's published client, for its interop tests"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make proto        compile proto/ into the message descriptors"
@@ -32,6 +33,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@$(PIP) -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.runtime
+	@echo "installing the fuzzer"
+	@$(PIP) -r requirements/fuzz.txt || { echo "there are wheels for Linux on x86-64, Python 3.11 to 3.14" >&2; exit 1; }
+	@touch $@
+
 $(TF)/.interop: requirements/interop.txt
 	@$(TF)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(TF)
 	@echo "installing TensorFlow Serving's published client (large)"
@@ -41,6 +47,8 @@ $(TF)/.interop: requirements/interop.txt
 setup: $(VENV)/.runtime
 
 interop-env: $(TF)/.interop
+
+fuzz-env: $(VENV)/.fuzz
 
 demo: setup
 	@$(BIN)/ensconce demo
@@ -76,6 +84,9 @@ build: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+fuzz: fuzz-env
+	@nice $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) --jobs $(or $(FUZZ_JOBS),1) $(FUZZ_TARGETS)
 
 proto: $(VENV)/.dev
 	@$(BIN)/python proto/compile.py

@@ -1,0 +1,61 @@
+"""One target under atheris, in this process: ``python -m fuzz.engine TARGET [libFuzzer's arguments]``.
+
+:mod:`fuzz.__main__` starts it with sensible arguments; by itself it is for looking at one input:
+``python -m fuzz.engine quote build/fuzz/quote/findings/crash-...``.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import atheris  # type: ignore[import-not-found]  # only where fuzzing is set up
+
+from fuzz.target import InvariantError, Target
+
+_INSTRUMENTED = ["ensconce", "base64", "json", "tomllib", "yaml"]
+
+
+def main(arguments: list[str]) -> None:
+    """Fuzz until libFuzzer ends the process."""
+    name = arguments[1]
+    with atheris.instrument_imports(include=_INSTRUMENTED):
+        from fuzz.targets import load
+
+        target = load(name)
+        # What targets and parsers import or compute when they are first used is not an input's doing.
+        for seed in target.seeds().values():
+            target.check(seed)
+    mutators = {} if target.mutate is None else {"custom_mutator": _mutator(target)}
+    atheris.Setup([arguments[0], *arguments[2:]], _once(target), internal_libfuzzer=True, **mutators)
+    atheris.Fuzz()
+
+
+def _once(target: Target) -> Callable[[bytes], None]:
+    def once(data: bytes) -> None:
+        start = time.process_time()
+        target.check(data)
+        spent = time.process_time() - start
+        if spent > target.cpu_s:
+            raise InvariantError(f"{len(data)} bytes took {spent:.1f} s")
+
+    return once
+
+
+def _mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
+    assert target.mutate is not None
+    mutate = target.mutate
+
+    def custom(data: bytes, max_size: int, seed: int) -> bytes:
+        def havoc(part: bytes) -> bytes:
+            return bytes(atheris.Mutate(part, max(len(part) + 256, 1)))
+
+        return mutate(bytes(data), random.Random(seed), havoc)[:max_size]  # noqa: S311  # libFuzzer's seed is to count
+
+    return custom
+
+
+if __name__ == "__main__":
+    main(sys.argv)

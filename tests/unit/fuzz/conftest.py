@@ -1,0 +1,8 @@
+"""``fuzz`` is a folder of the repository, not part of the package: make it importable, however pytest was started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))

@@ -1,0 +1,67 @@
+"""Every target over its corpus, and over what its mutator makes of it; no fuzzer is needed for either."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from fuzz.seeds import CORPUS, FOUND
+from fuzz.targets import load, names
+
+ROUNDS = 40
+
+
+def havoc(rng: random.Random) -> object:
+    """A little of what libFuzzer does: flips, inserts, cuts and doubles."""
+
+    def bend(part: bytes) -> bytes:
+        at = rng.randrange(len(part) + 1)
+        return rng.choice(
+            (
+                part[:at] + bytes([rng.randrange(256)]) + part[at + 1 :],
+                part[:at] + rng.randbytes(rng.randrange(5)) + part[at:],
+                part[:at],
+                part[:at] + part[at // 2 :],
+            )
+        )
+
+    return bend
+
+
+@pytest.mark.parametrize("name", names())
+def test_corpus(name: str) -> None:
+    target = load(name)
+    for file in sorted((CORPUS / name).iterdir()):
+        accepted = target.check(file.read_bytes())
+        if not file.name.startswith(FOUND):
+            wanted = file.name.startswith("good")
+            assert accepted == wanted, f"{file.name}: if the format has changed, run python -m fuzz.seeds"
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_mutators_make(name: str) -> None:
+    target, rng = load(name), random.Random(name)
+    assert target.check(b"") in (True, False)
+    seeds = [seed for seed in target.seeds().values() if seed]
+    start = time.process_time()
+    for _ in range(ROUNDS):
+        data, bend = rng.choice(seeds), havoc(rng)
+        for _ in range(rng.randrange(1, 4)):
+            data = target.mutate(data, rng, bend) if target.mutate else bend(data)
+            assert isinstance(data, bytes)
+        target.check(data[: target.max_size])
+    assert time.process_time() - start < ROUNDS * target.cpu_s
+
+
+@pytest.mark.parametrize("name", names())
+def test_seeds_are_in_the_corpus(name: str) -> None:
+    kept = {file.name for file in (CORPUS / name).iterdir() if not file.name.startswith(FOUND)}
+    seeds = load(name).seeds()
+    assert kept == set(seeds), "run python -m fuzz.seeds"
+    assert all(len(seed) <= load(name).max_size for seed in seeds.values())
+
+
+def test_the_corpus_is_small() -> None:
+    assert sum(file.stat().st_size for file in CORPUS.rglob("*") if file.is_file()) < 300_000
+    assert {folder.name for folder in CORPUS.iterdir()} == set(names())
