@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ensconce.audit.entry import FieldValue
 from ensconce.audit.log import AuditLog
+from ensconce.errors import EnsconceError
 from ensconce.provisioning.threads import Threads
 
 __all__ = ["Event", "Recorder"]
@@ -67,25 +68,26 @@ class Recorder:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                failures = await self._threads.run(self._append, [waiting.events for waiting in batch])
-                for waiting, failure in zip(batch, failures, strict=True):
+                failure = await self._threads.run(self._append, batch)
+                for waiting in batch:
                     if waiting.done.done():
                         continue
                     if failure is None:
                         waiting.done.set_result(None)
                     else:
-                        waiting.done.set_exception(failure)
+                        # Each an exception of its own: tracebacks grow with each raise.
+                        waiting.done.set_exception(
+                            failure.altered() if isinstance(failure, EnsconceError) else RuntimeError()
+                        )
                         waiting.done.exception()  # its caller may have gone
         finally:
             self._writer = None
 
-    def _append(self, batch: list[Sequence[Event]]) -> list[Exception | None]:
-        failures: list[Exception | None] = []
-        for events in batch:
-            try:
-                for event in events:
-                    self._audit.append(event.name, **event.fields)
-                failures.append(None)
-            except Exception as error:
-                failures.append(error)
-        return failures
+    def _append(self, batch: Sequence[_Waiting]) -> Exception | None:
+        try:
+            self._audit.append_many([(event.name, event.fields) for waiting in batch for event in waiting.events])
+        except EnsconceError as error:
+            return error
+        except Exception:
+            return RuntimeError()
+        return None

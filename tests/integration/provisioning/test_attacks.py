@@ -286,7 +286,7 @@ class Failing:
 class TestFailures:
     def test_what_cannot_be_recorded_is_not_released(self, owners: Callable[..., Any], enclave: Any) -> None:
         full = InputError("audit.write", "cannot write the audit log in /secret/place: no space left")
-        owner = owners(audit=Failing(None, "append", full))
+        owner = owners(audit=Failing(None, "append_many", full))
         with pytest.raises(UnreachableError) as caught:
             owner.provision(enclave)
         assert caught.value.check == "audit.write"
