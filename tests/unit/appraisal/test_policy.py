@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ensconce.appraisal.policy import Acceptance, Identity, Policy
+from ensconce.appraisal.policy import (
+    Acceptance,
+    Advisories,
+    AttributeMasks,
+    Identity,
+    Policy,
+    StatusUntil,
+    TrustDomain,
+    WireV1,
+)
+from ensconce.appraisal.policy_mask import Mask
 from ensconce.appraisal.verdict import _MINT, GenuineVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.report import Attributes, SgxReport
@@ -17,6 +28,7 @@ MeasuredBy = Callable[..., Verdict]
 SOUND = Attributes.INIT | Attributes.MODE64BIT
 CODE = Identity(name="code", mr_enclave=b"\x11" * 32, receives=("model/digits",))
 SIGNED = Identity(name="signed", mr_signer=b"\x22" * 32, isv_prod_id=7, min_isv_svn=3)
+GUEST = Identity(name="guest", tdx=TrustDomain(mr_td=b"\x44" * 48))
 
 
 @pytest.fixture(scope="session")
@@ -123,13 +135,161 @@ def test_a_refusal_speaks_of_the_nearest_identity(policy: Callable[..., Policy],
     assert caught.value.rule == "min_isv_svn: 3 (identity 'signed', and one other identity)"
 
 
-def test_statuses_other_than_up_to_date_are_accepted_by_name(
-    policy: Callable[..., Policy], verdict: MeasuredBy
+class TestStatuses:
+    DAY = datetime.date(2026, 9, 21)  # the day of NOW, 1790000000, 13:33:20 UTC
+    LAST_SECOND = 1_790_035_199
+
+    def test_an_exception_is_accepted_to_the_end_of_its_last_day(
+        self, policy: Callable[..., Policy], verdict: MeasuredBy
+    ) -> None:
+        lax = policy(tcb_statuses=(TcbStatus.UP_TO_DATE, StatusUntil(TcbStatus.SW_HARDENING_NEEDED, self.DAY)))
+        judged = verdict(tcb_status="SWHardeningNeeded")
+        assert lax.judge(judged).identity == CODE
+        assert lax.judge(forged(judged, type(judged), at=self.LAST_SECOND)).identity == CODE
+        with pytest.raises(RefusedError) as caught:
+            lax.judge(forged(judged, type(judged), at=self.LAST_SECOND + 1))
+        assert caught.value.check == "policy.tcb_status"
+        assert "on 2026-09-22" in (caught.value.found or "")
+        assert caught.value.rule == "tcb_statuses: {status: SWHardeningNeeded, until: 2026-09-21}"
+
+    def test_an_exception_is_for_one_status(self, policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
+        lax = policy(tcb_statuses=(TcbStatus.UP_TO_DATE, StatusUntil(TcbStatus.SW_HARDENING_NEEDED, self.DAY)))
+        with pytest.raises(RefusedError) as caught:
+            lax.judge(verdict(tcb_status="OutOfDate"))
+        assert caught.value.rule == "tcb_statuses: [UpToDate, SWHardeningNeeded until 2026-09-21]"
+
+    def test_an_exception_without_an_end_is_an_error(self, policy: Callable[..., Policy]) -> None:
+        for status in TcbStatus:
+            if status is not TcbStatus.UP_TO_DATE:
+                with pytest.raises(InputError) as caught:
+                    policy(tcb_statuses=(status,))
+                assert caught.value.check == "policy.tcb_statuses"
+        with pytest.raises(InputError):
+            StatusUntil(TcbStatus.UP_TO_DATE, self.DAY)
+
+    def test_each_status_is_refused_unless_named(self, policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
+        judged = verdict()
+        for status in TcbStatus:
+            one = forged(judged, type(judged), status=status)
+            if status is TcbStatus.UP_TO_DATE:
+                assert policy().judge(one)
+                continue
+            with pytest.raises(RefusedError) as caught:
+                policy().judge(one)
+            assert caught.value.check == "policy.tcb_status"
+            assert policy(tcb_statuses=(StatusUntil(status, self.DAY),)).judge(one)
+
+
+class TestAdvisories:
+    HAS = "SIMULATED-SA-00001"
+
+    @pytest.mark.parametrize(
+        ("advisories", "accepted"),
+        [
+            (None, True),
+            (Advisories(accept=(HAS,)), True),
+            (Advisories(accept=()), False),
+            (Advisories(accept=("INTEL-SA-00615",)), False),
+            (Advisories(refuse=(HAS,)), False),
+            (Advisories(refuse=("INTEL-SA-00615",)), True),
+            (Advisories(accept=(HAS,), refuse=("INTEL-SA-00615",)), True),
+        ],
+    )
+    def test_what_is_accepted_and_what_refuses(
+        self, policy: Callable[..., Policy], verdict: MeasuredBy, advisories: Advisories | None, accepted: bool
+    ) -> None:
+        judged = forged(verdict(), type(verdict()), advisory_ids=(self.HAS,))
+        strict = policy(advisories=advisories)
+        if accepted:
+            assert strict.judge(judged)
+            return
+        with pytest.raises(RefusedError) as caught:
+            strict.judge(judged)
+        assert caught.value.check == "policy.advisories"
+        assert caught.value.found == self.HAS
+        assert (caught.value.rule or "").startswith("advisories: {")
+
+    def test_a_platform_without_any_is_always_accepted(
+        self, policy: Callable[..., Policy], verdict: MeasuredBy
+    ) -> None:
+        assert policy(advisories=Advisories(accept=(), refuse=(self.HAS,))).judge(verdict())
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"refuse": ("INTEL-SA-615",)},
+            {"refuse": ("intel-sa-00615",)},
+            {"accept": ("INTEL-SA-00615 ",)},
+            {"accept": ("INTEL-SA-00615",), "refuse": ("INTEL-SA-00615",)},
+            {"accept": ("INTEL-SA-00615", "INTEL-SA-00615")},
+        ],
+    )
+    def test_what_says_nothing_or_two_things_is_an_error(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(InputError):
+            Advisories(**fields)
+
+
+class TestPlatforms:
+    @pytest.mark.parametrize(
+        "changes", [{"tcb_evaluation_data_number": 16}, {"qe_evaluation_data_number": 16}], ids=["tcb", "qe"]
+    )
+    def test_both_evaluation_numbers_are_held_to_the_floor(
+        self, policy: Callable[..., Policy], verdict: MeasuredBy, changes: dict[str, Any]
+    ) -> None:
+        numbers = {"tcb_evaluation_data_number": 17, "qe_evaluation_data_number": 17}
+        strict = policy(min_tcb_evaluation_data_number=17)
+        assert strict.judge(forged(verdict(), type(verdict()), **numbers))
+        with pytest.raises(RefusedError) as caught:
+            strict.judge(forged(verdict(), type(verdict()), **(numbers | changes)))
+        assert caught.value.check == "policy.min_tcb_evaluation_data_number"
+        assert "16" in (caught.value.found or "")
+        assert caught.value.rule == "min_tcb_evaluation_data_number: 17"
+
+    def test_only_the_machines_that_are_named(self, policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
+        judged = verdict()
+        assert policy(platforms=(bytes(16), bytes.fromhex(judged.ppid))).judge(judged)
+        with pytest.raises(RefusedError) as caught:
+            policy(platforms=(bytes(16),)).judge(judged)
+        assert caught.value.check == "policy.platforms"
+        assert caught.value.found == judged.ppid
+        assert caught.value.rule == f"platforms: [{'00' * 16}]"
+
+
+@pytest.mark.parametrize(
+    ("masks", "check"),
+    [
+        (AttributeMasks(flags=Mask(2**64 - 1, SOUND), xfrm=Mask(2**64 - 1, 3), misc_select=Mask(2**32 - 1, 0)), None),
+        (AttributeMasks(flags=Mask(Attributes.KSS, 0)), None),
+        (AttributeMasks(flags=Mask(Attributes.KSS, Attributes.KSS)), "policy.attributes.flags"),
+        (AttributeMasks(xfrm=Mask(0xE4, 0xE4)), "policy.attributes.xfrm"),
+        (AttributeMasks(misc_select=Mask(1, 1)), "policy.attributes.misc_select"),
+    ],
+)
+def test_attributes_are_held_against_masks(
+    policy: Callable[..., Policy], verdict: MeasuredBy, masks: AttributeMasks, check: str | None
 ) -> None:
-    lax = policy(tcb_statuses=(TcbStatus.UP_TO_DATE, TcbStatus.SW_HARDENING_NEEDED))
-    assert lax.judge(verdict(tcb_status="SWHardeningNeeded")).identity == CODE
-    with pytest.raises(RefusedError):
-        lax.judge(verdict(tcb_status="OutOfDate"))
+    strict = policy(dataclasses.replace(CODE, attributes=masks))
+    if check is None:
+        assert strict.judge(verdict())
+        return
+    with pytest.raises(RefusedError) as caught:
+        strict.judge(verdict())
+    assert caught.value.check == check
+    assert "mask: 0x" in (caught.value.rule or "")
+
+
+def test_a_mask_cannot_widen_what_is_asked_of_everybody(policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
+    every = dataclasses.replace(CODE, attributes=AttributeMasks(flags=Mask(0x15, 0x15)))
+    with pytest.raises(RefusedError) as caught:
+        policy(every).judge(verdict(flags=SOUND | Attributes.PROVISION_KEY))
+    assert caught.value.check == "policy.attributes"
+
+
+@pytest.mark.parametrize(("mask", "value"), [(0, 0), (-1, 0), (1, 2), (1, -1)])
+def test_a_mask_that_says_nothing_or_too_much_is_an_error(mask: int, value: int) -> None:
+    with pytest.raises(InputError):
+        Mask(mask, value)
 
 
 def test_debug_is_accepted_by_name_and_for_that_identity_alone(
@@ -220,6 +380,12 @@ class TestPoliciesThatAreErrors:
             {"receives": ("model/*",)},
             {"receives": ("model/Digits",)},
             {"receives": ("model/digits", "model/digits")},
+            {"receives": ("secret/",)},
+            {"receives": ("secret/a/1",)},
+            {"attributes": AttributeMasks(flags=Mask(1, 1)), "tdx": GUEST.tdx, "mr_enclave": None},
+            {"tdx": GUEST.tdx},
+            {"wire_v1": WireV1(secret="model/digits/1", form="raw")},
+            {"wire_v1": WireV1(secret="secret/license", form="raw"), "receives": ("model/digits",)},
         ],
     )
     def test_values_out_of_bounds_are_errors(self, fields: dict[str, Any]) -> None:
@@ -233,6 +399,14 @@ class TestPoliciesThatAreErrors:
             {"roots": ("Intel",)},
             {"roots": ("simulated:00",)},
             {"roots": ("any",)},
+            {"serial": 0},
+            {"serial": 2**31},
+            {"service": "Digits"},
+            {"min_tcb_evaluation_data_number": 0},
+            {"platforms": ()},
+            {"platforms": (bytes(15),)},
+            {"platforms": (bytes(16), bytes(16))},
+            {"identities": (GUEST, dataclasses.replace(GUEST, name="other"))},
             {"tcb_statuses": (TcbStatus.UP_TO_DATE, TcbStatus.UP_TO_DATE)},
             {"identities": (CODE, dataclasses.replace(SIGNED, name="code"))},
             {"identities": (CODE, dataclasses.replace(CODE, name="other"))},
@@ -263,9 +437,35 @@ def test_what_an_identity_may_receive() -> None:
     assert not SIGNED.may_receive("")
 
 
+def test_secrets_are_received_by_name() -> None:
+    licensed = dataclasses.replace(CODE, receives=("model/digits", "secret/license"))
+    assert licensed.may_receive("secret/license")
+    assert licensed.may_receive("model/digits/1")
+    for other in ("secret/other", "secret/license/1", "secret/", "secret"):
+        assert not licensed.may_receive(other)
+    assert not CODE.may_receive("secret/license")
+    with pytest.raises(InputError):
+        WireV1(secret="model/digits", form="raw")
+    with pytest.raises(InputError):
+        WireV1(secret="secret/license", form="base64")  # type: ignore[arg-type]
+
+
+def test_gramines_protocol_is_off_unless_an_identity_opts_in(policy: Callable[..., Policy]) -> None:
+    assert not policy().wire_v1
+    opted = dataclasses.replace(CODE, wire_v1=WireV1(secret="model/digits/1", form="raw"))
+    assert policy(SIGNED, opted).wire_v1
+
+
+def test_an_identity_is_added_or_takes_the_place_of_its_namesake(policy: Callable[..., Policy]) -> None:
+    assert policy(CODE).with_identity(SIGNED).identities == (CODE, SIGNED)
+    newer = dataclasses.replace(CODE, mr_enclave=b"\x33" * 32)
+    assert policy(CODE, SIGNED).with_identity(newer).identities == (newer, SIGNED)
+
+
 def test_the_fingerprint_is_of_the_meaning(policy: Callable[..., Policy]) -> None:
-    one = policy(CODE, SIGNED, tcb_statuses=(TcbStatus.UP_TO_DATE, TcbStatus.OUT_OF_DATE))
-    assert one.sha256 == policy(CODE, SIGNED, tcb_statuses=(TcbStatus.OUT_OF_DATE, TcbStatus.UP_TO_DATE)).sha256
+    late = StatusUntil(TcbStatus.OUT_OF_DATE, datetime.date(2027, 3, 31))
+    one = policy(CODE, SIGNED, tcb_statuses=(TcbStatus.UP_TO_DATE, late))
+    assert one.sha256 == policy(CODE, SIGNED, tcb_statuses=(late, TcbStatus.UP_TO_DATE)).sha256
     assert one.sha256 != policy(SIGNED, CODE, tcb_statuses=one.tcb_statuses).sha256
     assert one.sha256 != policy(dataclasses.replace(CODE, debug=True), SIGNED, tcb_statuses=one.tcb_statuses).sha256
     assert len(bytes.fromhex(one.sha256)) == 32
