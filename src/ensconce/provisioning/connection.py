@@ -17,6 +17,7 @@ from ensconce.errors import EnsconceError
 from ensconce.provisioning.places import Places
 from ensconce.provisioning.services import Services
 from ensconce.provisioning.session import Session, too_often
+from ensconce.provisioning.session_v1 import serve_v1
 from ensconce.ratls.async_stream import AsyncTlsStream, first_byte
 from ensconce.ratls.context import ALPN
 
@@ -134,9 +135,7 @@ class Connection:
         elif too_many:
             await services.refuse(too_often("address"), self.peer, "v1", services.noise)
         else:
-            from ensconce.provisioning.session_v1 import serve_v1
-
-            await serve_v1(stream, self.peer, services)
+            await serve_v1(stream, self.peer, services, lambda: self._move(self._stages.answer))
 
     async def _move(self, place: Places) -> None:
         """Take the next stage's place before giving back this one's."""
