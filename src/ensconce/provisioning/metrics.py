@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 __all__ = ["Metrics", "Wire"]
 
@@ -21,6 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.connections = Gauge(
             "ensconce_provisioning_connections",
             "Connections, by what they are doing.",

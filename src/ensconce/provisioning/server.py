@@ -25,7 +25,7 @@ from ensconce.addresses import Address, listen
 from ensconce.appraisal.appraiser import Appraiser, Verify
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.audit.log import AuditLog
-from ensconce.errors import InputError
+from ensconce.errors import EnsconceError, InputError
 from ensconce.evidence.spki import spki_of
 from ensconce.keys.keystore import Keystore
 from ensconce.provisioning.appraisals import Appraisals
@@ -33,11 +33,13 @@ from ensconce.provisioning.connection import Connection, Stages
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.metrics import Metrics
 from ensconce.provisioning.places import Places
+from ensconce.provisioning.public import Public
 from ensconce.provisioning.rates import TokenBuckets
 from ensconce.provisioning.recorder import Recorder
 from ensconce.provisioning.refusal_budget import RefusalBudget
 from ensconce.provisioning.release import Release
 from ensconce.provisioning.services import Services
+from ensconce.provisioning.status import serve_status
 from ensconce.provisioning.threads import Threads
 from ensconce.ratls.authority import DEFAULT_LIFETIME, CertificateAuthority
 from ensconce.ratls.context import server_context
@@ -50,6 +52,7 @@ _LIMITS = Limits()
 _OWN_LIFETIME = 30 * 24 * 3600
 _RELEASE_THREADS = 8
 _ACCEPTED_AT_ONCE = 16
+_LOOK_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class ProvisioningServer:
         lifetime: of replicas' certificates, in seconds.
         limits: what strangers may cost.
         verify: verifies one quote, in a thread; :meth:`ensconce.appraisal.pool.VerifierPool.verify` uses all cores.
+        status: where health, metrics and the log's head are served over HTTP, if anywhere.
+        renewed: asked every second, and on :meth:`look_again`, for the appraiser to use from now on; None for the same
+            as before. It runs in a thread. When it raises, the one before stays.
 
     Raises:
         InputError: the address is taken or not this machine's, or both names are the same.
@@ -97,6 +103,8 @@ class ProvisioningServer:
         lifetime: int = DEFAULT_LIFETIME,
         limits: Limits = _LIMITS,
         verify: Verify = verify_quote,
+        status: Address | None = None,
+        renewed: Callable[[], Appraiser | None] | None = None,
     ) -> None:
         if server_name.lower() == domain.lower():
             raise InputError(
@@ -108,6 +116,7 @@ class ProvisioningServer:
             )
         self.appraiser = appraiser
         self.metrics = Metrics()
+        self.metrics.policy_serial.set_function(lambda: self.appraiser.policy.serial)
         self._server_name = server_name
         self._authority = authority
         self._now = now
@@ -130,18 +139,28 @@ class ProvisioningServer:
             request=Places(limits.connections, limits.grace),
             answer=Places(limits.connections),
         )
+        for stage in dataclasses.fields(Stages):
+            places = getattr(self._stages, stage.name)
+            self.metrics.connections.labels(stage.name).set_function(places.__len__)
+        self._public = Public(audit, self.metrics, Threads(1, "provisioning status"))
+        self._renewed = renewed
         self._askers = TokenBuckets(limits.address_rate, limits.address_burst)
         # Whoever goes on although it was told to wait is not even shaken hands with.
         self._knockers = TokenBuckets(2 * limits.address_rate, 2 * limits.address_burst)
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._by_address: dict[str, int] = {}
         self._identity = self._new_identity()
-        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self._look = asyncio.Event()
         self._stopping = False
         self._ended = threading.Event()
         self._listener = listen(address, "provisioning.address")
+        try:
+            self._status = None if status is None else listen(status, "provisioning.status")
+        except InputError:
+            self._listener.close()
+            raise
 
     @property
     def port(self) -> int:
@@ -149,6 +168,11 @@ class ProvisioningServer:
         port = self._listener.getsockname()[1]
         assert isinstance(port, int)
         return port
+
+    @property
+    def status_port(self) -> int | None:
+        """The port of the status address, if there is one."""
+        return None if self._status is None else int(self._status.getsockname()[1])
 
     def serve_forever(self) -> None:
         """Serve until :meth:`stop` or :meth:`shutdown` is called, from any thread or a signal handler."""
@@ -163,9 +187,16 @@ class ProvisioningServer:
         Does not wait, and may be called from any thread, from a signal handler, and twice.
         """
         self._stopping = True
+        self._tell(self._stop)
+
+    def look_again(self) -> None:
+        """Ask for a new appraiser now rather than within a second. From any thread, or a signal handler."""
+        self._tell(self._look)
+
+    def _tell(self, event: asyncio.Event) -> None:
         if (loop := self._loop) is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._stop.set)
+                loop.call_soon_threadsafe(event.set)
 
     def shutdown(self) -> None:
         """:meth:`stop`, and wait until it is done. For other threads than the one that serves, or after it served."""
@@ -173,23 +204,60 @@ class ProvisioningServer:
         if self._loop is not None:
             self._ended.wait()
         self._listener.close()
+        if self._status is not None:
+            self._status.close()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         if self._stopping:
             self._stop.set()
-        accepting = self._loop.create_task(self._accept())
+        status = None if self._status is None else await serve_status(self._status, self._public.answer)
+        tasks = [self._loop.create_task(self._accept())]
+        if self._renewed is not None:
+            tasks.append(self._loop.create_task(self._follow(self._renewed)))
+        ended = self._loop.create_task(self._stop.wait())
         try:
-            await self._stop.wait()
+            # A task that ends by itself has failed.
+            await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            accepting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await accepting
+            for task in tasks:
+                task.cancel()
+            failures = await asyncio.gather(*tasks, return_exceptions=True)
             self._listener.close()
+            if status is not None:
+                status.close()
             await self._end_connections()
             self._services.appraisals.close()
             self._services.threads.close()
             self._services.recorder.close()
+            self._public.threads.close()
+        for failure in failures:
+            if not isinstance(failure, asyncio.CancelledError) and isinstance(failure, BaseException):
+                raise failure
+
+    async def _follow(self, renewed: Callable[[], Appraiser | None]) -> None:
+        said = ""
+        while True:
+            try:
+                appraiser = await self._services.threads.run(renewed)
+            except Exception as error:
+                # The one in force stays: a policy that cannot be believed changes nothing.
+                known = isinstance(error, EnsconceError)
+                problem = str(error) if known else type(error).__name__
+                if problem != said:
+                    said = problem
+                    self.metrics.policy_refused.inc()
+                    _log.error("policy.refused", extra={"fields": {"problem": problem}})
+            else:
+                said = ""
+                if appraiser is not None:
+                    self.appraiser = appraiser
+                    policy = appraiser.policy
+                    _log.info("policy.taken", extra={"fields": {"serial": policy.serial, "sha256": policy.sha256}})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._look.wait()
+            self._look.clear()
 
     async def _end_connections(self) -> None:
         tasks = set(self._connections.values())
@@ -257,8 +325,7 @@ class ProvisioningServer:
     async def _run(self, connection: Connection, deadline: float) -> None:
         identity = self._current_identity()
         appraiser = self.appraiser
-        policy = getattr(appraiser, "policy", None)
-        wire_v1 = bool(policy is not None and policy.wire_v1)
+        wire_v1 = appraiser.policy.wire_v1
         await connection.run(
             context=identity.with_v1 if wire_v1 else identity.strict,
             deadline=deadline,
