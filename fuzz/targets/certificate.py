@@ -24,6 +24,7 @@ from ensconce.evidence.certificate import (
 from ensconce.evidence.claims import encode_claims, encode_evidence, parse_evidence
 from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.spki import spki_of
+from ensconce.ratls.gramine import read_gramine_client
 from ensconce.ratls.verify import evidence_of, key_in_container, read_signed_request
 from fuzz import world
 from fuzz.mutation import by_parts
@@ -50,15 +51,19 @@ def check(data: bytes) -> bool:
 
 def _check_certificate(der: bytes) -> bool:
     attempt(lambda: key_in_container(der), EvidenceError)
+    client = attempt(lambda: read_gramine_client(der, world.NOW), EvidenceError)
     evidence = attempt(lambda: read_certificate(der), EvidenceError)
     bound = attempt(lambda: evidence_of(der), EvidenceError)
     if isinstance(evidence, Refused):
-        holds(isinstance(bound, Refused), "bound without evidence")
+        holds(isinstance(bound, Refused) and isinstance(client, Refused), "bound without evidence")
         return False
     key = x509.load_der_x509_certificate(der).public_key()
     _check_evidence(evidence, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
     if isinstance(bound, Refused):
+        holds(isinstance(client, Refused), "a client of Gramine's whose quote is for something else")
         return False
+    if not isinstance(client, Refused):
+        holds((client.quote, client.spki_der) == (bound, evidence.spki_der), "another client")
     _check_bound(evidence, parse_quote(bound).body.report_data)
     return True
 

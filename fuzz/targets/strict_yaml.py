@@ -51,7 +51,10 @@ def _compare(ours: Any, seen: Any) -> None:
 
 def load(data: bytes) -> Any:
     """The tree in a YAML file, for bending."""
-    return strict_yaml.parse(data, "file.yaml").value
+    try:
+        return json.loads(data)  # which is YAML too, and read a hundred times as fast
+    except ValueError:
+        return strict_yaml.parse(data, "file.yaml").value
 
 
 def _write(tree: Any) -> bytes:
@@ -91,7 +94,7 @@ WORDS = (
     b"%YAML 1.1\n",
 )
 _FLOW = by_tree(load, lambda tree: json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-MUTATE = choose((by_tree(load, _write), _FLOW))
+MUTATE = choose((by_tree(load, _write), _FLOW, _FLOW, _FLOW))
 
 
 TARGET = Target("strict-yaml", check, seeds, MUTATE, max_size=4096, words=WORDS)

@@ -136,16 +136,16 @@ def _environment(table: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]
     env: dict[str, str] = {}
     passed_through: list[str] = []
     for name, value in table.items():
-        where = f"loader.env.{name}"
+        where = f"loader.env.{name[:80]}"
         if not name or "=" in name or "\0" in name:
-            raise _wrong("loader.env", "an environment variable has no proper name", repr(name), "no '=' and no NUL")
+            raise _wrong("loader.env", "an environment variable has no proper name", _shown(name), "no '=' and no NUL")
         if isinstance(value, dict):
             if set(value) - {"passthrough", "value"} or type(value.get("passthrough", False)) is not bool:
                 raise _wrong(
                     where, f"{where} is wrong", ", ".join(value)[:80], "{ value = STRING } or { passthrough = BOOL }"
                 )
             if value.get("passthrough"):
-                passed_through.append(f"{where}.passthrough")
+                passed_through.append(f"loader.env.{name}.passthrough")
                 continue
             if "value" not in value:
                 continue
@@ -160,12 +160,12 @@ def _trusted_files(sgx: dict[str, Any]) -> tuple[TrustedFile, ...]:
     for item in _array(sgx, where):
         if not isinstance(item, dict) or "sha256" not in item:
             remedy = "sign the manifest first; the template lists names, the signed manifest (.manifest.sgx) has hashes"
-            raise _wrong(where, "a trusted file has no hash", repr(item)[:200], "{ uri = ..., sha256 = ... }", remedy)
+            raise _wrong(where, "a trusted file has no hash", _shown(item, 200), "{ uri = ..., sha256 = ... }", remedy)
         if set(item) != {"uri", "sha256"}:
-            raise _wrong(where, "a trusted file has an unknown field", repr(sorted(item))[:200], "uri and sha256")
+            raise _wrong(where, "a trusted file has an unknown field", _shown(sorted(item), 200), "uri and sha256")
         uri, digest = _uri(item["uri"], where), item["sha256"]
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-            raise _wrong(where, f"the hash of {uri} is none", repr(digest)[:80], "64 hexadecimal digits")
+            raise _wrong(where, f"the hash of {uri} is none", _shown(digest), "64 hexadecimal digits")
         path = uri.removeprefix("file:")
         if path.endswith("/") or ".." in path.split("/"):
             raise _wrong(where, "a trusted file's path is ambiguous", uri, "a file, and no '..' in its path")
@@ -177,7 +177,7 @@ def _trusted_files(sgx: dict[str, Any]) -> tuple[TrustedFile, ...]:
 
 def _mount(item: object) -> Mount:
     if not isinstance(item, dict):
-        raise _wrong("fs.mounts", "a mount is not a table", repr(item)[:80], "{ path = ..., uri = ... }")
+        raise _wrong("fs.mounts", "a mount is not a table", _shown(item), "{ path = ..., uri = ... }")
     path = _text(item.get("path"), "fs.mounts.path")
     return Mount(path, _text(item.get("uri", ""), "fs.mounts.uri"), _text(item.get("type", "chroot"), "fs.mounts.type"))
 
@@ -206,14 +206,14 @@ def _switched_on(document: dict[str, Any]) -> tuple[str, ...]:
 def _table(table: dict[str, Any], name: str) -> dict[str, Any]:
     value = table.get(name, {})
     if not isinstance(value, dict):
-        raise _wrong(name, f"{name} is not a table", repr(value)[:80], "a table")
+        raise _wrong(name, f"{name} is not a table", _shown(value), "a table")
     return value
 
 
 def _array(table: dict[str, Any], where: str) -> list[Any]:
     value = table.get(where.rpartition(".")[2], [])
     if not isinstance(value, list):
-        raise _wrong(where, f"{where} is not an array", repr(value)[:80], "an array")
+        raise _wrong(where, f"{where} is not an array", _shown(value), "an array")
     return value
 
 
@@ -227,7 +227,7 @@ def _string(table: dict[str, Any], where: str) -> str:
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         problem = f"{where} is missing" if value is None else f"{where} is not a string without NUL"
-        raise _wrong(where, problem, None if value is None else repr(value)[:80], "a string without NUL")
+        raise _wrong(where, problem, None if value is None else _shown(value), "a string without NUL")
     return value
 
 
@@ -241,14 +241,14 @@ def _uri(value: object, where: str) -> str:
 def _boolean(table: dict[str, Any], where: str) -> bool:
     value = table.get(where.rpartition(".")[2], False)
     if type(value) is not bool:
-        raise _wrong(where, f"{where} is not a boolean", repr(value)[:80], "true or false")
+        raise _wrong(where, f"{where} is not a boolean", _shown(value), "true or false")
     return value
 
 
 def _integer(table: dict[str, Any], where: str, default: int, limit: int) -> int:
     value = table.get(where.rpartition(".")[2], default)
     if type(value) is not int or not 0 <= value <= limit:
-        raise _wrong(where, f"{where} is out of range", repr(value)[:80], f"0 to {limit}")
+        raise _wrong(where, f"{where} is out of range", _shown(value), f"0 to {limit}")
     return value
 
 
@@ -256,8 +256,15 @@ def _size(table: dict[str, Any], where: str) -> int:
     value = table.get(where.rpartition(".")[2], "256M")
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if not match:
-        raise _wrong(where, f"{where} is not a size", repr(value)[:80], 'a string such as "512M"')
+        raise _wrong(where, f"{where} is not a size", _shown(value), 'a string such as "512M"')
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    try:
+        return repr(value)[:limit]
+    except ValueError:  # Python writes no more than 4300 digits, and reads any number of them in hexadecimal
+        return "a number of thousands of digits"
 
 
 def _wrong(

@@ -201,3 +201,17 @@ _VALUES = st.recursive(
 )
 def test_any_value_anywhere_is_read_or_refused(name: str, value: object) -> None:
     assert parsed_or_refused(tomli_w.dumps(document(**{name: value})).encode())
+
+
+@pytest.mark.parametrize("place", ["sgx.max_threads", "sgx.debug", "sgx.enclave_size", "sgx.trusted_files", "fs"])
+def test_a_number_that_python_will_not_write(place: str) -> None:
+    number = "0x" + "f" * 5000
+    value = f"[{number}]" if place == "sgx.trusted_files" else number
+    error = refused(f'libos.entrypoint = "a"\n{place} = {value}\n'.encode())
+    assert error.check == f"manifest.{place}"
+    assert error.found is not None
+    assert "thousands of digits" in error.found
+
+
+def test_a_long_name_of_a_variable_is_cut() -> None:
+    assert len(str(refused(f'libos.entrypoint = "a"\nloader.env.{"A" * 5000} = 1\n'.encode()))) < 1000
