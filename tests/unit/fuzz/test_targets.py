@@ -9,7 +9,7 @@ import pytest
 from fuzz.seeds import CORPUS, FOUND
 from fuzz.targets import load, names
 
-ROUNDS = 40
+ROUNDS = 100
 
 
 def havoc(rng: random.Random) -> object:
