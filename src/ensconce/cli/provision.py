@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
+from ensconce.cli.json_log import JsonLines
 from ensconce.cli.output import notices
 from ensconce.cli.owner import Owner
 
@@ -16,33 +19,67 @@ __all__ = ["app"]
 
 app = typer.Typer(help="The secret provisioning server.", no_args_is_help=True)
 
+_log = logging.getLogger(__name__)
+
+
+class LogFormat(StrEnum):
+    """How the server says what it does, on standard error."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 @app.command("serve")
 def serve(
     owner: Owner = Path(),
     policy: Annotated[Path | None, typer.Option(help="Another policy than the owner's policy.yaml.")] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="json: one JSON object for each line, every event among them.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Release keys to replicas whose fresh evidence the policy accepts; log every release and every refusal.
 
-    Runs until SIGTERM or Ctrl-C.
+    Runs until SIGTERM or Ctrl-C. SIGHUP makes it look for a new policy at once.
 
     Examples:
 
       ensconce provision serve
 
       ensconce provision serve --policy policy.yaml
+
+      ensconce provision serve --log-format json
     """
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.cluster.provision import open_server
 
-    server = open_server(OwnerFolder.open(owner), policy)
+    if log_format is LogFormat.JSON:
+        _log_json()
+    interrupted = False
+    with open_server(OwnerFolder.open(owner), policy) as server:
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(0)
+        def leave(number: int, _frame: FrameType | None) -> None:
+            nonlocal interrupted
+            interrupted = interrupted or number == signal.SIGINT
+            server.stop()
 
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        notices.print(f"provisioning server on port {server.port}", markup=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, leave)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: server.look_again())
+        if log_format is LogFormat.JSON:
+            _log.info("listening", extra={"fields": {"port": server.port, "status_port": server.status_port}})
+        else:
+            notices.print(f"provisioning server on port {server.port}", markup=False)
+            if server.status_port is not None:
+                notices.print(f"its status on port {server.status_port}", markup=False)
         server.serve_forever()
-    finally:
-        server.shutdown()
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _log_json() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonLines())
+    ensconce = logging.getLogger("ensconce")
+    if ensconce.getEffectiveLevel() > logging.INFO:
+        ensconce.setLevel(logging.INFO)
