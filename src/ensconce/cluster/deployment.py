@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from ensconce.appraisal import strict_yaml
+from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
 from ensconce.strict import StrictModel
@@ -41,14 +42,6 @@ class PlatformEntry(StrictModel):
 
     kind: Literal["simulated"]
     pccs: HostPort
-
-
-class ProvisioningEntry(StrictModel):
-    """The owner's provisioning server: where it listens, where replicas look for it, and its TLS name."""
-
-    listen: HostPort
-    servers: Annotated[list[HostPort], Field(min_length=1, max_length=8)]
-    server_name: Domain
 
 
 class EnclaveEntry(StrictModel):
@@ -125,7 +118,7 @@ class Deployment(StrictModel):
 
     def dump(self) -> str:
         """The file's text, with a line on each part."""
-        body = yaml.safe_dump(self.model_dump(), sort_keys=False)
+        body = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False)
         return (
             "# What is served, by how many replicas, behind which addresses. Unknown fields are errors.\n"
             "# Reference: docs/reference/deployment.md\n" + body
