@@ -8,7 +8,7 @@ Three objects: a *consistency proof* (``first``, ``second``, ``path``) says that
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -24,6 +24,7 @@ __all__ = [
     "ConsistencyProof",
     "Continuation",
     "InclusionProof",
+    "check_beginning",
     "check_continuation",
     "parse_consistency",
     "parse_proof",
@@ -167,6 +168,23 @@ def check_continuation(earlier: Head, later: Head, proof: ConsistencyProof | Non
         raise _bent("merkle.consistency", "no proof leads from the earlier head to the later one", None)
     else:
         verify_consistency(earlier.size, later.size, proof.path, earlier.root, later.root)
+
+
+def check_beginning(earlier: Head, size: int, root: Callable[[int], bytes]) -> None:
+    """Check that a log, of which all hashes are at hand, continues the log of an earlier authentic head.
+
+    Args:
+        earlier: the head that was kept.
+        size: entries of the log now.
+        root: root of so many of its first entries.
+
+    Raises:
+        IntegrityError: ``audit.rollback``, ``audit.fork``.
+    """
+    if size < earlier.size:
+        raise _bent("audit.rollback", "the log went back", f"{size} entries, and there were {earlier.size}")
+    if root(earlier.size) != earlier.root:
+        raise _bent("audit.fork", f"the log's first {earlier.size} entries are not those of the earlier head", None)
 
 
 def _object(data: bytes, limit: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ensconce import __version__
-from ensconce.cli import demo, enclave, file, host, model, owner, policy, provision, quote, verify
+from ensconce.cli import audit, demo, enclave, file, host, model, owner, policy, provision, quote, verify
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 
@@ -65,7 +65,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(enclave.app, name="enclave")
 app.add_typer(policy.app, name="policy")
 app.add_typer(provision.app, name="provision")
-app.add_typer(owner.audit_app, name="audit")
+app.add_typer(audit.app, name="audit")
 app.command("up")(host.up)
 app.command("status")(host.status)
 app.command("scale")(host.scale)

@@ -1,4 +1,4 @@
-"""``ensconce init`` and ``ensconce audit``: the owner's folder and its log."""
+"""``ensconce init``: the owner's folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, say
+from ensconce.cli.output import notices
 
-__all__ = ["Owner", "audit_app", "init"]
+__all__ = ["Owner", "init"]
 
 Owner = Annotated[Path, typer.Option("--owner", help="The owner's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-audit_app = typer.Typer(help="The log of every release and every refusal.", no_args_is_help=True)
 
 
 def init(
@@ -26,6 +23,8 @@ def init(
     rest: Annotated[str, typer.Option(help="Where clients reach REST.")] = "127.0.0.1:8501",
     provisioning: Annotated[str, typer.Option(help="Where replicas reach the provisioning server.")] = "127.0.0.1:4433",
     pccs: Annotated[str, typer.Option(help="Where collateral comes from.")] = "127.0.0.1:8081",
+    sqlite: Annotated[Path | None, typer.Option(help="Keep shared state and log in this SQLite file.")] = None,
+    postgresql: Annotated[Path | None, typer.Option(help="Keep them in PostgreSQL; this file has the URL.")] = None,
 ) -> None:
     """Make the owner's folder: certificate authority, keystore, signing keys, audit log, deployment file.
 
@@ -35,6 +34,15 @@ def init(
     """
     from ensconce.cluster.deployment import Deployment
     from ensconce.cluster.owner import OwnerFolder
+    from ensconce.errors import InputError
+
+    state = {"kind": "folder"}
+    if sqlite is not None and postgresql is not None:
+        raise InputError("usage", "--sqlite and --postgresql are two places", remedy="choose one")
+    if sqlite is not None:
+        state = {"kind": "sqlite", "path": str(sqlite.absolute())}
+    elif postgresql is not None:
+        state = {"kind": "postgresql", "url_file": str(postgresql.absolute())}
 
     deployment = Deployment.check(
         {
@@ -49,33 +57,8 @@ def init(
                 "server_name": f"provisioning.{domain}",
             },
             "models": [{"name": name, "engine": "openvino"} for name in model],
+            "state": state,
         }
     )
     owner = OwnerFolder.create(folder, deployment)
     notices.print(f"made {owner.path}; the deployment is described in {owner.deployment_file}", markup=False)
-
-
-@audit_app.command("show")
-def audit_show(owner: Owner = Path(), json: Json = False) -> None:
-    """Verify the whole log, then print its entries.
-
-    Examples:
-
-      ensconce audit show
-
-      ensconce audit show --json
-    """
-    from ensconce.cluster.owner import OwnerFolder
-
-    head, entries = OwnerFolder.open(owner).verified_log()
-    if json:
-        print_json({"head": head.to_json_object(), "entries": [entry.to_json_object() for entry in entries]})
-        return
-    for entry in entries:
-        fields = " ".join(f"{name}={_text(value)}" for name, value in entry.fields.items())
-        say(f"{entry.seq}  {entry.time}  {entry.event}  {fields}")
-    say(f"{head.size} entries, each chained to the one before; signed root {head.root.hex()}")
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
