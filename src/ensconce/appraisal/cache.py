@@ -1,251 +1,256 @@
-"""Collateral on disk, so that verification goes on while the PCCS is away.
+"""Collateral in a store, so that verification goes on while its origin is away, and never goes back.
 
-One file for each kind of platform and PCK authority. Collateral is fetched again once a day, and in the last fifth of
-its life; when that fails, what there is serves until it expires. Nothing here is trusted: a file that was tampered with
-makes verification fail, as a PCCS that lies does. What did not hold is fetched again within a minute, so that a lie, or
-somebody who spoke for the PCCS once, does not last.
+One document for each kind of platform. What is fetched is vetted up to an accepted root, compared with what was seen,
+and mined for revocations before it takes the place of anything. It is fetched again once a day and in the last fifth of
+its life, in a thread of its own, while what there is serves; when that fails, it serves until it expires. What a quote
+did not verify against is fetched again within a minute.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
-from ensconce.appraisal.collateral import MAX_COLLATERAL_SIZE, Collateral
-from ensconce.appraisal.documents import read_qe_identity, read_tcb_info
-from ensconce.appraisal.pccs import fetch_collateral, parse_fmspc
-from ensconce.appraisal.pck import PckCa, read_pck
-from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
+from ensconce import strict_json
+from ensconce.appraisal.collateral import Collateral, PlatformKind
+from ensconce.appraisal.newest import admit
+from ensconce.appraisal.origin import Origin
+from ensconce.appraisal.pck import read_pck
+from ensconce.appraisal.revocations import Revocations
+from ensconce.appraisal.vetting import Vetted, vet
+from ensconce.errors import EnsconceError, EvidenceError, UnreachableError
 from ensconce.evidence.quote import parse_quote
-from ensconce.files import read_bounded, write_aside
+from ensconce.state.store import Store
 
 __all__ = ["CollateralCache"]
 
-_REFRESH = 24 * 3600
-_RETRY = 60
+_RETRY_S = 60
 _MAX_ENTRIES = 1024
+_MAX_FETCHES = 16
 _log = logging.getLogger(__name__)
-
-_Key = tuple[str, PckCa]
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Collateral with the times that decide about it, all in seconds since 1970."""
+    """Vetted collateral, and when it was fetched, in seconds since 1970."""
 
-    collateral: Collateral
+    vetted: Vetted
     fetched: int
-    begin: int
-    end: int
 
-    def usable(self, now: int) -> bool:
-        return now < self.end
-
-    def stale(self, now: int) -> bool:
-        ageing = self.end - (self.end - self.begin) // 5
-        return not max(self.fetched, self.begin) <= now < min(self.fetched + _REFRESH, ageing)
+    def due(self, now: int, refresh_s: int) -> bool:
+        begin, end = self.vetted.begin, self.vetted.end
+        ageing = end - (end - begin) // 5
+        return not max(self.fetched, begin) <= now < min(self.fetched + refresh_s, ageing)
 
 
 class CollateralCache:
-    """Collateral for SGX platforms, from a PCCS by way of a folder. Safe to share between threads and processes.
+    """Collateral for SGX and TDX platforms, from an origin by way of a store. Safe to share between threads.
 
     Args:
-        directory: where the files are; made when there is something to keep.
-        source_url: the PCCS, see :func:`ensconce.appraisal.pccs.fetch_collateral`.
+        store: where documents are kept: collateral, what was seen of it, and revocations.
+        origin: where collateral comes from.
         now: the clock, seconds since 1970.
-        ca_certificate: PEM file of the authority to expect the PCCS's TLS certificate from.
-        timeout: for each answer of the PCCS, in seconds.
+        roots: names of the roots that are accepted.
+
+    Attributes:
+        revocations: what was ever revoked; :attr:`Revocations.left_out` is worth an alarm.
+        refused: answers that were not taken since the start, because they were not genuine, not for what was asked, or
+            older than what was seen.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        source_url: str,
-        now: Callable[[], int],
-        *,
-        ca_certificate: Path | None = None,
-        timeout: float = 30.0,
-    ) -> None:
-        self._directory = directory
-        self._source_url = source_url
+    def __init__(self, store: Store, origin: Origin, now: Callable[[], int], *, roots: Collection[str]) -> None:
+        self.revocations = Revocations(store)
+        self.refused = 0
+        self._store = store
+        self._origin = origin
         self._now = now
-        self._ca_certificate = ca_certificate
-        self._timeout = timeout
-        self._entries: dict[_Key, _Entry] = {}
+        self._roots = tuple(roots)
+        self._lock = threading.Lock()
+        self._entries: dict[PlatformKind, _Entry] = {}
         # What did not hold, by the time at which it was fetched.
-        self._doubted: dict[_Key, int] = {}
-        self._tried: dict[_Key, tuple[int, EnsconceError | None]] = {}
-        self._fetching = threading.Lock()
+        self._doubted: dict[PlatformKind, int] = {}
+        self._tried: dict[PlatformKind, tuple[int, EnsconceError | None]] = {}
+        self._fetches: dict[PlatformKind, Future[None]] = {}
 
     def get_for(self, quote: bytes) -> Collateral:
-        """Collateral for the platform that an SGX quote says it is from, which nobody has verified yet.
+        """Collateral for the platform that a quote says it is from, which nobody has verified yet.
 
         Raises:
-            EvidenceError: the quote is malformed, not of SGX, or does not say.
+            EvidenceError: the quote is malformed, or does not say; or a certificate in it, or one that the collateral
+                hangs from, was revoked once (``pck_chain.revoked``, ``collateral.*.chain.revoked``).
             UnreachableError: as :meth:`get`.
         """
         parsed = parse_quote(quote)
-        if parsed.tee != "sgx":
-            raise EvidenceError(
-                "quote.tee_type", "collateral is fetched for SGX only", found=parsed.tee, rule="an SGX quote"
-            )
-        pck = read_pck(parsed)
-        return self.get(pck.fmspc, pck.ca)
+        platform = PlatformKind.of(parsed)
+        vetted = self._get(platform)
+        for check, chain in {"pck_chain": read_pck(parsed).chain, **vetted.papers.chains}.items():
+            for certificate, issuer in itertools.pairwise(chain):
+                try:
+                    self.revocations.refuse(certificate, issuer, check)
+                except EnsconceError:
+                    if check != "pck_chain":
+                        self._doubt(platform)
+                    raise
+        return vetted.collateral
+
+    def get(self, platform: PlatformKind) -> Collateral:
+        """Collateral for one kind of platform. Waits for the origin only when there is none that is still good.
+
+        Raises:
+            UnreachableError: there is none, or only an expired one (``collateral.expired``), and the origin gives none.
+            EvidenceError: what the origin gives cannot be used, and there is nothing else.
+            InputError: the origin is wrong; or the store is.
+        """
+        return self._get(platform).collateral
 
     def doubt(self, quote: bytes) -> None:
-        """The collateral for this quote's platform did not hold: ask the PCCS again before it is used, if it answers.
+        """The collateral for this quote's platform did not hold: ask the origin before it is used again, if it answers.
 
         Args:
             quote: as it was given to :meth:`get_for`.
         """
-        pck = read_pck(parse_quote(quote))
-        key: _Key = (parse_fmspc(pck.fmspc), pck.ca)
-        if (entry := self._entries.get(key)) is not None:
-            _make_room(self._doubted)
-            self._doubted[key] = entry.fetched
+        self._doubt(PlatformKind.of(parse_quote(quote)))
 
-    def get(self, fmspc: str, ca: PckCa) -> Collateral:
-        """Collateral for one kind of platform.
+    def refresh(self) -> None:
+        """Begin to fetch whatever is due, and return at once. For a server to call now and then.
 
-        Args:
-            fmspc: 12 hexadecimal digits.
-            ca: which authority issued the platform's PCK certificate.
-
-        Raises:
-            UnreachableError: there is none, or only an expired one (``collateral.expired``), and the PCCS gives none.
-            EvidenceError: what the PCCS gives cannot be used, and there is none in the cache.
-            InputError: ``fmspc`` is malformed, or the URL is.
+        Without it, what nobody asks for ages, and an outage may then find it expired.
         """
-        key: _Key = (parse_fmspc(fmspc), ca)
-        entry = self._entries.get(key) or self._newest(key)
-        if entry and not self._stale(key, entry):
-            return entry.collateral
-        # While one thread asks the PCCS, others go on with what there is, if it is still good.
-        waiting = entry is None or not entry.usable(self._now())
-        if not self._fetching.acquire(blocking=waiting):
-            assert entry is not None  # or this thread had waited
-            return entry.collateral
-        try:
-            return self._refreshed(key)
-        finally:
-            self._fetching.release()
+        for platform, entry in list(self._entries.items()):
+            if self._due(platform, entry):
+                self._begin(platform)
 
-    def _refreshed(self, key: _Key) -> Collateral:
-        now = self._now()
-        # Another thread, or another process, may have been faster.
-        entry = self._newest(key)
-        if entry and not self._stale(key, entry):
-            return entry.collateral
-        tried, error = self._tried.get(key, (None, None))
-        if tried is None or not tried <= now < tried + _RETRY:
-            error = self._fetch(key)
-            entry = self._entries.get(key)
-            _make_room(self._tried)
-            self._tried[key] = (now, error)
-        if entry is None:
-            # A new one each time: the traceback of an exception grows with each raise.
-            raise (
-                error.altered()
-                if error
-                else _unusable(self._source_url, "collateral.missing", "there is no collateral")
-            )
-        if not entry.usable(now):
-            raise _unusable(
-                self._source_url,
+    def _get(self, platform: PlatformKind) -> Vetted:
+        entry = self._entries.get(platform) or self._load(platform)
+        if entry is not None and not self._due(platform, entry):
+            return entry.vetted
+        fetch = self._begin(platform)
+        good = entry is not None and self._now() < entry.vetted.end and self._doubted.get(platform) != entry.fetched
+        if not good:
+            if fetch is not None:
+                fetch.result()
+            entry = self._entries.get(platform)
+        if entry is None or self._now() >= entry.vetted.end:
+            raise self._nothing(platform, entry)
+        return entry.vetted
+
+    def _nothing(self, platform: PlatformKind, entry: _Entry | None) -> EnsconceError:
+        _, error = self._tried.get(platform, (0, None))
+        remedy = f"check {self._origin.name}, the way to it, and this machine's clock"
+        if entry is not None:
+            return UnreachableError(
                 "collateral.expired",
-                "the collateral has expired, and there is no newer one",
-                f"expired at {entry.end}, now {now}" + (f"; {error.problem}" if error else ""),
+                f"the collateral for {platform} has expired, and there is no newer one",
+                found=f"expired at {entry.vetted.end}" + (f"; {error.problem}" if error else ""),
+                rule=f"now {self._now()}; from {self._origin.name}",
+                remedy=remedy,
             )
-        return entry.collateral
+        if error is not None:
+            # A new one each time: the traceback of an exception grows with each raise.
+            return error.altered()
+        problem = "there is no collateral, and too much is being fetched to ask for it now"
+        return UnreachableError("collateral.missing", problem, found=str(platform), remedy=remedy)
 
-    def _stale(self, key: _Key, entry: _Entry) -> bool:
-        return entry.stale(self._now()) or self._doubted.get(key) == entry.fetched
+    def _due(self, platform: PlatformKind, entry: _Entry) -> bool:
+        return entry.due(self._now(), self._origin.refresh_s) or self._doubted.get(platform) == entry.fetched
 
-    def _fetch(self, key: _Key) -> EnsconceError | None:
-        """Fetch, keep and write; the error, if that fails."""
-        fmspc, ca = key
+    def _doubt(self, platform: PlatformKind) -> None:
+        if (entry := self._entries.get(platform)) is not None:
+            self._make_room(self._doubted)
+            self._doubted[platform] = entry.fetched
+
+    def _begin(self, platform: PlatformKind) -> Future[None] | None:
+        """The fetch that is under way, or a new one; None when the last was less than a minute ago, or too many run."""
+        now = self._now()
+        with self._lock:
+            if (running := self._fetches.get(platform)) is not None:
+                return running
+            tried, _ = self._tried.get(platform, (None, None))
+            if (tried is not None and tried <= now < tried + _RETRY_S) or len(self._fetches) >= _MAX_FETCHES:
+                return None
+            fetch = self._fetches[platform] = Future()
+        threading.Thread(target=self._run, args=(platform, fetch), name=f"collateral {platform}", daemon=True).start()
+        return fetch
+
+    def _run(self, platform: PlatformKind, fetch: Future[None]) -> None:
+        now, error = self._now(), None
         try:
-            collateral = fetch_collateral(
-                self._source_url, fmspc=fmspc, ca=ca, ca_certificate=self._ca_certificate, timeout=self._timeout
-            )
-            entry = _entry(collateral, self._now(), key)
-        except (UnreachableError, EvidenceError) as error:
-            _log.info("no new collateral for %s (%s CA): %s", fmspc, ca, error)
-            return error
-        self._keep(key, entry)
-        content = {"fetched": entry.fetched, "collateral": json.loads(collateral.to_json())}
+            # Another process, or another server, may have been faster.
+            entry = self._load(platform)
+            if entry is None or self._due(platform, entry):
+                self._fetch(platform)
+        except EnsconceError as failure:
+            error = failure
+            _log.warning("no new collateral for %s from %s: %s", platform, self._origin.name, failure)
+        except Exception as failure:
+            _log.exception("fetching collateral for %s failed", platform)
+            error = EnsconceError("collateral.fetch", "fetching collateral failed", found=repr(failure)[:200])
+        with self._lock:
+            self._make_room(self._tried)
+            self._tried[platform] = (now, error)
+            del self._fetches[platform]
+        fetch.set_result(None)
+
+    def _fetch(self, platform: PlatformKind) -> None:
+        collateral = self._origin.fetch(platform)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            write_aside(self._path(key), json.dumps(content, indent=2).encode())
-        except (InputError, OSError) as error:
+            vetted = vet(collateral, self._roots, platform)
+            if self._now() >= vetted.end:
+                problem = f"{self._origin.name} gave collateral that has expired"
+                found, rule = f"expired at {vetted.end}", f"now {self._now()}"
+                raise UnreachableError("collateral.expired", problem, found=found, rule=rule)
+            # Even a list that comes with what is refused next was signed, and what it revokes is revoked.
+            self.revocations.learn(vetted.lists)
+            admit(self._store, vetted)
+        except EvidenceError:
+            with self._lock:
+                self.refused += 1
+            raise
+        entry = _Entry(vetted, self._now())
+        self._keep(platform, entry)
+        content = {"version": 1, "fetched": entry.fetched, "collateral": collateral.to_object()}
+        try:
+            with self._store.locked(_document(platform)) as slot:
+                slot.write(json.dumps(content).encode())
+        except EnsconceError as error:
             # A full disk is no reason to stop verifying: what is in memory is as good.
-            _log.warning("collateral for %s (%s CA) is not kept: %s", fmspc, ca, error)
-        return None
+            _log.warning("collateral for %s is not kept: %s", platform, error)
 
-    def _newest(self, key: _Key) -> _Entry | None:
-        """The newer of what is in memory and in the file; a file that cannot be used is as good as none."""
-        entry = self._entries.get(key)
+    def _load(self, platform: PlatformKind) -> _Entry | None:
+        """The newer of what is in memory and in the store; what cannot be used there is as good as nothing."""
+        entry = self._entries.get(platform)
         try:
-            content = json.loads(read_bounded(self._path(key), MAX_COLLATERAL_SIZE))
-            collateral = Collateral.from_json(json.dumps(content["collateral"]).encode())
-            filed = _entry(collateral, int(content["fetched"]), key)
-        except (EnsconceError, ValueError, KeyError, TypeError, RecursionError):
+            data = self._store.read(_document(platform))
+            if data is None:
+                return entry
+            content: Any = strict_json.loads(data)
+            vetted = vet(Collateral.from_object(content["collateral"]), self._roots, platform)
+            stored = _Entry(vetted, int(content["fetched"]))
+        except (EnsconceError, ValueError, KeyError, TypeError) as error:
+            _log.warning("the collateral for %s in the store cannot be used: %s", platform, error)
             return entry
-        if entry is None or filed.fetched > entry.fetched:
-            self._keep(key, filed)
-        return self._entries[key]
+        if entry is None or stored.fetched > entry.fetched:
+            self.revocations.learn(vetted.lists)
+            self._keep(platform, stored)
+        return self._entries.get(platform)
 
-    def _keep(self, key: _Key, entry: _Entry) -> None:
-        if key not in self._entries:
-            _make_room(self._entries)
-        self._entries[key] = entry
+    def _keep(self, platform: PlatformKind, entry: _Entry) -> None:
+        if platform not in self._entries:
+            self._make_room(self._entries)
+        self._entries[platform] = entry
 
-    def _path(self, key: _Key) -> Path:
-        return self._directory / f"{key[0]}-{key[1]}.json"
-
-
-def _make_room(table: dict[_Key, Any]) -> None:
-    # Whoever sends quotes chooses the keys; what was there longest goes first.
-    while len(table) >= _MAX_ENTRIES:
-        table.pop(next(iter(table)), None)
+    @staticmethod
+    def _make_room(table: dict[PlatformKind, Any]) -> None:
+        # Whoever sends quotes chooses the kinds; what was there longest goes first.
+        while len(table) >= _MAX_ENTRIES:
+            table.pop(next(iter(table)), None)
 
 
-def _entry(collateral: Collateral, fetched: int, key: _Key) -> _Entry:
-    """Read the times in collateral.
-
-    Raises:
-        EvidenceError: it is malformed, or for another kind of platform.
-    """
-    documents = read_tcb_info(collateral.tcb_info, "sgx"), read_qe_identity(collateral.qe_identity, "sgx")
-    if documents[0].fmspc != key[0]:
-        raise EvidenceError(
-            "collateral.tcb_info.fmspc",
-            "the PCCS gave TCB info for another kind of platform",
-            found=documents[0].fmspc,
-            rule=key[0],
-            remedy="check the PCCS",
-        )
-    begins, ends = [d.issued for d in documents], [d.next_update for d in documents]
-    for der in (collateral.root_ca_crl, collateral.pck_crl):
-        try:
-            crl = x509.load_der_x509_crl(der)
-            begins.append(int(crl.last_update_utc.timestamp()))
-            ends.append(int(crl.next_update_utc.timestamp()) if crl.next_update_utc else 0)
-        except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
-            raise EvidenceError(
-                "collateral.crl", "the PCCS gave no revocation list", found=str(error)[:200], remedy="check the PCCS"
-            ) from error
-    return _Entry(collateral, fetched, max(begins), min(ends))
-
-
-def _unusable(url: str, check: str, problem: str, found: str | None = None) -> UnreachableError:
-    return UnreachableError(
-        check, problem, found=found, rule=f"from {url}", remedy="check that the PCCS runs, and this machine's clock"
-    )
+def _document(platform: PlatformKind) -> str:
+    return f"collateral/{str(platform).lower()}"

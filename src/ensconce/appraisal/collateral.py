@@ -1,4 +1,4 @@
-"""Collateral: the vendor's signed statements that a quote is judged by.
+"""Collateral: the vendor's signed statements that a quote is judged by, and what kind of platform they are for.
 
 The same nine members as dcap-qvl's JSON. Reading checks form and bounds; what the statements say, and who signed them,
 is checked each time a quote is verified.
@@ -7,13 +7,20 @@ is checked each time a quote is verified.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ensconce import strict_json
+from ensconce.appraisal.pck import PckCa, read_pck
 from ensconce.errors import InputError
+from ensconce.evidence.quote import Quote
 
-__all__ = ["MAX_COLLATERAL_SIZE", "Collateral"]
+__all__ = ["MAX_COLLATERAL_SIZE", "Collateral", "PlatformKind", "Tee", "parse_fmspc"]
+
+Tee = Literal["sgx", "tdx"]
+
+_FMSPC = re.compile(r"[0-9A-Fa-f]{12}")
 
 MAX_COLLATERAL_SIZE = 4 * 1024 * 1024
 """Longest collateral file that is read, in bytes; real ones take 10,000 to 40,000, most of it revocation lists."""
@@ -27,6 +34,51 @@ _TEXT = (
 )
 _HEX = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 _IGNORED = "pck_certificate_chain"
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformKind:
+    """What one set of collateral is for: all machines of one kind whose PCK certificates one authority issued.
+
+    Attributes:
+        tee: what the quotes are of; trust domains and enclaves of one machine are judged by different documents.
+        fmspc: 12 hexadecimal digits, kept in upper case.
+        ca: which of the vendor's two authorities issued the PCK certificates.
+
+    Raises:
+        InputError: ``fmspc`` is malformed.
+    """
+
+    tee: Tee
+    fmspc: str
+    ca: PckCa
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fmspc", parse_fmspc(self.fmspc))
+
+    def __str__(self) -> str:
+        return f"{self.tee}-{self.fmspc}-{self.ca}"
+
+    @classmethod
+    def of(cls, quote: Quote) -> PlatformKind:
+        """The kind of platform that a quote says it is from, which nobody has verified yet.
+
+        Raises:
+            EvidenceError: the quote does not say.
+        """
+        pck = read_pck(quote)
+        return cls(quote.tee, pck.fmspc, pck.ca)
+
+
+def parse_fmspc(text: str) -> str:
+    """The kind of a machine (family, model, stepping, platform, custom SKU), in upper case.
+
+    Raises:
+        InputError: not 12 hexadecimal digits.
+    """
+    if not _FMSPC.fullmatch(text):
+        raise InputError("pccs.fmspc", "this is no FMSPC", found=text[:40], rule="12 hexadecimal digits")
+    return text.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +120,20 @@ class Collateral:
         if len(data) > MAX_COLLATERAL_SIZE:
             raise _malformed("it is too long", f"{len(data)} bytes")
         try:
-            value = strict_json.loads(data)
+            return cls.from_object(strict_json.loads(data))
         except ValueError as error:
             raise _malformed("it is not JSON", str(error)[:200]) from error
-        if not isinstance(value, dict):
-            raise _malformed("it is not a JSON object", type(value).__name__)
-        value.pop(_IGNORED, None)
+
+    @classmethod
+    def from_object(cls, parsed: object) -> Collateral:
+        """What :meth:`from_json` reads, after JSON has been parsed, strictly.
+
+        Raises:
+            InputError: as :meth:`from_json`.
+        """
+        if not isinstance(parsed, dict):
+            raise _malformed("it is not a JSON object", type(parsed).__name__)
+        value = {name: member for name, member in parsed.items() if name != _IGNORED}
         if set(value) != {*_TEXT, *_HEX}:
             missing, unknown = sorted({*_TEXT, *_HEX} - set(value)), sorted(set(value) - {*_TEXT, *_HEX})
             raise _malformed(
@@ -90,8 +150,12 @@ class Collateral:
 
     def to_json(self) -> str:
         """dcap-qvl's JSON, the inverse of :meth:`from_json`."""
-        texts = {name: getattr(self, name) for name in _TEXT}
-        return json.dumps(texts | {name: getattr(self, name).hex() for name in _HEX}, indent=2)
+        return json.dumps(self.to_object(), indent=2)
+
+    def to_object(self) -> dict[str, str]:
+        """The members of :meth:`to_json`."""
+        texts: dict[str, str] = {name: getattr(self, name) for name in _TEXT}
+        return texts | {name: getattr(self, name).hex() for name in _HEX}
 
 
 def _malformed(problem: str, found: str) -> InputError:

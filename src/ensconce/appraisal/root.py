@@ -25,6 +25,7 @@ __all__ = [
     "SimulatedRoot",
     "TrustRoot",
     "claimed_root",
+    "name_of_root",
     "parse_root_certificate",
     "parse_root_name",
     "root_named",
@@ -162,6 +163,10 @@ def claimed_root(quote: Quote) -> str:
     Raises:
         EvidenceError: the quote has no certificate chain.
     """
-    chain = chain_in(quote)
-    fingerprint = hashlib.sha256(chain[-1].public_bytes(Encoding.DER)).hexdigest()
+    return name_of_root(chain_in(quote)[-1])
+
+
+def name_of_root(certificate: x509.Certificate) -> str:
+    """The name that a root goes by if this is its certificate."""
+    fingerprint = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
     return "intel" if fingerprint == INTEL_ROOT_SHA256 else f"simulated:{fingerprint}"

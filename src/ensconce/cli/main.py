@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from ensconce import __version__
-from ensconce.cli import audit, demo, enclave, file, host, model, owner, policy, provision, quote, verify
+from ensconce.cli import audit, collateral, demo, enclave, file, host, model, owner, policy, provision, quote, verify
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 
@@ -74,6 +74,7 @@ app.command("down")(host.down)
 app.command("verify")(verify.verify)
 app.command("predict")(verify.predict)
 app.add_typer(quote.app, name="quote")
+app.add_typer(collateral.app, name="collateral")
 app.add_typer(file.app, name="file")
 app.command("demo")(demo.demo)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.appraisal.collateral import MAX_COLLATERAL_SIZE, Collateral
+from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pck import chain_in, read_pck
 from ensconce.appraisal.root import IntelRoot, TrustRoot, claimed_root, parse_root_certificate
@@ -50,7 +50,7 @@ def show(file: _File, json: _Json = False) -> None:
 def verify(
     file: _File,
     collateral: Annotated[
-        Path, typer.Option(metavar="FILE", help="The collateral: a JSON file of nine members, as dcap-qvl writes it.")
+        Path, typer.Option(metavar="FILE", help="The collateral: a bundle, or nine members as dcap-qvl writes them.")
     ],
     at: Annotated[int, typer.Option(metavar="UNIX_TIME", help="Verify as of this time, in seconds since 1970.")],
     root: Annotated[
@@ -65,8 +65,9 @@ def verify(
     Exit status: 0 when the quote is genuine, 3 when it is not, 2 when an argument or a file is wrong.
     """
     trusted: TrustRoot = IntelRoot() if root == "intel" else parse_root_certificate(read_bounded(Path(root), 64 * 1024))
-    papers = Collateral.from_json(read_bounded(collateral, MAX_COLLATERAL_SIZE))
-    verdict = verify_quote(read_bounded(file, _MAX_FILE), papers, at=at, root=trusted)
+    bundle = CollateralBundle.from_json(read_bounded(collateral, MAX_BUNDLE_SIZE))
+    data = read_bounded(file, _MAX_FILE)
+    verdict = verify_quote(data, bundle.get_for(data), at=at, root=trusted)
     if json:
         print_json(verdict.to_json_object())
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ensconce.appraisal import strict_yaml
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
@@ -15,6 +15,7 @@ from ensconce.enclave.config import Domain, ModelName
 from ensconce.strict import StrictModel
 
 __all__ = [
+    "CollateralEntry",
     "Deployment",
     "EnclaveEntry",
     "FolderState",
@@ -37,11 +38,31 @@ class ServiceEntry(StrictModel):
     rest: HostPort
 
 
+class CollateralEntry(StrictModel):
+    """Where collateral comes from, when that is not the platform's own PCCS: a server, or a bundle file.
+
+    Paths are relative to the folder of the deployment file.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/]", max_length=500)] | None = None
+    ca_file: FilePath | None = None
+    bundle: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CollateralEntry:
+        if (self.url is None) == (self.bundle is None):
+            raise ValueError("either url or bundle is given")
+        if self.ca_file is not None and not (self.url or "").startswith("https://"):
+            raise ValueError("ca_file is for an https url")
+        return self
+
+
 class PlatformEntry(StrictModel):
     """What measures and quotes the replicas, and where collateral for its quotes comes from."""
 
     kind: Literal["simulated"]
     pccs: HostPort
+    collateral: CollateralEntry | None = None
 
 
 class EnclaveEntry(StrictModel):

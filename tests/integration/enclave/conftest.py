@@ -26,6 +26,7 @@ import ensconce
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.cache import CollateralCache
+from ensconce.appraisal.origin import ServerOrigin
 from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
@@ -37,6 +38,7 @@ from ensconce.models.seal import seal
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.provisioning.server import ProvisioningServer
 from ensconce.ratls.authority import CertificateAuthority
+from ensconce.state.folder import FolderStore
 
 REPOSITORY = Path(__file__).parents[3]
 DOMAIN = "digits.example.test"
@@ -237,6 +239,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) ->
     owner_key = Ed25519PrivateKey.generate()
     nobody = Identity(name="nobody", mr_enclave=bytes(32), receives=("model/digits",))
     policy = Policy(roots=(status.root,), tcb_statuses=(TcbStatus.UP_TO_DATE,), identities=(nobody,))
+    origin = ServerOrigin(status.pccs, policy.roots)
+    collateral = CollateralCache(FolderStore(base / "state"), origin, now, roots=policy.roots)
     world = World(
         base=base,
         control=machine,
@@ -244,7 +248,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) ->
         keystore=FileKeystore.create(base / "keystore", new_key_file(base / "unlock.key")),
         owner_key=owner_key,
         audit=AuditLog.open(base / "audit", owner_key, now),
-        appraiser=Appraiser(policy, CollateralCache(base / "collateral", status.pccs, now), now),
+        appraiser=Appraiser(policy, collateral, now),
         bundle=base / "bundle",
     )
     for version in (1, 2, 3, 4):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ensconce.appraisal.collateral import PlatformKind
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pccs import fetch_collateral
 from ensconce.appraisal.root import IntelRoot, SimulatedRoot
@@ -87,7 +88,7 @@ def test_the_quote_verifies_with_what_the_machines_pccs_serves(machine: Any, mak
     status = machine.control.status()
     vendor = SimulatedVendor.load(machine.home)
     assert status.root == vendor.root_name
-    collateral = fetch_collateral(status.pccs, fmspc=vendor.FMSPC.hex(), ca="platform")
+    collateral = fetch_collateral(status.pccs, PlatformKind("sgx", vendor.FMSPC.hex(), "platform"), roots=())
     root = SimulatedRoot(vendor.root_certificate_der)
     verdict = verify_quote(quote, collateral, at=int(time.time()), root=root)
     assert type(verdict) is SimulatedVerdict

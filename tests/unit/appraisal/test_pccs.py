@@ -1,14 +1,16 @@
-"""The PCCS client and the cache, against a real HTTP server on the loopback interface that can misbehave."""
+"""Fetching collateral from real HTTP servers on the loopback interface, of Intel's shapes, that can misbehave."""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
+import socket
 import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -22,16 +24,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from ensconce.appraisal.collateral import Collateral
+from ensconce.appraisal.collateral import Collateral, PlatformKind
 from ensconce.appraisal.dcap import verify_quote
-from ensconce.appraisal.pccs import _member_text, fetch_collateral, parse_fmspc
+from ensconce.appraisal.http import Pace
+from ensconce.appraisal.pccs import _member_text, fetch_collateral
 from ensconce.appraisal.root import SimulatedRoot
 from ensconce.errors import InputError, UnreachableError
+from ensconce.platform.simulated.certificates import Party, issue
+from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.platform.simulated.pki import SimulatedVendor
 
 NOW = 1_790_000_000
 FMSPC = SimulatedVendor.FMSPC.hex().upper()
 V4 = "/sgx/certification/v4/"
+TDX_V4 = "/tdx/certification/v4/"
+KIND = PlatformKind("sgx", FMSPC, "platform")
+TRANSIENT = {429, 500, 502, 503, 504}
 
 
 @dataclass
@@ -39,6 +47,7 @@ class Answer:
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
+    then: Answer | None = None
 
 
 @dataclass
@@ -47,7 +56,11 @@ class Server:
 
     answers: dict[str, Answer]
     asked: list[str] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
     url: str = ""
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
 
 def answers_of(collateral: Collateral) -> dict[str, Answer]:
@@ -83,6 +96,8 @@ def serve(state: Server, context: ssl.SSLContext | None = None) -> ThreadingHTTP
             state.asked.append(self.path)
             path, _, _ = self.path.partition("?")
             answer = state.answers.get(path.removeprefix(V4), Answer(b"No cache data", status=404))
+            if answer.then is not None:
+                state.answers[path.removeprefix(V4)] = answer.then
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -110,13 +125,19 @@ def pccs(sound: Collateral) -> Iterator[Server]:
     server.server_close()
 
 
-def fetch(pccs: Server, **options: Any) -> Collateral:
-    return fetch_collateral(pccs.url, fmspc=FMSPC, ca="platform", **options)
+@pytest.fixture
+def roots(vendor: SimulatedVendor) -> tuple[str, ...]:
+    return ("intel", vendor.root_name)
 
 
-def refused(pccs: Server) -> UnreachableError:
+def fetch(pccs: Server, kind: PlatformKind = KIND, **options: Any) -> Collateral:
+    pace = Pace(total_s=10, pause_s=1, jitter=lambda: 0.5, sleep=pccs.pause)
+    return fetch_collateral(pccs.url, kind, **({"roots": ("intel",), "pace": pace} | options))
+
+
+def refused(pccs: Server, **options: Any) -> UnreachableError:
     with pytest.raises(UnreachableError) as caught:
-        fetch(pccs)
+        fetch(pccs, **options)
     assert caught.value.remedy
     assert pccs.url in str(caught.value)
     return caught.value
@@ -135,14 +156,30 @@ def test_what_is_fetched_is_what_was_signed(
         f"{V4}qe/identity?update=standard",
         f"{V4}rootcacrl",
     ]
+    pccs.url += "/sgx/certification/v4/"  # as sgx_default_qcnl.conf has it
+    assert fetch(pccs) == sound
+
+
+def test_trust_domains_have_documents_of_their_own_and_the_same_revocation_lists(
+    pccs: Server, vendor: SimulatedVendor
+) -> None:
+    tdx = vendor.collateral(NOW, CollateralRecipe(tee="tdx", ca="processor"))
+    for path, answer in answers_of(tdx).items():
+        pccs.answers[path if path.endswith("crl") else TDX_V4 + path] = answer
+    assert fetch(pccs, PlatformKind("tdx", FMSPC, "processor")) == tdx
+    assert [urllib.parse.unquote(path) for path in pccs.asked] == [
+        f"{V4}pckcrl?ca=processor&encoding=der",
+        f"{TDX_V4}tcb?fmspc={FMSPC}&update=standard",
+        f"{TDX_V4}qe/identity?update=standard",
+        f"{V4}rootcacrl",
+    ]
 
 
 def test_dialects(pccs: Server, sound: Collateral) -> None:
     pccs.answers["pckcrl"].body = sound.pck_crl.hex().upper().encode() + b"\n"
     pccs.answers["rootcacrl"].body = sound.root_ca_crl
     tcb = pccs.answers["tcb"]
-    tcb.headers = {"SGX-TCB-Info-Issuer-Chain": tcb.headers["TCB-Info-Issuer-Chain"], "Content-Encoding": "gzip"}
-    tcb.body = gzip.compress(tcb.body)
+    tcb.headers = {"SGX-TCB-Info-Issuer-Chain": tcb.headers["TCB-Info-Issuer-Chain"]}
     identity = pccs.answers["qe/identity"]
     identity.body = b' {\n"signature" : "%s" , "enclaveIdentity" : %s }\r\n' % (
         sound.qe_identity_signature.hex().encode(),
@@ -152,13 +189,39 @@ def test_dialects(pccs: Server, sound: Collateral) -> None:
 
 
 @pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity", "rootcacrl"])
-@pytest.mark.parametrize("status", [302, 401, 404, 460, 461, 462, 500, 502, 599])
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 410, 429, 460, 461, 462, 500, 502, 503, 504, 599])
 def test_refusals_name_the_status(pccs: Server, path: str, status: int) -> None:
     pccs.answers[path].status = status
     error = refused(pccs)
-    assert error.check == "pccs.status"
-    assert error.found == f"HTTP status {status}"
+    if (path, status) == ("rootcacrl", 404):
+        assert error.check == "pccs.root_ca_crl"
+    else:
+        assert error.check == "pccs.status"
+        assert error.found == f"HTTP status {status}"
     assert path in error.problem
+    asked = sum(f"/{path}" in each for each in pccs.asked)
+    assert asked == (3 if status in TRANSIENT else 1)
+    assert pccs.pauses == ([0.5, 1.0] if status in TRANSIENT else [])
+
+
+def test_what_passes_is_waited_for(pccs: Server, sound: Collateral) -> None:
+    for path, wait in (("tcb", "7"), ("rootcacrl", "86400"), ("qe/identity", "Wed, 21 Oct 2026 07:28:00 GMT")):
+        pccs.answers[path] = Answer(b"", {"Retry-After": wait}, 503, then=pccs.answers[path])
+    assert fetch(pccs) == sound
+    assert pccs.pauses == [7.0, 0.5, 20.0]
+
+
+@pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity", "rootcacrl"])
+def test_redirects_are_not_followed(pccs: Server, sound: Collateral, path: str) -> None:
+    elsewhere = Server(answers_of(sound))
+    server = serve(elsewhere)
+    try:
+        pccs.answers[path] = Answer(b"", {"Location": f"{elsewhere.url}{V4}{path}"}, 307)
+        assert "redirects" in refused(pccs).problem
+        assert elsewhere.asked == []
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity"])
@@ -207,21 +270,40 @@ def test_answers_have_a_bound(pccs: Server, path: str) -> None:
     assert refused(pccs).check == "pccs.size"
 
 
-def test_so_do_compressed_ones(pccs: Server) -> None:
+def test_what_was_packed_unasked_is_not_unpacked(pccs: Server) -> None:
     pccs.answers["tcb"] = Answer(gzip.compress(bytes(64 * 1024 * 1024)), {"Content-Encoding": "gzip"})
-    assert refused(pccs).check == "pccs.size"
+    assert refused(pccs).check == "pccs.encoding"
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
+def test_a_server_that_trickles_is_left_in_the_end(listen: Callable[..., Any], said: bytes) -> None:
+    left = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(said)
+        while not left.wait(0.02):
+            connection.sendall(b"X: y\r\n" if said and not said.endswith(b"\r\n\r\n") else b"")
+
+    listener = listen(talk)
+    try:
+        state = Server({}, url=f"http://{listener.address}")
+        assert refused(state, pace=Pace(total_s=0.4)).check == "pccs.time"
+    finally:
+        left.set()
+        listener.stop()
 
 
 def test_nobody_there(pccs: Server) -> None:
-    with pytest.raises(UnreachableError) as caught:
-        fetch_collateral("http://127.0.0.1:1", fmspc=FMSPC, ca="platform")
-    assert caught.value.check == "pccs.connect"
+    pccs.url = "http://127.0.0.1:1"
+    assert refused(pccs).check == "pccs.connect"
+    assert len(pccs.pauses) == 2
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8081", "ftp://localhost", "file:///etc", "http://"])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError) as caught:
-        fetch_collateral(url, fmspc=FMSPC, ca="platform")
+        fetch_collateral(url, KIND, roots=())
     assert caught.value.check == "pccs.url"
 
 
@@ -230,8 +312,69 @@ def test_urls_that_are_none(url: str) -> None:
 )
 def test_platforms_that_are_none(fmspc: str) -> None:
     with pytest.raises(InputError):
-        fetch_collateral("http://127.0.0.1:1", fmspc=fmspc, ca="platform")
-    assert parse_fmspc("00606a000000") == "00606A000000"
+        PlatformKind("sgx", fmspc, "platform")
+    assert PlatformKind("sgx", "00606a000000", "platform").fmspc == "00606A000000"
+
+
+class PointingVendor(SimulatedVendor):
+    """A vendor whose root certificate says that its revocation list is somewhere else."""
+
+    points_to = ""
+
+    @functools.cached_property
+    def root(self) -> Party:
+        arguments = {"validity": self.validity(30), "crl_url": self.points_to, "path_length": 1}
+        return issue("Intel SGX Root CA", self.key("root"), None, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pcs(vendor: SimulatedVendor) -> Iterator[tuple[Server, PointingVendor]]:
+    """A server without /rootcacrl, as Intel's own is, and with what the root points to."""
+    state = Server({})
+    server = serve(state)
+    kind = type("Pointing", (PointingVendor,), {"points_to": f"{state.url}/IntelSGXRootCA.der"})
+    pointing: PointingVendor = kind(b"\x05" * 32, vendor.created)
+    state.answers = answers_of(pointing.collateral(NOW))
+    del state.answers["rootcacrl"]
+    state.answers["/IntelSGXRootCA.der"] = Answer(pointing.collateral(NOW).root_ca_crl)
+    yield state, pointing
+    server.shutdown()
+    server.server_close()
+
+
+def test_without_rootcacrl_the_root_says_where_its_list_is(pcs: tuple[Server, PointingVendor]) -> None:
+    state, pointing = pcs
+    assert fetch(state, roots=(pointing.root_name,)) == pointing.collateral(NOW)
+    assert state.asked[-1] == "/IntelSGXRootCA.der"
+
+
+def test_but_only_a_root_that_is_accepted(pcs: tuple[Server, PointingVendor]) -> None:
+    """Otherwise whoever speaks for the server could make this machine ask any other."""
+    state, pointing = pcs
+    error = refused(state, roots=("intel",))
+    assert error.check == "pccs.root_ca_crl"
+    assert error.found == pointing.root_name
+    assert state.asked[-1] == f"{V4}rootcacrl"
+    # A certificate that only looks like the accepted one is another.
+    chain = urllib.parse.quote(replace(pointing.collateral(NOW), tcb_info="").pck_crl_issuer_chain)
+    state.answers["pckcrl"].headers["SGX-PCK-CRL-Issuer-Chain"] = chain[: len(chain) // 2]
+    assert refused(state, roots=(pointing.root_name,)).check == "pccs.root_ca_crl"
+
+
+@pytest.mark.parametrize("where", ["ftp://127.0.0.1/x.der", "ldap://x/y", "file:///etc/passwd", "http:/x"])
+def test_and_only_to_the_web(vendor: SimulatedVendor, pccs: Server, where: str) -> None:
+    pointing = type("Pointing", (PointingVendor,), {"points_to": where})(b"\x05" * 32, vendor.created)
+    pccs.answers = answers_of(pointing.collateral(NOW))
+    del pccs.answers["rootcacrl"]
+    assert refused(pccs, roots=(pointing.root_name,)).check == "pccs.root_ca_crl"
+
+
+def test_a_list_elsewhere_is_bounded_too(pcs: tuple[Server, PointingVendor]) -> None:
+    state, pointing = pcs
+    state.answers["/IntelSGXRootCA.der"] = Answer(bytes(1024 * 1024 + 1))
+    assert refused(state, roots=(pointing.root_name,)).check == "pccs.size"
+    state.answers["/IntelSGXRootCA.der"] = Answer(b"", {"Location": f"{state.url}{V4}pckcrl"}, 302)
+    assert refused(state, roots=(pointing.root_name,)).check == "pccs.status"
 
 
 def test_a_proxy_in_the_environment_is_not_asked(
@@ -242,40 +385,65 @@ def test_a_proxy_in_the_environment_is_not_asked(
     assert fetch(pccs) == sound
 
 
-def test_tls_is_verified(sound: Collateral, tmp_path: Path) -> None:
+def self_signed(host: str, folder: Path, *, age_days: int = 1) -> tuple[Path, ssl.SSLContext]:
+    """A server's certificate as a PCCS makes its own: for clients to trust, and for a server to present."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pccs")])
-    now = datetime.now(UTC)
+    begin = datetime.now(UTC) - timedelta(days=age_days)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    trusted = tmp_path / "ca.pem"
+    trusted, both = folder / "ca.pem", folder / "both.pem"
     trusted.write_bytes(certificate.public_bytes(Encoding.PEM))
-    both = tmp_path / "both.pem"
     both.write_bytes(trusted.read_bytes() + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(both)
+    return trusted, context
+
+
+@pytest.mark.parametrize(
+    ("host", "age_days", "trust", "check"),
+    [
+        ("127.0.0.1", 1, True, None),
+        ("127.0.0.1", 1, False, "pccs.tls"),
+        ("127.0.0.2", 1, True, "pccs.tls"),
+        ("127.0.0.1", 9, True, "pccs.tls"),
+    ],
+)
+def test_tls_is_verified(
+    sound: Collateral, tmp_path: Path, host: str, age_days: int, trust: bool, check: str | None
+) -> None:
+    trusted, context = self_signed(host, tmp_path, age_days=age_days)
     state = Server(answers_of(sound))
     server = serve(state, context)
+    ca_file = trusted if trust else None
     try:
-        assert fetch(state, ca_certificate=trusted) == sound
-        assert refused(state).check == "pccs.connect"
-        for path in (tmp_path / "missing.pem", tmp_path):
-            with pytest.raises(InputError) as caught:
-                fetch(state, ca_certificate=path)
-            assert caught.value.check == "pccs.ca_certificate"
+        if check is None:
+            assert fetch(state, ca_file=ca_file) == sound
+        else:
+            assert refused(state, ca_file=ca_file).check == check
+            assert state.asked == []
+            assert state.pauses == []  # another try would change nothing
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_bytes(b"")
+    for path in (tmp_path / "missing.pem", tmp_path, tmp_path / "empty.pem"):
+        with pytest.raises(InputError) as caught:
+            fetch_collateral("https://127.0.0.1:1", KIND, roots=(), ca_file=path)
+        assert caught.value.check == "pccs.ca_file"
 
 
 @pytest.mark.parametrize(

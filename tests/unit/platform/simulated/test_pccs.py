@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 from cryptography import x509
 
+from ensconce.appraisal.collateral import PlatformKind
 from ensconce.appraisal.pccs import fetch_collateral
 from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.platform.simulated.http import serve_http
@@ -138,7 +139,9 @@ async def port() -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
 async def test_our_own_client_gets_what_the_vendor_signed(port: int, ca: str) -> None:
-    fetched = await asyncio.to_thread(fetch_collateral, f"http://127.0.0.1:{port}", fmspc=FMSPC, ca=ca)
+    fetched = await asyncio.to_thread(
+        fetch_collateral, f"http://127.0.0.1:{port}", PlatformKind("sgx", FMSPC, ca), roots=()
+    )
     assert fetched == VENDOR.collateral(NOW, CollateralRecipe(ca=ca))
 
 
