@@ -1,0 +1,341 @@
+"""Vault's transit engine as what opens a keystore: what works, and a name for everything that does not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
+from ensconce.keys import FileKeystore, KeyFile, SecretBuffer, new_key_file
+from ensconce.keys.header import parse_header
+
+if TYPE_CHECKING:
+    from conftest import FakeVault, Vault
+
+ROOT = bytes(range(32))
+BINDING = {"ensconce:deployment": "d.test", "ensconce:keystore": "00"}
+
+
+def root() -> SecretBuffer:
+    return SecretBuffer.of(ROOT)
+
+
+def refused(act: Callable[[], object], kind: type[EnsconceError], check: str) -> EnsconceError:
+    with pytest.raises(kind) as caught:
+        act()
+    assert caught.value.check == check, caught.value
+    assert caught.value.remedy
+    assert "s." not in str(caught.value.found or "").split()
+    return caught.value
+
+
+# --- against both servers
+
+
+def test_what_was_wrapped_unwraps_and_for_nothing_else(vault: Vault) -> None:
+    transit = vault.transit()
+    wrapped = transit.wrap(root(), BINDING)
+    assert wrapped.startswith("vault:v1:")
+    with transit.unwrap(wrapped, BINDING) as again:
+        assert bytes(again.view) == ROOT
+    refused(lambda: transit.unwrap(wrapped, BINDING | {"ensconce:keystore": "01"}), IntegrityError, "vault.ciphertext")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "vault:v1:AAAA", "vault:v1:!!!!", "last"])
+def test_a_damaged_wrapped_key(vault: Vault, damage: str) -> None:
+    transit = vault.transit()
+    if damage == "last":
+        wrapped = transit.wrap(root(), BINDING)
+        damage = wrapped[:20] + ("A" if wrapped[20] != "A" else "B") + wrapped[21:]
+    refused(lambda: transit.unwrap(damage, BINDING), IntegrityError, "vault.ciphertext")
+
+
+def test_a_keystore_through_its_life(vault: Vault, tmp_path: Path) -> None:
+    transit = vault.transit()
+    keystore = FileKeystore.create(tmp_path / "k", transit, deployment="d.test")
+    keystore.put("model/m/1", bytes(16), kind="wrap")
+    assert FileKeystore.open(tmp_path / "k", transit).get("model/m/1") == bytes(16)
+    header = parse_header((tmp_path / "k" / "keystore.sealed").read_bytes())
+    assert header.label is not None
+    assert header.label.deployment == "d.test"
+
+
+def test_rotating_vaults_key_and_wrapping_anew(vault: Vault, tmp_path: Path) -> None:
+    transit = vault.transit()
+    keystore = FileKeystore.create(tmp_path / "k", transit)
+    keystore.put("a", b"x", kind="secret")
+    vault.admin("POST", "transit/keys/ensconce/rotate")
+    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    keystore.rewrap(transit)
+    before = (tmp_path / "k" / "keystore.sealed").read_bytes()
+    assert b"vault:v2:" in before
+    vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=2)
+    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    vault.admin("POST", "transit/keys/ensconce/rotate")
+    vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=3)
+    error = refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "vault.key_version")
+    assert "min_decryption_version" in (error.remedy or "")
+    vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=1)
+    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+
+
+def test_from_a_key_file_to_vault_and_back(vault: Vault, tmp_path: Path) -> None:
+    file, transit = new_key_file(tmp_path / "key"), vault.transit()
+    keystore = FileKeystore.create(tmp_path / "k", file)
+    keystore.put("a", b"x", kind="secret")
+    keystore.rewrap(transit, deployment="d.test")
+    assert keystore.get("a") == b"x"
+    refused(lambda: FileKeystore.open(tmp_path / "k", file), InputError, "keystore.unlock")
+    FileKeystore.open(tmp_path / "k", transit).rewrap(file)
+    assert FileKeystore.open(tmp_path / "k", file).get("a") == b"x"
+    refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "keystore.unlock")
+
+
+def test_a_token_that_may_wrap_and_not_unwrap_changes_nothing(vault: Vault, tmp_path: Path) -> None:
+    file = new_key_file(tmp_path / "key")
+    keystore = FileKeystore.create(tmp_path / "k", file)
+    before = (tmp_path / "k" / "keystore.sealed").read_bytes()
+    transit = vault.transit(token_file=vault.token('path "transit/encrypt/ensconce" { capabilities = ["update"] }\n'))
+    error = refused(lambda: keystore.rewrap(transit), InputError, "vault.permission")
+    assert "transit/decrypt/ensconce" in (error.rule or "")
+    assert (tmp_path / "k" / "keystore.sealed").read_bytes() == before
+    assert FileKeystore.open(tmp_path / "k", file).entries() == ()
+
+
+def test_a_key_a_mount_or_a_policy_that_is_not_there(vault: Vault) -> None:
+    wrapped = vault.transit().wrap(root(), BINDING)
+    everything = vault.token('path "*" { capabilities = ["create", "update"] }\n')
+    there = vault.transit(token_file=everything)
+    other = vault.transit(token_file=everything, key="nobody")
+    refused(lambda: other.unwrap(wrapped, BINDING), InputError, "vault.key")
+    elsewhere = vault.transit(token_file=everything, mount="nowhere")
+    refused(lambda: elsewhere.unwrap(wrapped, BINDING), InputError, "vault.mount")
+    powerless = vault.transit(token_file=vault.token('path "else" { capabilities = ["update"] }\n'))
+    refused(lambda: powerless.wrap(root(), BINDING), InputError, "vault.permission")
+    with there.unwrap(wrapped, BINDING) as again:
+        assert bytes(again.view) == ROOT
+
+
+def test_a_token_that_vault_does_not_know_or_has_revoked(vault: Vault) -> None:
+    token_file = vault.token()
+    transit = vault.transit(token_file=token_file)
+    wrapped = transit.wrap(root(), BINDING)
+    vault.admin("POST", "auth/token/revoke", token=token_file.read_text().strip())
+    for act in (lambda: transit.wrap(root(), BINDING), lambda: transit.unwrap(wrapped, BINDING)):
+        error = refused(act, InputError, "vault.token")
+        assert token_file.read_text().strip() not in str(error)
+        assert error.__cause__ is None
+    # An agent writes a new token to the same file.
+    token_file.write_text(vault.token().read_text())
+    with transit.unwrap(wrapped, BINDING) as again:
+        assert bytes(again.view) == ROOT
+
+
+@pytest.mark.parametrize("options", [{"type": "rsa-2048"}, {"derived": True}])
+def test_a_key_of_the_wrong_type(vault: Vault, options: dict[str, object]) -> None:
+    name = "rsa" if "type" in options else "derived"
+    vault.admin("POST", f"transit/keys/{name}", **options)
+    everything = vault.token('path "transit/*" { capabilities = ["update"] }\n')
+    transit = vault.transit(token_file=everything, key=name)
+    error = refused(lambda: transit.wrap(root(), BINDING), InputError, "vault.request")
+    assert "aes256-gcm96" in (error.remedy or "")
+
+
+def test_a_sealed_vault(vault: Vault, tmp_path: Path) -> None:
+    transit = vault.transit()
+    keystore = FileKeystore.create(tmp_path / "k", transit)
+    with vault.sealed():
+        error = refused(lambda: FileKeystore.open(tmp_path / "k", transit), UnreachableError, "vault.sealed")
+        assert error.exit_status == 5
+        # Who has opened the keystore needs Vault no more.
+        keystore.put("a", b"x", kind="secret")
+        assert keystore.get("a") == b"x"
+    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+
+
+def test_a_certificate_that_nobody_vouches_for(vault: Vault) -> None:
+    transit = vault.transit(ca_file=None)
+    refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.tls")
+
+
+# --- what only the small server can be made to do
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "check"),
+    [
+        (307, b"", "vault.standby"),
+        (473, b"", "vault.standby"),
+        (429, b'{"errors":["too many"]}', "vault.busy"),
+        (500, b'{"errors":["1 error occurred"]}', "vault.failed"),
+        (502, b"<html>", "vault.failed"),
+        (503, b"busy", "vault.failed"),
+        (200, b"<html>", "vault.answer"),
+        (200, b"[]", "vault.answer"),
+        (200, b"[" * 60000, "vault.answer"),
+        (200, b"{}", "vault.answer"),
+        (200, b'{"data":null}', "vault.answer"),
+        (200, b'{"data":{"ciphertext":7}}', "vault.answer"),
+        (200, b'{"data":{"ciphertext":""}}', "vault.answer"),
+        (200, b'{"data":{"ciphertext":"a b"}}', "vault.answer"),
+        (200, b'{"data":{"ciphertext":"\\u00e9"}}', "vault.answer"),
+        (200, b'{"data":{"ciphertext":"' + b"a" * 8193 + b'"}}', "vault.answer"),
+        (200, b" " * 70000, "vault.answer"),
+        (204, b"", "vault.answer"),
+    ],
+)
+def test_strange_answers(fake_vault: Vault, fake: FakeVault, status: int, body: bytes, check: str) -> None:
+    transit = fake_vault.transit()
+    fake.answers.append((status, body))
+    refused(lambda: transit.wrap(root(), BINDING), UnreachableError, check)
+
+
+@pytest.mark.parametrize("plaintext", ["", "AAAA", "!!!!", "QUJD" * 20])
+def test_an_unwrapped_key_that_is_none(fake_vault: Vault, fake: FakeVault, plaintext: str) -> None:
+    transit = fake_vault.transit()
+    fake.answers.append((200, json.dumps({"data": {"plaintext": plaintext}}).encode()))
+    refused(lambda: transit.unwrap("vault:v1:x", BINDING), UnreachableError, "vault.answer")
+
+
+def test_what_a_server_says_is_shown_in_one_short_line(fake_vault: Vault, fake: FakeVault) -> None:
+    transit = fake_vault.transit()
+    fake.answers.append((400, json.dumps({"errors": ["\x1b[2J\n" + "x" * 5000]}).encode()))
+    error = refused(lambda: transit.wrap(root(), BINDING), InputError, "vault.request")
+    assert len(str(error)) < 600
+    assert str(error).isprintable()
+
+
+def test_tokens_are_renewed_past_half_their_life(fake_vault: Vault, fake: FakeVault) -> None:
+    token_file = fake_vault.token()
+    transit = fake_vault.transit(token_file=token_file)
+    token = fake.tokens[token_file.read_text().strip()]
+    wrapped = transit.wrap(root(), BINDING)
+    transit.unwrap(wrapped, BINDING)
+    assert fake.asked[-1][1] == "auth/token/lookup-self"
+    token.ttl = token.creation_ttl // 2 - 1
+    transit.unwrap(wrapped, BINDING)
+    assert fake.asked[-1][1] == "auth/token/renew-self"
+    assert token.ttl == token.creation_ttl
+
+
+def test_a_token_that_cannot_be_renewed_is_worth_a_warning(
+    fake_vault: Vault, fake: FakeVault, caplog: pytest.LogCaptureFixture
+) -> None:
+    token_file = fake_vault.token()
+    transit = fake_vault.transit(token_file=token_file)
+    wrapped = transit.wrap(root(), BINDING)
+    fake.tokens[token_file.read_text().strip()].ttl = 1
+    good = json.dumps(fake.answer("POST", "transit/decrypt/ensconce", "root", fake_decrypt(wrapped))[1]).encode()
+    lookup = json.dumps({"data": {"renewable": True, "creation_ttl": 100, "ttl": 1}}).encode()
+    fake.answers += [(200, good), (200, lookup), (400, b'{"errors":["lease is not renewable"]}')]
+    with caplog.at_level(logging.WARNING), transit.unwrap(wrapped, BINDING) as again:
+        assert bytes(again.view) == ROOT
+    assert "renewed" in caplog.text
+    assert token_file.read_text().strip() not in caplog.text
+
+
+def fake_decrypt(wrapped: str) -> dict[str, str]:
+    from ensconce.keys.vault import _associated
+
+    return {"ciphertext": wrapped, "associated_data": _associated(BINDING)}
+
+
+def test_a_namespace_is_named(fake_vault: Vault, fake: FakeVault) -> None:
+    fake_vault.transit(namespace="team/a").wrap(root(), BINDING)
+    assert fake.namespaces[-1] == "team/a"
+
+
+def test_a_keys_name_cannot_lead_elsewhere(fake_vault: Vault, fake: FakeVault) -> None:
+    transit = fake_vault.transit(token_file=fake_vault.token('path "*" { capabilities = ["update"] }'), key="x?y#z")
+    transit.wrap(root(), BINDING)
+    assert fake.asked[-1][1] == "transit/encrypt/x%3Fy%23z"
+
+
+def test_nobody_answers(tmp_path: Path, fake_vault: Vault) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    transit = fake_vault.transit(address=f"https://127.0.0.1:{port}")
+    refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(fake_vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    fake_vault.transit().wrap(root(), BINDING)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "vault", "http://vault.example.test:8200", "ftp://127.0.0.1", "https://", "https://u:p@v.test"),
+        *("https://v.test/path", "https://v.test/?q=1", "https://v.test/#f", "https://v.test:99999"),
+    ],
+)
+def test_addresses_that_are_none(fake_vault: Vault, address: str) -> None:
+    refused(lambda: fake_vault.transit(address=address).wrap(root(), BINDING), InputError, "vault.address")
+
+
+def test_http_is_taken_on_this_machine_alone(fake_vault: Vault) -> None:
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        transit = fake_vault.transit(address=f"http://{host}:1")
+        refused(lambda transit=transit: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"caf\xc3\xa9", b"x" * 8193])
+def test_token_files_that_hold_none(fake_vault: Vault, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    refused(lambda: fake_vault.transit(token_file=path).wrap(root(), BINDING), InputError, "vault.token_file")
+
+
+def test_token_files_that_others_can_read_or_that_are_none(fake_vault: Vault, tmp_path: Path) -> None:
+    good = fake_vault.token()
+    for mode in (0o644, 0o604, 0o620, 0o602):
+        good.chmod(mode)
+        error = refused(
+            lambda: fake_vault.transit(token_file=good).wrap(root(), BINDING), InputError, "vault.token_file"
+        )
+        assert error.remedy == f"chmod 600 {good}"
+    good.chmod(0o640)  # as Vault Agent writes it
+    fake_vault.transit(token_file=good).wrap(root(), BINDING)
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for path in (tmp_path / "missing", tmp_path, tmp_path / "fifo"):
+        refused(
+            lambda path=path: fake_vault.transit(token_file=path).wrap(root(), BINDING), InputError, "vault.token_file"
+        )  # type: ignore[misc]
+
+
+def test_authorities_that_are_none(fake_vault: Vault, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for path in (tmp_path / "missing", tmp_path / "empty", tmp_path):
+        transit = fake_vault.transit(ca_file=path)
+        refused(lambda transit=transit: transit.wrap(root(), BINDING), InputError, "vault.ca_file")  # type: ignore[misc]
+
+
+def test_the_root_key_is_bound_to_its_own_header(fake_vault: Vault, tmp_path: Path) -> None:
+    """One keystore's wrapped key in another's header opens nothing, though Vault would unwrap it."""
+    transit = fake_vault.transit()
+    for name in ("a", "b"):
+        FileKeystore.create(tmp_path / name, transit, deployment="d.test")
+    one, other = (bytearray((tmp_path / name / "keystore.sealed").read_bytes()) for name in ("a", "b"))
+    length = int.from_bytes(one[52:56], "big")
+    one[56 : 56 + length] = other[56 : 56 + length]
+    (tmp_path / "a" / "keystore.sealed").write_bytes(one)
+    refused(lambda: FileKeystore.open(tmp_path / "a", transit), IntegrityError, "vault.ciphertext")
+
+
+def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path: Path) -> None:
+    FileKeystore.create(tmp_path / "k", new_key_file(tmp_path / "key"))
+    transit, before = fake_vault.transit(), len(fake.asked)
+    refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "keystore.unlock")
+    refused(lambda: FileKeystore.open(tmp_path / "k2", KeyFile(tmp_path / "key")), InputError, "keystore.missing")
+    assert len(fake.asked) == before
