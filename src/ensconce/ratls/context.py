@@ -65,6 +65,7 @@ def server_context(
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.check_privatekey()
+    context.set_tlsext_servername_callback(_forbid_tickets)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_bare_key)
     context.set_alpn_select_callback(_select_or_alert if wire_v1 else _select)
     return context
@@ -83,6 +84,7 @@ def client_context(
         authority: the owner's, see :func:`ensconce.ratls.trust.load_authority`.
     """
     context = _context()
+    context.set_options(SSL.OP_NO_TICKET)
     context.use_certificate(container)
     context.use_privatekey(key)
     store = context.get_cert_store()
@@ -201,10 +203,19 @@ def _context() -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
-    # Without a cache, what OpenSSL still sends as tickets (32 random bytes) opens nothing.
-    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+    context.set_options(SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
+
+
+def _forbid_tickets(connection: SSL.Connection) -> None:
+    """Send no NewSessionTicket: Gramine 1.8 takes one for a failure, and nothing may be resumed anyway.
+
+    Whoever forbids them from the beginning still gets two from OpenSSL under TLS 1.3. Only when they are forbidden
+    between the ClientHello and the answer, which is when this callback is called with or without a server name, does
+    OpenSSL drop them (SSL_CTX_set_num_tickets is out of pyOpenSSL's reach).
+    """
+    SSL._lib.SSL_set_options(connection._ssl, SSL.OP_NO_TICKET)  # type: ignore[attr-defined]
 
 
 def _accept_bare_key(connection: SSL.Connection, _certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:

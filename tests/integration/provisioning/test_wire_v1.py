@@ -412,29 +412,14 @@ class TestResumption:
             assert receive(tls) == KEY
         assert len(owner.wait_for_log(2)) == 2
 
-    def test_is_not_offered_over_tls_1_2(self, program: Program) -> None:
-        with program.connect(program.context(version=TLS_1_2)) as tls:
+    @VERSIONS
+    def test_is_not_offered(self, program: Program, version: Any) -> None:
+        """Gramine 1.8 fails when it is sent a ticket; others, whose certificate is in it, would read 10 kB more."""
+        with program.connect(program.context(version=version)) as tls:
+            tls.sendall(REQUEST)
+            assert receive(tls) == KEY
             assert tls.session is not None
             assert not tls.session.has_ticket
-
-    def test_no_ticket_holds_the_clients_certificate(self, program: Program) -> None:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = program.context().wrap_bio(incoming, outgoing, server_hostname=SERVER_NAME)
-        received = 0
-        with socket.create_connection(("127.0.0.1", program.owner.server.port), 5) as sock:
-            for step in (tls.do_handshake, lambda: tls.write(REQUEST), lambda: tls.read(4096)):
-                while True:
-                    try:
-                        step()
-                        sock.sendall(outgoing.read())
-                        break
-                    except ssl.SSLWantReadError:
-                        sock.sendall(outgoing.read())
-                        chunk = sock.recv(16384)
-                        received += len(chunk)
-                        incoming.write(chunk)
-        # The certificate has 9,000 bytes, and a ticket with it inside as many; twice, as OpenSSL sends two.
-        assert 500 < received < 3000
 
 
 class TestManyAtOnce:
