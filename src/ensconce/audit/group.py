@@ -87,15 +87,13 @@ class GroupCommit(Generic[Item, Result]):
 
     def _lead(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         try:
-            results = self._commit([each.item for each in batch])
+            for each, result in zip(batch, self._commit([each.item for each in batch]), strict=True):
+                each.result = result
         except BaseException as error:
             for each in batch:
                 each.error = error
             if not isinstance(error, Exception):
                 raise  # an interrupt is for the thread that it came to; the others learn that nothing was acknowledged
-        else:
-            for each, result in zip(batch, results, strict=True):
-                each.result = result
 
     @staticmethod
     def _result(waiting: _Waiting[Item, Result]) -> Result:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import ensconce.audit.folder
 import ensconce.audit.log
+import ensconce.files
 from ensconce.audit import AuditLog, Entry, verify_log
 from ensconce.audit.chain import MAX_BATCH
 from ensconce.audit.entry import make_entry
@@ -257,6 +259,111 @@ def test_a_full_disk_is_a_clear_error_and_the_log_goes_on_afterwards(
     assert "No space left" in caught.value.problem
     assert log.append("c").seq == 1
     assert verify_log(folder, PUBLIC).size == 2
+
+
+@pytest.mark.parametrize("step", ["fsync of the log", "head", "rename of the head"])
+def test_a_full_disk_leaves_no_entry_that_no_head_covers(
+    log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    log.append("a")
+    before = {name: (folder / name).read_bytes() for name in ("log.jsonl", "head.json")}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if step == "fsync of the log":
+            patch.setattr(os, "fsync", full)
+        elif step == "head":
+            patch.setattr(tempfile, "mkstemp", full)
+        else:
+            patch.setattr(Path, "replace", full)
+        with pytest.raises(InputError) as caught:
+            log.append_many([("b", {}), ("c", {})])
+    assert caught.value.check == "audit.write"
+    assert caught.value.rule == "what is not recorded does not happen"
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert verify_log(folder, PUBLIC).size == 1
+    assert log.append("d").seq == 1
+
+
+def test_an_entry_whose_head_got_its_name_stays_although_the_disk_failed(
+    log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensconce.files, "sync_folder", fail)
+        with pytest.raises(InputError):
+            log.append("a")
+    assert verify_log(folder, PUBLIC).size == 1
+    assert log.append("b").seq == 1
+
+
+def test_a_batch_has_one_sync_and_one_head(log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+    real = ensconce.audit.folder.write_aside
+
+    def write_aside(path: Path, data: bytes, mode: int) -> None:
+        heads.append(data)
+        real(path, data, mode)
+
+    monkeypatch.setattr(ensconce.audit.folder, "write_aside", write_aside)
+    entries = log.append_many([("a", {"n": n}) for n in range(MAX_BATCH)])
+    assert [entry.seq for entry in entries] == list(range(MAX_BATCH))
+    assert len(heads) == 1
+    assert log.append_many([]) == []
+    large = [("b", {f"f{n}": "x" * 1000 for n in range(32)})] * 40
+    assert len(log.append_many(large)) == 40
+    assert len(heads) == 3  # together they are longer than a batch may be
+    assert verify_log(folder, PUBLIC).size == MAX_BATCH + 40
+
+
+def test_one_event_that_the_log_does_not_take_leaves_all_unrecorded(log: AuditLog, folder: Path) -> None:
+    with pytest.raises(InputError):
+        log.append_many([("a", {}), ("not an event", {})])
+    with pytest.raises(InputError) as caught:
+        log.append_many([("a", {}), ("b", {f"f{n}": ["é" * 1024] * 256 for n in range(3)})])
+    assert caught.value.check == "audit.field"
+    assert verify_log(folder, PUBLIC).size == 0
+
+
+def test_a_batch_cut_at_any_byte_keeps_what_was_acknowledged(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    log_before, head_before = (folder / "log.jsonl").read_bytes(), (folder / "head.json").read_bytes()
+    log.append_many([("b", {"n": n}) for n in range(3)])
+    log_after = (folder / "log.jsonl").read_bytes()
+    ends = [n + 1 for n, byte in enumerate(log_after) if byte == ord("\n")]
+    for end in range(len(log_before), len(log_after) + 1, 31):
+        (folder / "log.jsonl").write_bytes(log_after[:end])
+        (folder / "head.json").write_bytes(head_before)
+        again = AuditLog.open(folder, KEY, clock)
+        whole = sum(each <= end for each in ends)
+        assert verify_log(folder, PUBLIC).size == whole
+        assert again.append("c").seq == whole
+
+
+def test_a_batch_of_which_a_page_did_not_reach_the_disk(log: AuditLog, folder: Path) -> None:
+    log.append("a")
+    head = (folder / "head.json").read_bytes()
+    log.append_many([("b", {"n": n}) for n in range(4)])
+    lines = (folder / "log.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "log.jsonl").write_bytes(b"".join([*lines[:2], bytes(len(lines[2])), *lines[3:]]))
+    (folder / "head.json").write_bytes(head)
+    with pytest.raises(IntegrityError, match=r"audit\.tail"):
+        verify_log(folder, PUBLIC)
+    AuditLog.open(folder, KEY, clock)
+    assert (folder / "log.jsonl").read_bytes() == b"".join(lines[:2])
+    assert verify_log(folder, PUBLIC).size == 2
+
+
+def test_a_missing_log_is_begun_only_when_asked_to(folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        AuditLog.open(folder, KEY, clock, begin=False)
+    assert caught.value.check == "audit.missing"
+    AuditLog.open(folder, KEY, clock)
+    assert AuditLog.open(folder, KEY, clock, begin=False).append("a").seq == 0
 
 
 def test_short_writes_are_finished(log: AuditLog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
