@@ -8,6 +8,7 @@ nothing else can make, so that code which needs one cannot forget to ask.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -136,7 +137,7 @@ class Policy:
             expect_size("platforms", ppid, 16)
         self._refuse_duplicates()
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """SHA-256, hexadecimal, of the policy as canonical JSON: the same however its file is laid out."""
         return hashlib.sha256(

@@ -160,13 +160,13 @@ def floor_check(lowest: int, verdict: Verdict) -> Check:
 
 def platform_check(platforms: tuple[bytes, ...], ppid: str) -> Check:
     """The condition that it is one of these machines."""
-    names = [each.hex() for each in platforms]
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    names = [each.hex() for each in platforms[:4]]
+    more = f" and {len(platforms) - 4} more" if len(platforms) > 4 else ""
     return Check(
         field="platforms",
-        passed=ppid in names,
+        passed=bytes.fromhex(ppid) in platforms,
         found=ppid,
-        rule=f"platforms: [{', '.join(names[:4])}{more}]",
+        rule=f"platforms: [{', '.join(names)}{more}]",
         problem="the platform is none of those that are accepted",
         remedy="if this machine is meant, add its PPID under platforms:",
     )

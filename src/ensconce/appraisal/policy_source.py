@@ -1,0 +1,64 @@
+"""What a running server asks for its policy: always one, never an unverified one."""
+
+from __future__ import annotations
+
+import threading
+
+from ensconce.appraisal.policy_signing import AdmittedPolicy
+from ensconce.appraisal.policy_store import PolicyStore
+from ensconce.errors import IntegrityError, RefusedError
+
+__all__ = ["PolicySource"]
+
+
+class PolicySource:
+    """The policy in force, as of the last look. Safe to share between threads; a look may take a while.
+
+    Args:
+        policies: where policies are kept.
+
+    Raises:
+        EnsconceError: as :meth:`PolicyStore.in_force`: a server does not begin without a policy.
+    """
+
+    def __init__(self, policies: PolicyStore) -> None:
+        self._policies = policies
+        self._looking = threading.Lock()
+        # Before the log is read: what changes in between is looked at again.
+        self._seen = policies.document()
+        self._current = policies.in_force()
+
+    def current(self) -> AdmittedPolicy:
+        """The policy to judge by now."""
+        return self._current
+
+    def refresh(self, *, force: bool = False) -> AdmittedPolicy | None:
+        """Look whether there is another policy; to be called every second or so.
+
+        Args:
+            force: read the log even when the document has not changed: somebody asked for it.
+
+        Returns:
+            The new policy, which is :meth:`current` from now on; None when nothing has changed.
+
+        Raises:
+            IntegrityError: ``policy.rollback``, ``policy.unrecorded``, ``policy.document``, ``policy.missing``;
+                ``audit.*``.
+            RefusedError: ``policy.signatures``, ``policy.service``, ``policy.serial``. These two kinds are raised once
+                for each change of the document, so the caller can record them; the current policy stays.
+            InputError, UnreachableError: the store or the log cannot be read now; raised for every look that fails.
+        """
+        with self._looking:
+            document = self._policies.document()
+            if document == self._seen and not force:
+                return None
+            try:
+                policy = self._policies.follow(document, self._current, strict=not force)
+            except (IntegrityError, RefusedError):
+                self._seen = document
+                raise
+            self._seen = document
+            if policy is None or policy.policy.sha256 == self._current.policy.sha256:
+                return None
+            self._current = policy
+            return policy
