@@ -116,10 +116,11 @@ class _Slot:
 
 def _read(connection: Connection, name: str) -> bytes | None:
     bounded = sa.func.substr(DOCUMENTS.c.data, 1, MAX_DOCUMENT + 1)
-    data = connection.scalar(sa.select(bounded).where(DOCUMENTS.c.name == name))
-    if data is None:
+    row = connection.execute(sa.select(DOCUMENTS.c.name, bounded).where(DOCUMENTS.c.name == name)).first()
+    if row is None:
         return None
-    if not isinstance(data, bytes):  # SQLite keeps any type in any column
+    data = b"" if row[1] is None else row[1]  # SQLite's substr has NULL for what is empty
+    if not isinstance(data, bytes):  # and its columns take values of any type
         raise InputError("state.read", f"the document {name} is no bytes", remedy="restore the database from a backup")
     check_size("state.read", name, data)
     return data
