@@ -24,7 +24,9 @@ YEAR = 365 * 86_400
 EXPIRED = Validity(NOW - YEAR, NOW - 1)
 FUTURE = Validity(NOW + 1, NOW + YEAR)
 PCK, SIGNER = "Intel SGX PCK Certificate", "Intel SGX TCB Signing"
-CHAIN_ORDER = "it is given leaf and issuers apart, and puts them in order itself"
+IN_ANY_ORDER = "it puts a chain in order itself"
+ONE_CHAIN = "it is given one chain for both documents"
+NO_BEGIN = "it looks at the end of a PCK chain's validity alone"
 
 
 class Blank(Party):
@@ -99,15 +101,12 @@ CASES = {
             ),
         ),
         alone=True,
-        intel="the root that it is given is the right one",
     ),
     "chain: PCK self-signed": case(
         "pck_chain.shape", lambda w: w.with_chain(self_signed(w), w.vendor.pck_ca(), w.vendor.root)
     ),
-    "chain: PCK alone": case("pck_chain.shape", lambda w: w.with_chain(w.vendor.pck()), intel=CHAIN_ORDER),
-    "chain: no root": case(
-        "pck_chain.shape", lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca()), alone=True, intel=CHAIN_ORDER
-    ),
+    "chain: PCK alone": case("pck_chain.shape", lambda w: w.with_chain(w.vendor.pck())),
+    "chain: no root": case("pck_chain.shape", lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca()), alone=True),
     "chain: no authority": case("pck_chain.shape", lambda w: w.with_chain(w.vendor.pck(), w.vendor.root)),
     "chain: reversed": case(
         "pck_chain.shape",
@@ -119,19 +118,16 @@ CASES = {
         "pck_chain.shape",
         lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca(), w.vendor.root, w.vendor.root),
         alone=True,
-        intel=CHAIN_ORDER,
     ),
     "chain: authority twice": case(
         "pck_chain.shape",
         lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca(), w.vendor.pck_ca(), w.vendor.root),
         alone=True,
-        intel=CHAIN_ORDER,
     ),
     "chain: five certificates": case(
         "pck_chain.format",
         lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca(), *(w.vendor.root,) * 3),
         alone=True,
-        intel=CHAIN_ORDER,
     ),
     "chain: none": case(
         "pck_chain.format", lambda w: w.with_chain(Blank(w.vendor.pck().certificate, w.vendor.pck().key))
@@ -153,7 +149,9 @@ CASES = {
         ),
     ),
     "chain: leaf as CA, with the name of one": case(
-        "chain.verification", lambda w: below_with_papers(w, authority(w, w.vendor.root, path_length=None))
+        "chain.verification",
+        lambda w: below_with_papers(w, authority(w, w.vendor.root, path_length=None)),
+        intel="it does not ask whether an authority is one",
     ),
     "chain: TCB signer as PCK": case(
         "pck_chain.shape", lambda w: w.with_chain(w.vendor.tcb_signer, w.vendor.pck_ca(), w.vendor.root)
@@ -194,7 +192,7 @@ CASES = {
         lambda w: w.with_chain(w.leaf(PCK, w.vendor.pck_ca()), w.vendor.pck_ca(), w.vendor.root),
     ),
     "chain: PCK expired": case("pck_chain.expired", lambda w: w.with_pck(validity=EXPIRED)),
-    "chain: PCK not yet valid": case("pck_chain.not_yet_valid", lambda w: w.with_pck(validity=FUTURE)),
+    "chain: PCK not yet valid": case("pck_chain.not_yet_valid", lambda w: w.with_pck(validity=FUTURE), intel=NO_BEGIN),
     "chain: PCK CA expired": case(
         "collateral.pck_crl.chain.expired",
         lambda w: below_with_papers(w, authority(w, w.vendor.root, validity=EXPIRED)),
@@ -203,7 +201,7 @@ CASES = {
         "pck_chain.expired", lambda w: below(w, authority(w, w.vendor.root, validity=EXPIRED))
     ),
     "chain: PCK CA not yet valid, in the quote alone": case(
-        "pck_chain.not_yet_valid", lambda w: below(w, authority(w, w.vendor.root, validity=FUTURE))
+        "pck_chain.not_yet_valid", lambda w: below(w, authority(w, w.vendor.root, validity=FUTURE)), intel=NO_BEGIN
     ),
     "chain: PCK of another FMSPC": case(
         "collateral.tcb_info.fmspc", lambda w: w.with_pck(replace(w.vendor.machine(), fmspc=b"SIM\0\0\2"))
@@ -271,6 +269,7 @@ ROLES = {
 
 for _document in ("tcb_info", "qe_identity"):
     _check = f"collateral.{_document}.chain"
+    _not_shown = ONE_CHAIN if _document == "qe_identity" else ""
 
     def _papers(made: Any, document: str = _document) -> Any:
         return lambda w: w.papers(**made(w, document))
@@ -292,15 +291,19 @@ for _document in ("tcb_info", "qe_identity"):
         f"role confusion: {_document} signed by the root": case(
             f"{_check}.shape", _papers(lambda w, d: signed_by(d, w.vendor.root, (w.vendor.root, w.vendor.root)))
         ),
-        f"chain: {_document}'s of nobody": case(f"{_check}.format", _shown(lambda v: ())),
-        f"chain: {_document}'s without root": case(f"{_check}.shape", _shown(lambda v: (v.tcb_signer,)), alone=True),
-        f"chain: {_document}'s without signer": case(f"{_check}.shape", _shown(lambda v: (v.root,))),
-        f"chain: {_document}'s reversed": case(f"{_check}.shape", _shown(lambda v: (v.root, v.tcb_signer))),
+        f"chain: {_document}'s of nobody": case(f"{_check}.format", _shown(lambda v: ()), intel=_not_shown),
+        f"chain: {_document}'s without root": case(
+            f"{_check}.shape", _shown(lambda v: (v.tcb_signer,)), alone=True, intel=_not_shown
+        ),
+        f"chain: {_document}'s without signer": case(f"{_check}.shape", _shown(lambda v: (v.root,)), intel=_not_shown),
+        f"chain: {_document}'s reversed": case(
+            f"{_check}.shape", _shown(lambda v: (v.root, v.tcb_signer)), intel=_not_shown or IN_ANY_ORDER
+        ),
         f"chain: {_document}'s with one too many": case(
-            f"{_check}.shape", _shown(lambda v: (v.tcb_signer, v.pck_ca(), v.root)), alone=True
+            f"{_check}.shape", _shown(lambda v: (v.tcb_signer, v.pck_ca(), v.root)), alone=True, intel=_not_shown
         ),
         f"chain: {_document}'s with the root twice": case(
-            f"{_check}.shape", _shown(lambda v: (v.tcb_signer, v.root, v.root)), alone=True
+            f"{_check}.shape", _shown(lambda v: (v.tcb_signer, v.root, v.root)), alone=True, intel=_not_shown
         ),
         f"chain: {_document}'s signer that the root never signed": case(
             f"{_check}.signature",

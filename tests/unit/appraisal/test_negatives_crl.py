@@ -20,6 +20,7 @@ from ensconce.platform.simulated.collateral import CrlRecipe, DocumentRecipe
 
 DAY = 86_400
 YEAR = 365 * DAY
+STILL_GOOD = "what ends at a second is good in it"
 SIGNER = "Intel SGX TCB Signing"
 
 
@@ -103,6 +104,7 @@ for _name, _member, _list in (("root's", "root_ca_crl", root_list), ("PCK's", "p
             lambda w, member=_member, change=change: replace(
                 w.sound_papers, **{member: change(getattr(w.sound_papers, member))}
             ),
+            intel="it reads the list and leaves the rest" if what == "with a byte more" else "",
         )
         for what, change in {
             "empty": lambda der: b"",
@@ -115,7 +117,7 @@ for _name, _member, _list in (("root's", "root_ca_crl", root_list), ("PCK's", "p
     CASES |= {
         f"CRL: {_name} {what}": case(f"{_check}.{check}", lambda w, make=_list, times=times: make(w, **times), **more)
         for what, check, times, more in (
-            ("expired in this second", "expired", {"issued": -40 * DAY, "next_update": 0}, {}),
+            ("expired in this second", "expired", {"issued": -40 * DAY, "next_update": 0}, {"intel": STILL_GOOD}),
             ("expired a day ago", "expired", {"issued": -40 * DAY, "next_update": -DAY}, {}),
             ("from the next second", "not_yet_valid", {"issued": 1}, {"alone": True}),
             ("from next year", "not_yet_valid", {"issued": YEAR, "next_update": 2 * YEAR}, {"alone": True}),
