@@ -12,6 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ensconce.evidence.certificate import CertificateEvidence, read_certificate
 from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.report import SgxReport
+from ensconce.evidence.spki import spki_of
+from ensconce.ratls.gramine import read_gramine_client
+
+WHEN = 1_790_000_000
+"""In the year 2026; the certificates' dates are Gramine's own, 2001 to 2030."""
 
 # What Gramine wrote: 1.9 both forms, earlier releases the legacy one alone.
 FORMS = {
@@ -66,3 +71,11 @@ def test_the_quote_binds_the_key(found: CertificateEvidence) -> None:
     else:
         bound = found.spki_der
     assert body.report_data == hashlib.sha256(bound).digest() + bytes(32)
+
+
+def test_a_provisioning_server_takes_it(folder: Path, name: str) -> None:
+    """As far as its quote; for the vendor of that there is no collateral here."""
+    certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
+    client = read_gramine_client(certificate.public_bytes(Encoding.DER), WHEN)
+    assert client.form == FORMS[name]
+    assert client.spki_der == spki_of(certificate.public_key())
