@@ -6,6 +6,7 @@ collateral and a time go in, a verdict or a refusal comes out.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -20,11 +21,14 @@ def _main() -> None:
     # Ctrl-C goes to the whole group; the pool's process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pool = Connection(int(sys.argv[1]))
+    # The pool hangs up, or is killed while something is on its way.
+    with contextlib.suppress(EOFError, OSError):
+        _serve(pool)
+
+
+def _serve(pool: Connection) -> None:
     while True:
-        try:
-            quote, collateral, at, root = pool.recv()
-        except EOFError:
-            return
+        quote, collateral, at, root = pool.recv()
         answer: object
         try:
             answer = verify_quote(quote, collateral, at=at, root=root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+from collections.abc import Mapping
 
 __all__ = ["JsonLines"]
 
@@ -25,7 +26,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
         }
         fields = getattr(record, "fields", None)
-        if isinstance(fields, dict):
+        if isinstance(fields, Mapping):
             line |= {name: value for name, value in fields.items() if name not in line}
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from ensconce.errors import EnsconceError
 from ensconce.provisioning.threads import Threads
 
 __all__ = ["Event", "Recorder"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Recorder:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
                 failure = await self._threads.run(self._append, batch)
+                if failure is None:
+                    for event in (event for waiting in batch for event in waiting.events):
+                        _log.info(event.name, extra={"fields": event.fields})
                 for waiting in batch:
                     if waiting.done.done():
                         continue
