@@ -168,9 +168,9 @@ def _list(papers: Papers, issuer: x509.Certificate, check: str) -> RevocationLis
     if not signed:
         problem = "the revocation list is not signed by the issuer that it names"
         raise refused(f"{check}.signature", problem, crl.issuer.rfc4514_string()[:200])
-    if any(each.bit_length() > _MAX_SERIAL_BITS for each in serials):
-        problem = "a serial number in the revocation list is too long"
-        raise refused(f"{check}.format", problem, "over 20 bytes", "RFC 5280 section 4.1.2.2")
+    if any(each < 0 or each.bit_length() > _MAX_SERIAL_BITS for each in serials):
+        problem = "a serial number in the revocation list is negative or too long"
+        raise refused(f"{check}.format", problem, "not 1 to 20 bytes", "RFC 5280 section 4.1.2.2")
     return RevocationList(
         key_id_of(issuer),
         common_name(issuer),
