@@ -32,6 +32,7 @@ class Outcome:
     Attributes:
         name: the target.
         executions: inputs tried.
+        accepted: of those, how many percent a parser took: where it is 0, the target does not get deep.
         edges: edges of the program that some input took.
         inputs: inputs that are kept because each takes another way.
         seconds: that it took.
@@ -41,6 +42,7 @@ class Outcome:
 
     name: str
     executions: int
+    accepted: int
     edges: int
     inputs: int
     seconds: float
@@ -80,6 +82,7 @@ def run(name: str, seconds: int) -> Outcome:
     return Outcome(
         name=name,
         executions=_last(said, r"stat::number_of_executed_units:\s+(\d+)") or _last(said, r"^#(\d+)\s"),
+        accepted=_last(said, r"stat::accepted_percent: (\d+)"),
         edges=_last(said, r"cov: (\d+)"),
         inputs=_last(said, r"corp: (\d+)"),
         seconds=time.monotonic() - started,
@@ -114,14 +117,12 @@ def main() -> int:
     if unknown := set(chosen.targets) - set(names()):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     found = False
-    _say(f"{'target':<14} {'executions':>10} {'per second':>10} {'edges':>6} {'inputs':>6}  finding")
+    _say(f"{'target':<14} {'executions':>10} {'per second':>10} {'accepted':>8} {'edges':>6} {'inputs':>6}  finding")
     with ThreadPoolExecutor(chosen.jobs) as pool:
         for outcome in pool.map(lambda name: run(name, chosen.seconds), chosen.targets or names()):
-            rate = outcome.executions / max(outcome.seconds, 1)
-            _say(
-                f"{outcome.name:<14} {outcome.executions:>10} {rate:>10.0f} {outcome.edges:>6} {outcome.inputs:>6}  "
-                f"{outcome.problem or 'none'}"
-            )
+            rate, accepted = outcome.executions / max(outcome.seconds, 1), f"{outcome.accepted}%"
+            numbers = f"{outcome.executions:>10} {rate:>10.0f} {accepted:>8} {outcome.edges:>6} {outcome.inputs:>6}"
+            _say(f"{outcome.name:<14} {numbers}  {outcome.problem or 'none'}")
             for path in outcome.findings:
                 _say(f"{'':<14} {path}")
             if outcome.problem:

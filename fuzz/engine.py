@@ -35,12 +35,19 @@ def main(arguments: list[str]) -> None:
 
 
 def _once(target: Target) -> Callable[[bytes], None]:
+    tried = accepted = 0
+
     def once(data: bytes) -> None:
+        nonlocal tried, accepted
         start = time.process_time()
-        target.check(data)
+        accepted += target.check(data)
         spent = time.process_time() - start
         if spent > target.cpu_s:
             raise InvariantError(f"{len(data)} bytes took {spent:.1f} s")
+        tried += 1
+        # libFuzzer ends the process without asking, so what is to be known at the end is said now and then.
+        if tried & 1023 == 0:
+            sys.stderr.write(f"stat::accepted_percent: {100 * accepted // tried}\n")
 
     return once
 

@@ -1,15 +1,21 @@
 """TCB info and QE identity: signed by the vendor, but read before the signature is checked.
 
-Oracle: Python's own JSON. Unknown members are tolerated, so what is accepted must say what that reader sees.
+Oracle: Python's own JSON. Unknown members are tolerated, so what is accepted must say what that reader sees. And what
+is accepted is signed here and used: a vendor's document in an odd condition may be refused, and may say of a platform
+only what one of its levels says.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
+from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.documents import read_qe_identity, read_tcb_info
 from ensconce.errors import EvidenceError
+from ensconce.platform.simulated.certificates import sign_raw
 from fuzz import world
 from fuzz.mutation import by_tree
 from fuzz.target import Refused, Target, attempt, holds
@@ -35,7 +41,25 @@ def check(data: bytes) -> bool:
             holds(-62_135_596_800 <= document.issued < document.next_update, "no such times")
             kind = {"SGX": "sgx", "TDX": "tdx", "QE": "sgx", "TD_QE": "tdx"}
             holds(kind[value["id"]] == tee, "a document for another kind of environment")
+            _use(text, value, tee)
     return accepted
+
+
+def _use(text: str, value: dict[str, Any], tee: Literal["sgx", "tdx"]) -> None:
+    """Verify a sound quote with the document, signed."""
+    signature = sign_raw(world.VENDOR.tcb_signer.key, text.encode())
+    which = "qe_identity" if value["id"].endswith("QE") else "tcb_info"
+    papers = replace(world.collateral(tee), **{which: text, f"{which}_signature": signature})
+    verdict = attempt(lambda: verify_quote(_quote(tee), papers, at=world.NOW, root=world.ROOT), EvidenceError)
+    if not isinstance(verdict, Refused) and which == "tcb_info":
+        said = {level["tcbStatus"] for level in value["tcbLevels"]}
+        modules = {level["tcbStatus"] for each in value.get("tdxModuleIdentities", []) for level in each["tcbLevels"]}
+        holds(verdict.status.value in said | modules, "a status that no level has")
+
+
+@functools.cache
+def _quote(tee: Literal["sgx", "tdx"]) -> bytes:
+    return world.quote() if tee == "sgx" else world.td_quote(584)
 
 
 def _is_text(data: bytes) -> bool:

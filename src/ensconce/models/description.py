@@ -139,7 +139,9 @@ def parse_and_verify(data: bytes, public_key: Ed25519PublicKey) -> ModelDescript
     try:
         return ModelDescription.model_validate_json(payload)
     except ValidationError as error:
-        raise _bad("description.format", "the model's description does not say what one says", _first(error)) from error
+        found = _first(error)
+    # Not raised from pydantic's error: a cycle through one that holds an error of ours is never collected.
+    raise _bad("description.format", "the model's description does not say what one says", found)
 
 
 def _signer_id(key: Ed25519PublicKey) -> str:

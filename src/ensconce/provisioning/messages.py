@@ -245,10 +245,14 @@ def _parse(data: bytes, kinds: dict[str, type[Any]]) -> StrictModel:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part)[:40] for part in first["loc"])
-        # Not chained, and without its input: a grant that fails to parse holds secrets.
-        raise _malformed(f"{place}: {first['msg']}"[:200], kinds) from None
-    assert isinstance(message, StrictModel)
-    return message
+        found = f"{place}: {first['msg']}"[:200]
+    else:
+        assert isinstance(message, StrictModel)
+        return message
+    # Raised only here, so that nothing leads from it to pydantic's error: that one leads to frames that hold the
+    # message, which may be a grant with secrets; and a cycle through it is never collected, so strangers could fill
+    # the memory.
+    raise _malformed(found, kinds)
 
 
 def _malformed(found: str, kinds: dict[str, type[Any]]) -> UnreachableError:

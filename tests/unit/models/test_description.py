@@ -137,3 +137,11 @@ def test_a_genuine_signature_does_not_excuse_a_wrong_field(changes: dict[str, ob
         parse_and_verify(signed(**changes), PUBLIC)
     assert caught.value.check == "description.format"
     assert caught.value.found
+
+
+def test_a_refusal_leads_to_no_error_of_pydantics() -> None:
+    # A cycle through one is never collected.
+    with pytest.raises(IntegrityError) as refused:
+        parse_and_verify(signed(key_id="model/digits/8"), PUBLIC)
+    assert refused.value.__context__ is None
+    assert refused.value.__cause__ is None

@@ -154,3 +154,11 @@ def test_the_length_of_a_frame_is_bounded_on_both_sides() -> None:
             read_frame(Memory(size.to_bytes(4, "big") + b"x" * size))
         with pytest.raises(ValueError):
             write_frame(stream, b"x" * size)
+
+
+def test_a_refusal_leads_to_no_error_that_holds_the_message() -> None:
+    # pydantic's error holds frames that hold the message, and a cycle through it is never collected.
+    with pytest.raises(UnreachableError) as refused:
+        parse_request(b'{"type": "request", "quote": "=", "certificate_request": "AA==", "models": []}')
+    assert refused.value.__context__ is None
+    assert refused.value.__cause__ is None
