@@ -142,6 +142,23 @@ CASES = {
         "pck_chain.extension",
         lambda w: w.with_chain(w.leaf(PCK, w.vendor.pck_ca(), ca=True), w.vendor.pck_ca(), w.vendor.root),
     ),
+    "chain: CA as leaf, a PCK otherwise": case(
+        "chain.verification",
+        lambda w: w.with_chain(
+            issue(
+                PCK,
+                w.vendor.key("pck platform"),
+                w.vendor.pck_ca(),
+                validity=w.vendor.validity(7),
+                crl_url="https://simulated.invalid/x.der",
+                path_length=0,
+                extension=w.vendor.machine().extension(),
+            ),
+            w.vendor.pck_ca(),
+            w.vendor.root,
+        ),
+        intel="it does not ask whether a leaf is one",
+    ),
     "chain: leaf as CA": case(
         "pck_chain.shape",
         lambda w: w.with_chain(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
+from typing import Literal
 
 import pytest
 from cryptography import x509
@@ -13,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensconce.evidence.quote import INTEL_QE_VENDOR_ID, PCK_CERTIFICATE_CHAIN, parse_quote
-from ensconce.evidence.report import Attributes, SgxReport
+from ensconce.evidence.report import Attributes, SgxReport, TdReport
 from ensconce.platform.simulated.pki import CA, SimulatedVendor
-from ensconce.platform.simulated.quoting import QuoteRecipe, QuotingEnclave, make_quote
+from ensconce.platform.simulated.quoting import TD_QUOTING_ENCLAVE, QuoteRecipe, QuotingEnclave, make_quote
 
 VENDOR = SimulatedVendor(bytes(32), 1_790_000_000)
 
@@ -63,9 +65,30 @@ def test_any_report_becomes_a_sound_quote(report: SgxReport, ca: CA) -> None:
     assert quote.qe_report.report_data == bound
 
 
-def test_the_quoting_enclave_is_not_intels() -> None:
-    intels = "8c4f5775d796503e96137f77c68a829a0056ac8ded70140b081b094490c57bff"
-    assert QuotingEnclave().mr_signer.hex() != intels
+@settings(max_examples=50)
+@given(st.sampled_from([584, 648, 885]), st.randoms(), st.sampled_from([None, 5]))
+def test_any_report_of_a_trust_domain_becomes_a_sound_quote(
+    size: int, chance: Random, version: Literal[5] | None
+) -> None:
+    report = TdReport.from_bytes(chance.randbytes(size))
+    data = make_quote(VENDOR, report, QuoteRecipe(version=version))
+    quote = parse_quote(data)
+    assert quote.body == report
+    assert (quote.header.version, quote.header.tee_type) == (version or (4 if size == 584 else 5), 0x81)
+    assert quote.qe_report.isv_prod_id == TD_QUOTING_ENCLAVE.isv_prod_id
+    attestation = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\4" + quote.attestation_key)
+    verifies(attestation, quote.signature, quote.signed)
+    pck = VENDOR.pck().certificate.public_key()
+    assert isinstance(pck, ec.EllipticCurvePublicKey)
+    verifies(pck, quote.qe_report_signature, quote.qe_report.to_bytes())
+
+
+def test_the_quoting_enclaves_are_not_intels() -> None:
+    intels = {
+        "8c4f5775d796503e96137f77c68a829a0056ac8ded70140b081b094490c57bff",
+        "dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5",
+    }
+    assert not {QuotingEnclave().mr_signer.hex(), TD_QUOTING_ENCLAVE.mr_signer.hex()} & intels
 
 
 def test_reports_with_fields_of_the_wrong_length_are_refused() -> None:
