@@ -100,7 +100,7 @@ def prove_entry(storage: LogStorage, key: Ed25519PublicKey, index: int) -> Inclu
     """
     tree = LogTree(storage, key)
     head = tree.head()
-    path = tree.inclusion(index, head.size)
+    path = tuple(tree.inclusion(index, head.size))
     return InclusionProof(next(islice(read_entries(storage), index, None)), head, path)
 
 

@@ -8,7 +8,7 @@ Three objects: a *consistency proof* (``first``, ``second``, ``path``) says that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -49,7 +49,7 @@ class ConsistencyProof:
 
     first: int
     second: int
-    path: Sequence[bytes]
+    path: tuple[bytes, ...]
 
     def to_json_object(self) -> dict[str, object]:
         """The proof as JSON types."""
@@ -90,7 +90,7 @@ class InclusionProof:
 
     entry: Entry
     head: Head
-    path: Sequence[bytes]
+    path: tuple[bytes, ...]
 
     def to_bytes(self) -> bytes:
         """Canonical JSON and a newline."""

@@ -46,7 +46,7 @@ class PublicLog:
         Raises:
             InputError: ``merkle.range``.
         """
-        return ConsistencyProof(first, second, self.tree.consistency(first, second))
+        return ConsistencyProof(first, second, tuple(self.tree.consistency(first, second)))
 
 
 def to_public_bytes(head: Head, leaves: Sequence[bytes]) -> bytes:

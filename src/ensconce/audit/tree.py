@@ -58,7 +58,7 @@ class LogTree:
         """
         with self._lock:
             self._reach(second)
-            return ConsistencyProof(first, second, self._tree.consistency(first, second))
+            return ConsistencyProof(first, second, tuple(self._tree.consistency(first, second)))
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """The path from entry ``index`` to the root of the first ``size``. Raises as :meth:`consistency`."""
