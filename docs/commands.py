@@ -16,7 +16,10 @@ GROUPS = {
     ),
     "The host": ("up", "status", "scale", "logs", "down"),
     "The client": ("verify", "predict"),
-    "Tools": ("quote show", "quote verify", "file encrypt", "file decrypt", "demo"),
+    "Tools": (
+        *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),
+        *("file encrypt", "file decrypt", "demo"),
+    ),
 }
 PREFACE = """# Commands
 

@@ -8,7 +8,8 @@ import re
 import runpy
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ import typer
 from ensconce.cli.main import app
 from ensconce.demo.data import digits_folder
 from ensconce.demo.stage import DOMAIN, Ports, Stage
+from ensconce.evidence.report import SgxReport
+from ensconce.platform.simulated.control import PlatformControl
+from ensconce.platform.simulated.pki import SimulatedVendor
+from ensconce.platform.simulated.quoting import QuoteRecipe, make_quote
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
@@ -45,7 +50,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def test_no_shell_block_is_left_unrun() -> None:
-    here = {"docs/how-to/encrypt-files.md", "docs/how-to/verify-a-quote.md"}
+    here = {"docs/how-to/carry-collateral.md", "docs/how-to/encrypt-files.md", "docs/how-to/verify-a-quote.md"}
     for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
         name = document.relative_to(REPOSITORY).as_posix()
         found = blocks(document, "sh")
@@ -66,6 +71,29 @@ def test_encrypt_files(tmp_path: Path, environment: dict[str, str]) -> None:
     run("\n".join(blocks(REPOSITORY / "docs/how-to/encrypt-files.md", "sh")), tmp_path, environment)
     assert (tmp_path / "contract.txt").read_text() == "a contract\n"
     assert b"a contract" not in (tmp_path / "sealed" / "contract.txt").read_bytes()
+
+
+def test_carry_collateral(tmp_path: Path, environment: dict[str, str], sound_report: Callable[..., SgxReport]) -> None:
+    home, socket = tmp_path / "vendor", tmp_path / "platform.sock"
+    daemon = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "ensconce.platform.simulated.daemon"),
+            *("--home", str(home), "--socket", str(socket)),
+        ]
+    )
+    try:
+        control = PlatformControl(socket)
+        control.wait(20)
+        vendor = SimulatedVendor.load(home)
+        for name, recipe in (("replica", QuoteRecipe()), ("other", QuoteRecipe(ca="processor"))):
+            (tmp_path / f"{name}.quote").write_bytes(make_quote(vendor, sound_report(vendor), recipe))
+        environment |= {"ENSCONCE_PCCS": control.status().pccs, "ROOT": str(home / "root.pem")}
+        said = run("\n".join(blocks(REPOSITORY / "docs/how-to/carry-collateral.md", "sh")), tmp_path, environment)
+    finally:
+        daemon.terminate()
+        daemon.wait(20)
+    assert said.count("is good until") == 2
+    assert "Genuine for a simulated platform" in said
 
 
 def test_verify_a_quote(tmp_path: Path, environment: dict[str, str], vectors: Path) -> None:

@@ -17,7 +17,10 @@ ServerName = Annotated[str, typer.Option("--server-name", help="The service's TL
 PolicyFile = Annotated[Path, typer.Option("--policy", help="The measurements that this client accepts.")]
 Authority = Annotated[Path, typer.Option("--ca", help="The owner's authority, ca.pem.")]
 Pccs = Annotated[
-    str, typer.Option("--pccs", envvar="ENSCONCE_PCCS", help="URL of a PCCS, where collateral comes from.")
+    str,
+    typer.Option(
+        "--pccs", envvar="ENSCONCE_PCCS", help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -26,7 +26,7 @@ def open_appraiser(policy_file: Path, pccs: str) -> Appraiser:
 
     Args:
         policy_file: the measurements that the client accepts.
-        pccs: URL of a PCCS.
+        pccs: URL of a PCCS or of Intel's service, or the path of a bundle file.
 
     Raises:
         InputError: the policy is wrong or missing.
