@@ -32,11 +32,8 @@ class PolicySource:
         """The policy to judge by now."""
         return self._current
 
-    def refresh(self, *, force: bool = False) -> AdmittedPolicy | None:
+    def refresh(self) -> AdmittedPolicy | None:
         """Look whether there is another policy; to be called every second or so.
-
-        Args:
-            force: read the log even when the document has not changed: somebody asked for it.
 
         Returns:
             The new policy, which is :meth:`current` from now on; None when nothing has changed.
@@ -50,10 +47,10 @@ class PolicySource:
         """
         with self._looking:
             document = self._policies.document()
-            if document == self._seen and not force:
+            if document == self._seen:
                 return None
             try:
-                policy = self._policies.follow(document, self._current, strict=not force)
+                policy = self._policies.follow(document, self._current)
             except (IntegrityError, RefusedError):
                 self._seen = document
                 raise

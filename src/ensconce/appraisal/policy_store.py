@@ -67,32 +67,29 @@ class PolicyStore:
             )
         return policy
 
-    def follow(
-        self, document: bytes | None, known: AdmittedPolicy | None, *, strict: bool = False
-    ) -> AdmittedPolicy | None:
+    def follow(self, document: bytes | None, known: AdmittedPolicy | None) -> AdmittedPolicy | None:
         """The policy in force according to the log, from the one that is known on; None when none was ever applied.
 
         Args:
             document: the document, read before this call, so that the log is at least as new.
-            known: the policy that was in force when the caller last looked.
-            strict: refuse a document that is older than the log's last entry, as ``policy.rollback``.
+            known: the policy that was in force when the caller last looked, if he did: then a document that is older
+                than the log's last entry is not passed over.
 
         Raises:
-            IntegrityError: as :meth:`in_force`; ``policy.rollback``: also when the log has lost the known policy.
+            IntegrityError: as :meth:`in_force`; ``policy.rollback``: the document is older, or the log has lost the
+                known policy.
             EnsconceError: as :meth:`in_force`.
         """
         records = list(self._records())
-        if known is not None:
-            behind = [n for n, record in enumerate(records) if record.sha256 == known.policy.sha256]
-            if not behind:
-                raise _rollback("the log no longer has the policy in force", known.policy.sha256, "no such entry")
-            records_to_follow = records[behind[-1] + 1 :]
-        else:
-            records_to_follow = records
         policy = known
-        for record in records_to_follow:
+        if known is not None:
+            served = [n for n, record in enumerate(records) if record.sha256 == known.policy.sha256]
+            if not served:
+                raise _rollback("the log no longer has the policy in force", known.policy.sha256, "no such entry")
+            del records[: served[-1] + 1]
+        for record in records:
             policy = self._authority.admit(self._put_by(record), policy)
-        self._check_document(document, policy, strict)
+        self._check_document(document, policy, strict=known is not None)
         return policy
 
     def apply(self, signed: SignedPolicy, record: Callable[[AdmittedPolicy], object]) -> AdmittedPolicy:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensconce.cli.output import say
+from ensconce.cli.output import notices, print_json, say
 from ensconce.cli.owner import Owner
+from ensconce.errors import InputError
+
+if TYPE_CHECKING:
+    from ensconce.appraisal.policy_signing import AdmittedPolicy
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Policies: which evidence is accepted, and what it may receive.", no_args_is_help=True)
 
 _HERE = Path()
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
 
 
 @app.command("write")
@@ -24,13 +30,187 @@ def write(
 ) -> None:
     """Write policy.yaml: this deployment's models for exactly the enclave in the bundle, on this machine's platform.
 
+    Signs it with the owner's key and puts it into force. Where the policy in force names owners, more of them may have
+    to sign; then it is written, not put into force, and the exit status is 4.
+
     Examples:
 
       ensconce policy write
     """
     from ensconce.cluster.machine import simulated_root
     from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.policy import write_policy
 
     folder = OwnerFolder.open(owner)
-    folder.write_policy(folder.enclave_identity(), simulated_root(), replace)
+    write_policy(folder, folder.enclave_identity(), simulated_root(), replace)
     say(folder.policy_file.read_text().rstrip())
+
+
+@app.command("check")
+def check(file: _File, json: _Json = False) -> None:
+    """Check a policy file, and the signatures beside it; warn of what is about to end or says little.
+
+    Exit status: 0, with or without warnings; 2 when it is no policy.
+
+    Examples:
+
+      ensconce policy check policy.yaml
+    """
+    from ensconce.appraisal.policy_warnings import warnings_about
+    from ensconce.cluster.machine import unix_now
+    from ensconce.cluster.policy import read_signed
+
+    signed = read_signed(file)
+    policy, warnings = signed.policy, warnings_about(signed.policy, unix_now())
+    if json:
+        value = {"serial": policy.serial, "sha256": policy.sha256, "signers": list(signed.signers)}
+        print_json(value | {"warnings": list(warnings), "policy": policy.to_json_object()})
+        return
+    count = len(policy.identities)
+    say(f"{file}: serial {policy.serial}, {count} {'identity' if count == 1 else 'identities'}")
+    say(f"sha256 {policy.sha256}")
+    say(f"signed by {', '.join(signed.signers) or 'nobody'}")
+    for warning in warnings:
+        notices.print(f"warning: {warning}", markup=False)
+
+
+@app.command("diff")
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The policy before.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The policy after.")],
+    json: _Json = False,
+) -> None:
+    """Say what one policy accepts that another does not, and the other way round.
+
+    + accepted by NEW alone, - accepted by OLD alone, ~ neither. Exit status: 0, whatever differs.
+
+    Examples:
+
+      ensconce policy diff policy.yaml next.yaml
+    """
+    from ensconce.appraisal.policy_diff import compare
+    from ensconce.appraisal.policy_file import load_policy
+
+    changes = compare(load_policy(old), load_policy(new))
+    if json:
+        print_json([{"effect": change.effect, "field": change.field, "text": change.text} for change in changes])
+        return
+    signs = {"accepts": "+", "refuses": "-", "other": "~"}
+    for change in changes:
+        say(f"{signs[change.effect]} {change.field}: {change.text}")
+    if not changes:
+        say("they say the same")
+
+
+@app.command("sign")
+def sign(
+    file: _File,
+    key: Annotated[
+        Path | None, typer.Option(help="An Ed25519 private key, PEM; asks for its passphrase if it has one.")
+    ] = None,
+    owner: Annotated[Path | None, typer.Option("--owner", help="Sign with the key of this owner's folder.")] = None,
+) -> None:
+    """Add a signature to FILE.signatures.
+
+    Signatures are of what the policy says, not of its layout; those of an earlier version are dropped.
+
+    Examples:
+
+      ensconce policy sign policy.yaml --key alice.pem
+
+      ensconce policy sign policy.yaml --owner owner
+    """
+    from ensconce.appraisal.policy_owners import key_name
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.policy import load_signing_key, sign_policy
+    from ensconce.keys import get_private_key
+
+    if (key is None) == (owner is None):
+        raise InputError(
+            "usage", "give one key to sign with", rule="--key or --owner", remedy="`ensconce policy sign -h`"
+        )
+    if key is not None:
+        private = load_signing_key(key, lambda: typer.prompt(f"Passphrase of {key}", hide_input=True, err=True))
+    else:
+        assert owner is not None
+        private = get_private_key(OwnerFolder.open(owner).keystore(), "signing/owner", "ed25519")
+    signed = sign_policy(file, private)
+    name, owners = key_name(private.public_key()), signed.policy.owners
+    say(f"signed by {', '.join(signed.signers)}")
+    if owners is not None:
+        say(f"{owners.required} of {len(owners.keys)} owners must sign; missing: {owners.missing(signed.signers)}")
+        if name not in owners.keys:
+            notices.print(f"{name} is not among the policy's owners", markup=False)
+
+
+@app.command("apply")
+def apply(file: _File, owner: Owner = _HERE, json: _Json = False) -> None:
+    """Put a signed policy into force: every running server takes it within seconds.
+
+    Checks that its serial is higher and that those have signed who must, records that in the log, and only then lets
+    it take effect. Exit status: 0; 4 when it may not take the place of the one in force.
+
+    Examples:
+
+      ensconce policy apply policy.yaml
+    """
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.policy import apply_policy, read_signed
+
+    _print_in_force(apply_policy(OwnerFolder.open(owner), read_signed(file)), json)
+
+
+@app.command("show")
+def show(owner: Owner = _HERE, json: _Json = False) -> None:
+    """Show the policy in force, its serial, its fingerprint, and whose signatures count.
+
+    Examples:
+
+      ensconce policy show --json
+    """
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.policy import policy_store
+
+    admitted = policy_store(OwnerFolder.open(owner)).in_force()
+    if not json:
+        say(admitted.signed.text.rstrip() + "\n")
+    _print_in_force(admitted, json)
+
+
+@app.command("explain")
+def explain(
+    evidence: Annotated[
+        Path, typer.Argument(metavar="EVIDENCE", help="A quote, or an RA-TLS certificate in PEM or DER.")
+    ],
+    policy: Annotated[Path | None, typer.Option(help="The policy; without, the one in force.")] = None,
+    collateral: Annotated[
+        str | None, typer.Option(help="A bundle file, or the URL of a PCCS; without, what the deployment names.")
+    ] = None,
+    at: Annotated[int | None, typer.Option(help="The time to judge for, in seconds since 1970; without, now.")] = None,
+    owner: Owner = _HERE,
+    json: _Json = False,
+) -> None:
+    """Show every check that a policy makes of evidence, in order, with what was found, and the verdict at the end.
+
+    Exit status: 0 accepted, 4 refused, 3 the evidence is not genuine.
+
+    Examples:
+
+      ensconce policy explain replica.pem
+
+      ensconce policy explain quote.bin --policy policy.yaml --collateral collateral.json
+    """
+    from ensconce.cli.policy_explain import print_explanation
+    from ensconce.cluster.explain import explain_evidence
+
+    print_explanation(explain_evidence(evidence, policy, collateral, at, owner), json)
+
+
+def _print_in_force(admitted: AdmittedPolicy, json: bool) -> None:
+    policy = admitted.policy
+    value: dict[str, Any] = {"serial": policy.serial, "sha256": policy.sha256, "signers": list(admitted.signers)}
+    if json:
+        print_json(value | {"policy": policy.to_json_object()})
+        return
+    say(f"in force: serial {policy.serial}, sha256 {policy.sha256}")
+    say(f"signed by {', '.join(admitted.signers)}")

@@ -32,7 +32,9 @@ class LogFormat(StrEnum):
 @app.command("serve")
 def serve(
     owner: Owner = Path(),
-    policy: Annotated[Path | None, typer.Option(help="Another policy than the owner's policy.yaml.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="This policy for this run, signed or not, instead of the one in force.")
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="json: one JSON object for each line, every event among them.")
     ] = LogFormat.TEXT,

@@ -13,9 +13,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ensconce.appraisal.policy import Identity, Policy
-from ensconce.appraisal.policy_text import dump_policy
-from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.entry import Entry
 from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
@@ -32,7 +29,7 @@ from ensconce.keys import FileKeystore, KeyFile, get_private_key, new_key_file, 
 from ensconce.models.description import ModelDescription
 from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
-from ensconce.servables import key_id, receivable
+from ensconce.servables import key_id
 
 __all__ = ["OwnerFolder"]
 
@@ -113,7 +110,7 @@ class OwnerFolder:
 
     @property
     def policy_file(self) -> Path:
-        """Who may receive keys."""
+        """Who may receive keys, as the owner last wrote it; what is in force is in the state."""
         return self.path / "policy.yaml"
 
     @property
@@ -259,35 +256,6 @@ class OwnerFolder:
             InputError: no enclave has been built.
         """
         return read_identity(self.bundle)
-
-    def write_policy(self, identity: EnclaveIdentity, root: str, replace: bool = False) -> Policy:
-        """Write the policy that gives this deployment's models to exactly this enclave, on platforms under ``root``.
-
-        Raises:
-            InputError: there is a policy already and ``replace`` is false.
-        """
-        if self.policy_file.exists() and not replace:
-            raise InputError(
-                "policy.exists",
-                f"{self.policy_file} exists",
-                remedy="edit it, or replace it with `ensconce policy write --replace`",
-            )
-        deployment = self.deployment()
-        policy = Policy(
-            roots=(root,),
-            tcb_statuses=(TcbStatus.UP_TO_DATE,),
-            identities=(
-                Identity(
-                    name=f"{deployment.service.domain} replica",
-                    mr_enclave=identity.mr_enclave,
-                    receives=tuple(receivable(model.name) for model in deployment.models),
-                ),
-            ),
-        )
-        # The log first: what cannot be recorded does not happen.
-        self.audit_log(self.keystore()).append("policy.written", sha256=policy.sha256)
-        write_aside(self.policy_file, dump_policy(policy).encode())
-        return policy
 
     def _owner_key(self, keystore: FileKeystore) -> Ed25519PrivateKey:
         return get_private_key(keystore, "signing/owner", "ed25519")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy_file import load_policy
+from ensconce.appraisal.policy_source import PolicySource
 from ensconce.appraisal.pool import VerifierPool
+from ensconce.audit.log import AuditLog
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry
+from ensconce.errors import IntegrityError, RefusedError
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.server import ProvisioningServer
 
@@ -30,16 +34,25 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
 
     Args:
         owner: the owner's folder.
-        policy_file: another policy than the folder's own.
+        policy_file: a policy, signed or not, that whoever starts the server chooses for this run, instead of the one
+            in force and of those that take its place.
 
     Raises:
-        InputError: a file is missing or wrong, or a port is taken.
+        InputError: a file is missing or wrong, a port is taken, or no policy is in force.
+        EnsconceError: the policy in force is not what the log says, as :meth:`PolicyStore.in_force`.
     """
     deployment = owner.deployment()
     entry = deployment.provisioning
-    policy = load_policy(policy_file or owner.policy_file)
     keystore = owner.keystore()
-    collateral = collateral_cache(policy, f"http://{deployment.platform.pccs}")
+    audit = owner.audit_log(keystore)
+    source = None
+    if policy_file is not None:
+        policy = load_policy(policy_file)
+    else:
+        source = PolicySource(policy_store(owner))
+        policy = source.current().policy
+    pccs = f"http://{deployment.platform.pccs}"
+    appraiser = Appraiser(policy, collateral_cache(policy, pccs), unix_now)
     with contextlib.ExitStack() as held:
         pool = VerifierPool()
         held.callback(pool.close)
@@ -47,17 +60,38 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             Address.parse(entry.listen),
             server_name=entry.server_name,
             authority=owner.authority(keystore),
-            appraiser=Appraiser(policy, collateral, unix_now),
+            appraiser=appraiser,
             keystore=keystore,
-            audit=owner.audit_log(keystore),
+            audit=audit,
             domain=deployment.service.domain,
             now=unix_now,
             limits=_within_descriptors((entry.limits or LimitsEntry()).limits()),
             verify=pool.verify,
             status=None if entry.status is None else Address.parse(entry.status),
+            renewed=None if source is None else _follow(source, audit, appraiser, pccs),
         )
         held.callback(server.shutdown)
         yield server
+
+
+def _follow(source: PolicySource, audit: AuditLog, appraiser: Appraiser, pccs: str) -> Callable[[], Appraiser | None]:
+    """What the server asks for its appraiser: a new one for each new policy; a bad policy is recorded, once."""
+    collateral = {appraiser.policy.roots: appraiser.collateral}
+
+    def renewed() -> Appraiser | None:
+        try:
+            new = source.refresh()
+        except (IntegrityError, RefusedError) as error:
+            audit.append("policy.refused", **error.fields())
+            raise
+        if new is None:
+            return None
+        policy = new.policy
+        if policy.roots not in collateral:
+            collateral[policy.roots] = collateral_cache(policy, pccs)
+        return Appraiser(policy, collateral[policy.roots], unix_now)
+
+    return renewed
 
 
 def _within_descriptors(limits: Limits) -> Limits:

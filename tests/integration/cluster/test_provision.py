@@ -29,8 +29,10 @@ from OpenSSL import SSL
 
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import apply_policy, sign_policy
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.evidence.report import SgxReport
+from ensconce.keys import get_private_key
 from ensconce.platform.simulated.http import serve_http
 from ensconce.platform.simulated.pccs import Pccs
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -184,6 +186,7 @@ def server(
         "identities:\n"
         f"  - name: digits replica\n    mr_enclave: '{'11' * 32}'\n    receives: [model/digits, secret/licence]\n"
     )
+    apply_policy(folder, sign_policy(folder.policy_file, get_private_key(keystore, "signing/owner", "ed25519")))
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     server = Server(folder, vendor, sound_report(vendor), environment, port, status)
     yield server

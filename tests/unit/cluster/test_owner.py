@@ -11,6 +11,7 @@ import pytest
 from ensconce.audit.storage import LOG
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import write_policy
 from ensconce.enclave.build import EnclaveIdentity
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 
@@ -88,13 +89,13 @@ def _change_key(owner: OwnerFolder) -> None:
 
 @pytest.mark.parametrize("change", [_change_log, _change_key])
 def test_what_cannot_be_recorded_does_not_happen(owner: OwnerFolder, change: object, tmp_path: Path) -> None:
-    owner.write_policy(IDENTITY, ROOT)
+    write_policy(owner, IDENTITY, ROOT)
     owner.keystore().put("model/m/1", bytes(16), kind="wrap")
     assert callable(change)
     change(owner)
     before = {path: path.read_bytes() for path in owner.path.rglob("*") if path.is_file()}
     attempts = (
-        lambda: owner.write_policy(IDENTITY, f"simulated:{'1' * 64}", replace=True),
+        lambda: write_policy(owner, IDENTITY, f"simulated:{'1' * 64}", replace=True),
         lambda: owner.retire_model("m", 1),
         lambda: owner.seal_model(tmp_path, "m", 2),
         lambda: owner.build_enclave(),

@@ -1,0 +1,70 @@
+"""Evidence in a file, held against a policy: what ``ensconce policy explain`` needs to be told why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
+from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.policy_explanation import Explanation, explain
+from ensconce.appraisal.policy_file import load_policy
+from ensconce.appraisal.root import claimed_root, root_named
+from ensconce.cluster.machine import collateral_cache, unix_now
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import policy_store
+from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import parse_quote
+from ensconce.files import read_bounded
+from ensconce.ratls.verify import evidence_of
+
+__all__ = ["explain_evidence"]
+
+_MAX_FILE = 1 << 20
+
+
+def explain_evidence(
+    evidence: Path, policy_file: Path | None, collateral: str | None, at: int | None, owner: Path
+) -> Explanation:
+    """Verify evidence and hold it against every line of a policy.
+
+    Args:
+        evidence: a quote, or a certificate that carries one, PEM or DER.
+        policy_file: the policy; None for the one in force.
+        collateral: a bundle file or the URL of a PCCS; None for the PCCS that the deployment names.
+        at: the time to judge for, seconds since 1970; None for now.
+        owner: the owner's folder, where it is needed.
+
+    Raises:
+        EvidenceError: the evidence is not genuine, under whatever root it claims.
+        InputError: a file is missing or wrong.
+        UnreachableError: there is no collateral to be had.
+    """
+    quote = _quote_in(read_bounded(evidence, _MAX_FILE))
+    policy = (
+        load_policy(policy_file) if policy_file is not None else policy_store(OwnerFolder.open(owner)).in_force().policy
+    )
+    if collateral is None:
+        collateral = f"http://{OwnerFolder.open(owner).deployment().platform.pccs}"
+    if "://" in collateral:
+        papers = collateral_cache(policy, collateral).get_for(quote)
+    else:  # not through the cache, which keeps to the present: this may be about the past
+        papers = CollateralBundle.from_json(read_bounded(Path(collateral), MAX_BUNDLE_SIZE)).get_for(quote)
+    root = root_named(claimed_root(parse_quote(quote)), papers)
+    return explain(policy, verify_quote(quote, papers, at=unix_now() if at is None else at, root=root))
+
+
+def _quote_in(data: bytes) -> bytes:
+    """The quote in a file: the file itself, or what a certificate carries about its own key."""
+    try:
+        pem = data.lstrip().startswith(b"-----BEGIN CERTIFICATE")
+        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
+    except ValueError:
+        if data.lstrip().startswith(b"-----BEGIN"):
+            raise EvidenceError(
+                "certificate.format", "this is no certificate", remedy="name a quote, or a certificate in PEM or DER"
+            ) from None
+        return data
+    return evidence_of(certificate.public_bytes(Encoding.DER))
