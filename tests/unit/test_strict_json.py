@@ -41,6 +41,12 @@ def test_refuses_numbers_that_json_does_not_have(text: bytes) -> None:
         loads(text)
 
 
+@pytest.mark.parametrize("text", [b"1e400", b'{"a": [-1e999]}', b"1" + b"0" * 400 + b".0"])
+def test_refuses_numbers_beyond_a_double(text: bytes) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        loads(text)
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"1 2", b"\xff", b"\xef\xbb\xbf{}", "{}".encode("utf-16")])
 def test_refuses_what_is_not_json_in_utf_8(text: bytes) -> None:
     with pytest.raises(ValueError):
