@@ -1,0 +1,213 @@
+"""Rates, places and the address of the status: what the server does when there is too much of something."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ensconce.addresses import Address
+from ensconce.errors import InputError, UnreachableError
+from ensconce.provisioning.limits import Limits
+from ensconce.ratls.async_stream import ALLOWANCE
+from ensconce.ratls.context import client_context
+from ensconce.ratls.request import make_key_container
+from ensconce.ratls.stream import TlsStream
+
+
+def connect(owner: Any, host: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", owner.server.port), 5, source_address=(host, 0))
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Whether the server ends the connection, rather than waiting for more."""
+    sock.settimeout(0.2)
+    try:
+        return sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+class TestRates:
+    def test_an_address_that_asks_too_often_is_told_so(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(address_rate=0.001, address_burst=2, closing_time=0.5))
+        for _ in range(2):
+            assert owner.provision(enclave).secrets
+        quoted = len(enclave.quoted)
+        with pytest.raises(UnreachableError) as caught:
+            owner.provision(enclave)
+        assert caught.value.check == "provisioning.rate"
+        # Before its evidence was asked for: one quote, for its own certificate request.
+        assert len(enclave.quoted) == quoted + 1
+        with pytest.raises(UnreachableError):
+            owner.provision(enclave)
+        # Whoever still goes on is not even shaken hands with.
+        assert hung_up(connect(owner))
+        # And nobody else pays for it.
+        assert not hung_up(connect(owner, "127.0.0.2"))
+        events = [(event, fields.get("check")) for event, fields in owner.log()]
+        assert events == [("key.released", None)] * 2 + [("key.refused", "provisioning.rate")] * 2
+
+    def test_an_identity_that_asks_too_often_is_told_so(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(identity_rate=0.001, identity_burst=2, closing_time=0.5))
+        for _ in range(2):
+            assert owner.provision(enclave).secrets
+        with pytest.raises(UnreachableError) as caught:
+            owner.provision(enclave)
+        assert caught.value.check == "provisioning.rate"
+        event, fields = owner.log()[-1]
+        assert (event, fields["check"], fields["identity"]) == ("key.refused", "provisioning.rate", "digits replica")
+
+    def test_an_ipv6_host_is_its_network(self) -> None:
+        from ensconce.provisioning.connection import _network
+
+        assert _network("2001:db8:1:2:3:4:5:6") == _network("2001:db8:1:2::1") == "2001:db8:1:2::/64"
+        assert _network("2001:db8:1:3::1") != _network("2001:db8:1:2::1")
+        assert _network("::ffff:192.0.2.1") == _network("192.0.2.1") == "192.0.2.1"
+        assert _network("fe80::1%eth0") == "fe80::/64"
+
+
+class TestPlaces:
+    def test_one_address_cannot_take_the_places_of_others(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(connections=8, connections_per_address=6, grace=0.1, closing_time=0.5))
+        crowd = [connect(owner, "127.0.0.9") for _ in range(20)]
+        began = time.monotonic()
+        assert owner.provision(enclave).secrets
+        assert time.monotonic() - began < 3
+        with contextlib.ExitStack() as held:
+            for sock in crowd:
+                held.enter_context(sock)
+            assert sum(hung_up(sock) for sock in crowd) >= 14
+
+    def test_strangers_who_finish_their_handshakes_give_way_as_well(
+        self, owners: Callable[..., Any], enclave: Any
+    ) -> None:
+        owner = owners(limits=Limits(connections=4, grace=0.1, closing_time=0.5))
+        key = ec.generate_private_key(ec.SECP256R1())
+        context = client_context(key, make_key_container(key), owner.authority.certificate)
+        idle = []
+        for number in range(12):
+            sock = connect(owner, f"127.0.1.{1 + number}")
+            stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name="provisioning.x")
+            stream.handshake()
+            idle.append(stream)
+        assert owner.provision(enclave).secrets
+        for stream in idle:
+            stream.close()
+
+    def test_more_than_any_conversation_takes_is_not_read(self, owner: Any, raw: Any) -> None:
+        client = raw()
+
+        def flood() -> None:
+            for _ in range(ALLOWANCE):
+                client.stream.write(b"x")  # a record for each byte
+
+        client.stream.write((65536).to_bytes(4, "big"))
+        with pytest.raises(UnreachableError):
+            flood()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "tls.excess"
+
+    def test_a_reset_during_anything_harms_nobody(self, owner: Any, raw: Any, enclave: Any) -> None:
+        for _ in range(3):
+            client = raw()
+            client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.stream._socket.close()
+        with connect(owner) as sock:
+            sock.sendall(b"\x16\x03\x01")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        assert owner.provision(enclave).secrets
+
+
+class TestStatus:
+    def get(self, owner: Any, request: bytes) -> tuple[int, bytes]:
+        with socket.create_connection(("127.0.0.1", owner.server.status_port), 5) as sock:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]) if head else 0, body
+
+    @pytest.fixture
+    def owner(self, owners: Callable[..., Any]) -> Any:
+        return owners(status=Address("127.0.0.1", 0))
+
+    def test_what_it_tells(self, owner: Any, enclave: Any) -> None:
+        def get(path: str) -> tuple[int, bytes]:
+            return self.get(owner, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+        owner.provision(enclave)
+        assert get("/healthz") == (200, b"{}\n")
+        assert get("/readyz")[0] == 200
+        status, text = get("/metrics")
+        assert status == 200
+        for line in (
+            'ensconce_provisioning_releases_total{wire="v2"} 1.0',
+            'ensconce_provisioning_handshakes_total{outcome="done"} 1.0',
+            "ensconce_provisioning_log_entries 1.0",
+            "ensconce_provisioning_policy_serial 1.0",
+        ):
+            assert line in text.decode()
+        head = json.loads(get("/log/head")[1])
+        assert head["size"] == 1
+        assert json.loads(get("/log/consistency?first=1&second=1")[1])["path"] == []
+        assert b"wrap key" not in text + get("/log/head")[1]
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+            (b"GET /healthz/ HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+            (b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
+            (b"GET /log/consistency?first=2&second=9 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            (b"GET /log/consistency?first=1&first=1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            (b"GET /log/consistency?first=-1&second=1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            (b"GET /log/consistency?a&b&c&d HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+            (os.urandom(200) + b"\r\n\r\n", 400),
+            (b"GET /healthz HTTP/1.1\r\n", 0),
+            (b"", 0),
+        ],
+    )
+    def test_what_it_refuses(self, owner: Any, request_: bytes, status: int) -> None:
+        assert self.get(owner, request_)[0] == status
+        assert self.get(owner, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+
+    def test_it_has_places_of_its_own(self, owner: Any, enclave: Any) -> None:
+        crowd = [socket.create_connection(("127.0.0.1", owner.server.status_port), 5) for _ in range(80)]
+        assert owner.provision(enclave).secrets
+        ended, _, _ = select.select(crowd, [], [], 5)
+        assert len(ended) == 16
+        for sock in crowd:
+            sock.close()
+
+    def test_a_log_that_cannot_be_read_is_not_ready(self, owners: Callable[..., Any]) -> None:
+        class Broken:
+            def head(self) -> Any:
+                raise InputError("audit.read", "cannot read /secret/place")
+
+        owner = owners(status=Address("127.0.0.1", 0), audit=Broken())
+        request = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert self.get(owner, request % b"/healthz")[0] == 200
+        for path in (b"/readyz", b"/log/head"):
+            status, body = self.get(owner, request % path)
+            assert status == 503
+            assert json.loads(body) == {"error": {"check": "audit.read"}}
+        assert self.get(owner, request % b"/metrics")[0] == 200
+
+    def test_a_taken_port_is_an_input_error(self, owner: Any, owners: Callable[..., Any]) -> None:
+        with pytest.raises(InputError) as caught:
+            owners(status=Address("127.0.0.1", owner.server.status_port))
+        assert caught.value.check == "provisioning.status"
