@@ -8,7 +8,7 @@ did not verify against is fetched again within a minute.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import json
 import logging
 import threading
@@ -17,13 +17,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography import x509
+
 from ensconce import strict_json
 from ensconce.appraisal.collateral import Collateral, PlatformKind
 from ensconce.appraisal.newest import admit
 from ensconce.appraisal.origin import Origin
 from ensconce.appraisal.pck import read_pck
 from ensconce.appraisal.revocations import Revocations
-from ensconce.appraisal.vetting import Vetted, vet
+from ensconce.appraisal.vetting import Link, Vetted, links_of, vet
 from ensconce.errors import EnsconceError, EvidenceError, UnreachableError
 from ensconce.evidence.quote import parse_quote
 from ensconce.state.store import Store
@@ -89,14 +91,12 @@ class CollateralCache:
         parsed = parse_quote(quote)
         platform = PlatformKind.of(parsed)
         vetted = self._get(platform)
-        for check, chain in {"pck_chain": read_pck(parsed).chain, **vetted.papers.chains}.items():
-            for certificate, issuer in itertools.pairwise(chain):
-                try:
-                    self.revocations.refuse(certificate, issuer, check)
-                except EnsconceError:
-                    if check != "pck_chain":
-                        self._doubt(platform)
-                    raise
+        self.revocations.refuse(_links(read_pck(parsed).chain))
+        try:
+            self.revocations.refuse(vetted.links)
+        except EvidenceError:
+            self._doubt(platform)
+            raise
         return vetted.collateral
 
     def get(self, platform: PlatformKind) -> Collateral:
@@ -250,6 +250,12 @@ class CollateralCache:
         # Whoever sends quotes chooses the kinds; what was there longest goes first.
         while len(table) >= _MAX_ENTRIES:
             table.pop(next(iter(table)), None)
+
+
+# A machine's quotes all carry the same chain, as :func:`read_pck` knows.
+@functools.lru_cache(maxsize=128)
+def _links(chain: tuple[x509.Certificate, ...]) -> tuple[Link, ...]:
+    return links_of(chain, "pck_chain")
 
 
 def _document(platform: PlatformKind) -> str:

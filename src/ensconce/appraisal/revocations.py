@@ -17,11 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
-
 from ensconce import strict_json
-from ensconce.appraisal.chains import common_name
-from ensconce.appraisal.vetting import RevocationList, key_id_of
+from ensconce.appraisal.vetting import Link, RevocationList
 from ensconce.errors import EnsconceError, EvidenceError, IntegrityError
 from ensconce.state.store import Store
 from ensconce.times import utc_text
@@ -86,31 +83,31 @@ class Revocations:
             if self._unsaved:
                 self._save()
 
-    def refuse(self, certificate: x509.Certificate, issuer: x509.Certificate, check: str) -> None:
-        """Refuse a certificate that its issuer once revoked.
+    def refuse(self, links: Iterable[Link]) -> None:
+        """Refuse certificates of which one was once revoked.
 
         Args:
-            certificate: judged.
-            issuer: its issuer's; that it signed the first is the caller's to know.
-            check: name of the check, without its last part.
+            links: judged; that each issuer signed is the caller's to know.
 
         Raises:
-            EvidenceError: ``<check>.revoked``.
+            EvidenceError: ``<check of the link>.revoked``.
             IntegrityError: as :meth:`learn`.
         """
-        serial = f"{certificate.serial_number:x}"
         with self._lock:
             self._reread(must=False)
-            known = self._issuers.get(key_id_of(issuer))
-            revoked = known is not None and serial in known.serials
-        if revoked:
+            found = next((link for link in links if self._is_revoked(link)), None)
+        if found is not None:
             raise EvidenceError(
-                f"{check}.revoked",
+                f"{found.check}.revoked",
                 "a certificate was revoked, now or in an earlier list",
-                found=f"{common_name(certificate)}, serial number {serial}",
+                found=f"{found.subject}, serial number {found.serial}",
                 rule="what its issuer revoked once stays revoked",
                 remedy="use another machine; the issuer has not vouched for this key at all times",
             )
+
+    def _is_revoked(self, link: Link) -> bool:
+        issuer = self._issuers.get(link.issuer)
+        return issuer is not None and link.serial in issuer.serials
 
     def _learn(self, each: RevocationList) -> None:
         known = self._issuers.setdefault(each.issuer, _Issuer(each.issuer_name, each.issued, set()))

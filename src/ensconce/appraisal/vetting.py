@@ -7,10 +7,11 @@ choose.
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -28,7 +29,7 @@ from ensconce.appraisal.root import name_of_root
 from ensconce.appraisal.validity import seconds
 from ensconce.errors import EvidenceError
 
-__all__ = ["RevocationList", "Vetted", "key_id_of", "root_of", "tee_of", "vet"]
+__all__ = ["Link", "RevocationList", "Vetted", "links_of", "root_of", "tee_of", "vet"]
 
 _MAX_SERIAL_BITS = 20 * 8  # RFC 5280 section 4.1.2.2
 
@@ -52,6 +53,22 @@ class RevocationList:
     serials: frozenset[str]
 
 
+class Link(NamedTuple):
+    """A certificate as its issuer's revocation list would name it.
+
+    Attributes:
+        check: name of the check, without its last part.
+        issuer: as :attr:`RevocationList.issuer`.
+        serial: as in :attr:`RevocationList.serials`.
+        subject: for people.
+    """
+
+    check: str
+    issuer: str
+    serial: str
+    subject: str
+
+
 @dataclass(frozen=True, slots=True)
 class Vetted:
     """Collateral that an accepted root stands behind.
@@ -62,6 +79,7 @@ class Vetted:
         root: name of the root.
         papers: what it says.
         lists: of the root, and of the PCK authority.
+        links: every certificate that it hangs from, but the root.
         begin: from when on all of it is valid, seconds since 1970.
         end: from when on something of it has expired, seconds since 1970.
     """
@@ -71,6 +89,7 @@ class Vetted:
     root: str
     papers: Papers
     lists: tuple[RevocationList, RevocationList]
+    links: tuple[Link, ...]
     begin: int
     end: int
 
@@ -117,6 +136,7 @@ def vet(collateral: Collateral, roots: Collection[str], platform: PlatformKind |
         root=name,
         papers=papers,
         lists=(_list(papers, root, "collateral.root_ca_crl"), _list(papers, authority, "collateral.pck_crl")),
+        links=tuple(link for check, chain in papers.chains.items() for link in links_of(chain, check)),
         begin=max(window.begin for window in papers.windows),
         end=min(window.end for window in papers.windows),
     )
@@ -141,8 +161,15 @@ def tee_of(tcb_info: str) -> Tee:
     return "tdx" if isinstance(value, dict) and value.get("id") == "TDX" else "sgx"
 
 
-@functools.lru_cache(maxsize=256)
-def key_id_of(certificate: x509.Certificate) -> str:
+def links_of(chain: tuple[x509.Certificate, ...], check: str) -> tuple[Link, ...]:
+    """The certificates of a chain, leaf first, without the last; that each signed the one before is not looked at."""
+    return tuple(
+        Link(check, _key_id(issuer), f"{certificate.serial_number:x}", common_name(certificate))
+        for certificate, issuer in itertools.pairwise(chain)
+    )
+
+
+def _key_id(certificate: x509.Certificate) -> str:
     """What :attr:`RevocationList.issuer` is for the holder of this certificate."""
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(key).hexdigest()
@@ -172,7 +199,7 @@ def _list(papers: Papers, issuer: x509.Certificate, check: str) -> RevocationLis
         problem = "a serial number in the revocation list is negative or too long"
         raise refused(f"{check}.format", problem, "not 1 to 20 bytes", "RFC 5280 section 4.1.2.2")
     return RevocationList(
-        key_id_of(issuer),
+        _key_id(issuer),
         common_name(issuer),
         seconds(crl.last_update_utc),
         seconds(crl.next_update_utc),

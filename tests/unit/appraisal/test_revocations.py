@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensconce.appraisal.revocations import REVOCATIONS, Revocations, _read
-from ensconce.appraisal.vetting import RevocationList, key_id_of, vet
+from ensconce.appraisal.vetting import RevocationList, links_of, vet
 from ensconce.errors import EvidenceError, IntegrityError, UnreachableError
 from ensconce.platform.simulated.collateral import CollateralRecipe, CrlRecipe
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -75,7 +75,7 @@ def lists(vendor: SimulatedVendor) -> Lists:
 
 def revoked(revocations: Revocations, vendor: SimulatedVendor) -> bool:
     try:
-        revocations.refuse(vendor.pck().certificate, vendor.pck_ca().certificate, "pck_chain")
+        revocations.refuse(links_of((vendor.pck().certificate, vendor.pck_ca().certificate), "pck_chain"))
     except EvidenceError as error:
         return error.check == "pck_chain.revoked"
     return False
@@ -151,7 +151,8 @@ def test_issuers_are_told_apart_by_their_keys(
     recipe = CollateralRecipe(pck_crl=CrlRecipe(revoked=(serial,)))
     revocations.learn(vet(stranger.collateral(NOW, recipe), (stranger.root_name,)).lists)
     assert not revoked(revocations, vendor)
-    assert key_id_of(vendor.pck_ca().certificate) != key_id_of(stranger.pck_ca().certificate)
+    revocations.learn(vet(vendor.collateral(NOW, recipe), (vendor.root_name,)).lists)
+    assert revoked(revocations, vendor)
 
 
 def test_while_the_store_is_away_what_is_known_counts(
