@@ -36,7 +36,7 @@ class CollateralSource(Protocol):
         """Collateral for the platform that a quote says it is of.
 
         Raises:
-            EvidenceError: the quote does not say.
+            EvidenceError: the quote does not say; or a certificate in it was revoked once, whatever lists say now.
             UnreachableError: there is none to be had now.
         """
         ...
