@@ -17,7 +17,21 @@ from typing import Annotated
 import typer
 
 from ensconce import __version__
-from ensconce.cli import audit, collateral, demo, enclave, file, host, model, owner, policy, provision, quote, verify
+from ensconce.cli import (
+    audit,
+    collateral,
+    demo,
+    enclave,
+    file,
+    host,
+    key,
+    model,
+    owner,
+    policy,
+    provision,
+    quote,
+    verify,
+)
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 
@@ -62,6 +76,7 @@ def _options(
 
 app.command("init")(owner.init)
 app.add_typer(model.app, name="model")
+app.add_typer(key.app, name="key")
 app.add_typer(enclave.app, name="enclave")
 app.add_typer(policy.app, name="policy")
 app.add_typer(provision.app, name="provision")

@@ -1,4 +1,4 @@
-"""``ensconce model``: seal and retire versions of models."""
+"""``ensconce model``: seal, re-seal and retire versions of models."""
 
 from __future__ import annotations
 
@@ -47,6 +47,29 @@ def seal(
     say(f"sealed {name}/{version} under key {description.key_id}:")
     for file in description.files:
         say(f"  {file.path}  {file.size} bytes  fingerprint {file.fingerprint}")
+
+
+@app.command("reseal")
+def reseal(name: Name, version: Version, owner: Owner = _HERE, json: Json = False) -> None:
+    """Seal a version anew, under a fresh key, as the next version; it is opened in memory, from the owner's bundle.
+
+    Then let the host have the new version, and retire the old one once no replica serves it.
+
+    Examples:
+
+      ensconce model reseal --name digits --version 1
+    """
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.reseal import described, reseal_model
+
+    folder = OwnerFolder.open(owner)
+    total = sum(file.size for file in described(folder, name, version).files)
+    with progress_bar(f"sealing {name}/{version} anew", total) as progress:
+        description = reseal_model(folder, name, version, progress)
+    if json:
+        print_json(description.to_json_object())
+        return
+    say(f"sealed {name}/{version} anew as {name}/{description.version} under key {description.key_id}")
 
 
 @app.command("retire")

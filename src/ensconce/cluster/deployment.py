@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from ensconce.appraisal import strict_yaml
+from ensconce.cluster.keystore_entry import KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
@@ -111,6 +112,7 @@ class Deployment(StrictModel):
     enclave: EnclaveEntry = EnclaveEntry()
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=64)]
     state: Annotated[FolderState | SqliteState | PostgresqlState, Field(discriminator="kind")] = FolderState()
+    keystore: KeystoreEntry | None = None
 
     @field_validator("models")
     @classmethod

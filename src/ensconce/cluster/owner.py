@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -19,17 +19,21 @@ from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
 from ensconce.audit.verify import read_entries, verify_log
 from ensconce.cluster.deployment import Deployment, FolderState
+from ensconce.cluster.keystore_entry import FileEntry, replaced_in, unlock_of
 from ensconce.cluster.machine import unix_now
+from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
+from ensconce.cluster.unlocking import ask_at_terminal, entry_of, open_keystore
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
-from ensconce.keys import FileKeystore, KeyFile, get_private_key, new_key_file, put_private_key
+from ensconce.keys import FolderPlace, SealedKeystore, StorePlace, get_private_key, new_key_file, put_private_key
 from ensconce.models.description import ModelDescription
 from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.servables import key_id
+from ensconce.state.store import Store
 
 __all__ = ["OwnerFolder"]
 
@@ -43,9 +47,14 @@ class OwnerFolder:
     ``ensconce.yaml`` the deployment · ``ca.pem`` what clients and replicas trust · ``owner.pub`` verifies
     descriptions and the log's head · ``unlock.key`` opens ``keystore/`` · ``policy.yaml`` who may receive keys ·
     ``audit/`` the log · ``bundle/`` what the host receives, all of it public.
+
+    Attributes:
+        path: the folder.
+        ask: gives a passphrase, when one opens the keystore; is told what to say.
     """
 
     path: Path
+    ask: Callable[[str], str] = field(default=ask_at_terminal, repr=False, compare=False)
 
     @classmethod
     def create(cls, path: Path, deployment: Deployment) -> OwnerFolder:
@@ -90,7 +99,7 @@ class OwnerFolder:
                 f"{path} is not an owner's folder: {folder.deployment_file.name} is missing",
                 remedy="make one with `ensconce init DIR`, or name it with --owner",
             )
-        parts = [folder.unlock_file, folder.ca_file, folder.public_key_file]
+        parts = [folder.ca_file, folder.public_key_file]
         if isinstance(folder.deployment().state, FolderState):
             parts.append(folder.audit_folder / LOG)
         for part in parts:
@@ -105,7 +114,7 @@ class OwnerFolder:
 
     @property
     def unlock_file(self) -> Path:
-        """The key that opens the keystore."""
+        """The key that opens the keystore, unless the deployment names something else."""
         return self.path / "unlock.key"
 
     @property
@@ -137,11 +146,11 @@ class OwnerFolder:
         """The deployment file, read and checked."""
         return Deployment.load(self.deployment_file)
 
-    def keystore(self) -> FileKeystore:
-        """The keystore, opened with the key file."""
-        return FileKeystore.open(self.path / "keystore", KeyFile(self.unlock_file))
+    def keystore(self) -> SealedKeystore:
+        """The keystore, opened by what the deployment names. Raises as :func:`open_keystore`."""
+        return open_keystore(self)
 
-    def audit_log(self, keystore: FileKeystore) -> AuditLog:
+    def audit_log(self, keystore: SealedKeystore) -> AuditLog:
         """The log, ready to be written; one that is missing is not begun anew."""
         return AuditLog.open(open_state(self).log, self._owner_key(keystore), unix_now, begin=False)
 
@@ -171,7 +180,7 @@ class OwnerFolder:
             )
         return key
 
-    def authority(self, keystore: FileKeystore) -> CertificateAuthority:
+    def authority(self, keystore: SealedKeystore) -> CertificateAuthority:
         """The certificate authority with its key."""
         key = get_private_key(keystore, "ca/root", "ec")
         return CertificateAuthority.load(key, read_bounded(self.ca_file, _MAX_PEM))
@@ -205,7 +214,7 @@ class OwnerFolder:
             name=name,
             version=version,
             engine=models[name].engine,
-            keystore=keystore,
+            keystore=RecordedKeystore(keystore, log),
             signing_key=self._owner_key(keystore),
             now=unix_now,
             progress=progress,
@@ -220,10 +229,7 @@ class OwnerFolder:
             InputError: there is no such key.
         """
         keystore = self.keystore()
-        log = self.audit_log(keystore)
-        key = key_id(name, version)
-        keystore.retire(key)
-        log.append("key.retired", key_id=key)
+        RecordedKeystore(keystore, self.audit_log(keystore)).retire(key_id(name, version))
 
     def build_enclave(self, progress: Callable[[str], None] | None = None) -> EnclaveIdentity:
         """Stage, measure and sign the enclave for this deployment into the bundle.
@@ -245,7 +251,9 @@ class OwnerFolder:
             isv_svn=deployment.enclave.isv_svn,
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
-        write_aside(self.bundle / "ensconce.yaml", self.deployment_file.read_bytes())
+        # What opens the keystore is nothing that the host needs to know.
+        text = replaced_in(self.deployment_file.read_bytes().decode(), None)
+        write_aside(self.bundle / "ensconce.yaml", text.encode())
         log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
         return identity
 
@@ -257,14 +265,29 @@ class OwnerFolder:
         """
         return read_identity(self.bundle)
 
-    def _owner_key(self, keystore: FileKeystore) -> Ed25519PrivateKey:
+    def _owner_key(self, keystore: SealedKeystore) -> Ed25519PrivateKey:
         return get_private_key(keystore, "signing/owner", "ed25519")
 
     def _fill(self, deployment: Deployment) -> None:
         self.path.chmod(0o700)
-        new_key_file(self.unlock_file)
-        keystore = FileKeystore.create(self.path / "keystore", KeyFile(self.unlock_file), now=unix_now)
+        write_aside(self.deployment_file, deployment.dump().encode())
         owner_key = Ed25519PrivateKey.generate()
+        with new_state(self.path, deployment) as state:
+            keystore = self._new_keystore(deployment, state.store)
+            self._put_keys(keystore, deployment, owner_key)
+            (self.bundle / "models").mkdir(parents=True)
+            AuditLog.open(state.log, owner_key, unix_now).append("owner.created", domain=deployment.service.domain)
+
+    def _new_keystore(self, deployment: Deployment, store: Store) -> SealedKeystore:
+        entry = entry_of(deployment)
+        if isinstance(entry, FileEntry):
+            new_key_file(self.unlock_file)
+        in_folder = isinstance(deployment.state, FolderState)
+        place = FolderPlace(self.path / "keystore") if in_folder else StorePlace(store)
+        unlock = unlock_of(entry, self.path, self.ask)
+        return SealedKeystore.start(place, unlock, deployment=deployment.service.domain, now=unix_now)
+
+    def _put_keys(self, keystore: SealedKeystore, deployment: Deployment, owner_key: Ed25519PrivateKey) -> None:
         put_private_key(keystore, "signing/owner", owner_key)
         put_private_key(keystore, "signing/enclave", new_signing_key())
         authority = CertificateAuthority.create(f"Ensconce owner of {deployment.service.domain}", unix_now())
@@ -274,7 +297,3 @@ class OwnerFolder:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         write_aside(self.public_key_file, public)
-        write_aside(self.deployment_file, deployment.dump().encode())
-        (self.bundle / "models").mkdir(parents=True)
-        with new_state(self.path, deployment) as state:
-            AuditLog.open(state.log, owner_key, unix_now).append("owner.created", domain=deployment.service.domain)

@@ -160,27 +160,36 @@ class SealedKeystore:
         with self.contents() as contents:
             return contents.entries()
 
-    def rewrap(self, unlock: Unlock, *, deployment: str = "ensconce", settle: Callable[[], None] | None = None) -> None:
+    def rewrap(
+        self,
+        unlock: Unlock,
+        *,
+        deployment: str = "ensconce",
+        record: Callable[[int], None] = lambda _: None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
         """Seal everything under a new root key that ``unlock`` opens; what opened it before opens it no more.
 
         Args:
             unlock: what opens it from now on; the same as before for a new root key alone.
             deployment: as for ``start``.
+            record: called before the keystore is written, with the generation that it has; when it raises, nothing
+                changes.
             settle: called when the keystore is written, before anybody else can change it.
 
         Raises:
             InputError, UnreachableError: the new unlock cannot be used; nothing has changed.
-            IntegrityError: the keystore is damaged.
+            IntegrityError: the keystore is damaged; ``keystore.rewrap``: the new unlock does not open what it seals.
         """
         header, keys = new_lock(unlock, deployment)
         # A service may be allowed to wrap and not to unwrap: nothing is sealed that could not be opened.
         if not any(hmac.compare_digest(each.both.view, keys.both.view) for each in open_lock(unlock, header)):
             raise IntegrityError("keystore.rewrap", "what was wrapped does not unwrap", remedy="check the key service")
         with self._changing() as (slot, contents):
+            record(contents.generation)
             self._write(slot, contents, contents.records, _Opened(header, keys))
             self._unlock = unlock
-            if settle is not None:
-                settle()
+            settle()
 
     @contextlib.contextmanager
     def contents(self) -> Iterator[Contents]:

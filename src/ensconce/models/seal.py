@@ -28,7 +28,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ensconce.encfile import WRAP_KEY_SIZE, decrypt_bytes, encrypt_file, encrypted_size
+from ensconce.encfile import WRAP_KEY_SIZE, Fingerprint, decrypt_bytes, encrypt_file, encrypted_size
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import read_bounded, sync_folder, write_aside
 from ensconce.keys import KeyEntry, Keystore
@@ -42,17 +42,15 @@ from ensconce.models.layout import (
     check_name,
     check_version,
     embedded_path,
-    scan,
 )
+from ensconce.models.source import FolderSource, Progress, Source
 from ensconce.servables import key_id
 
 __all__ = ["seal"]
 
-Progress = Callable[[int], None]
-
 
 def seal(
-    source: Path,
+    source: Path | Source,
     out_models: Path,
     *,
     name: str,
@@ -66,7 +64,8 @@ def seal(
     """Seal one version of a model under a fresh key.
 
     Args:
-        source: the folder of the version in the form that ``engine`` reads; nothing may write to it meanwhile.
+        source: the folder of the version in the form that ``engine`` reads, to which nothing may write meanwhile; or a
+            version that was opened in memory.
         out_models: the folder ``models``; ``<name>/<version>/`` and ``<name>/<version>.json`` appear in it.
         name: 1 to 63 of ``a-z 0-9 _ -``, beginning with a letter or digit.
         version: 1 to 2**31 - 1.
@@ -88,9 +87,10 @@ def seal(
     """
     check_name(name)
     check_version(version)
-    files = scan(source, InputError)
-    check_complete(files, engine)
-    job = _Job(source, files, out_models / name, name, version, engine, keystore, signing_key, now)
+    if isinstance(source, Path):
+        source = FolderSource(source)
+    check_complete(source.files, engine)
+    job = _Job(source, out_models / name, name, version, engine, keystore, signing_key, now)
     with _lock(job.folder):
         job.check_absent()
         entry = job.key_entry()
@@ -105,8 +105,7 @@ def seal(
 class _Job:
     """One version on its way; a method for each step."""
 
-    source: Path
-    files: tuple[ScannedFile, ...]
+    source: Source
     folder: Path
     name: str
     version: int
@@ -185,29 +184,17 @@ class _Job:
 
     def _encrypt(self, key: bytes, progress: Progress) -> list[FileDescription]:
         described = []
-        for file in self.files:
+        for file in self.source.files:
             target = self.staged_files / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            described.append(self._encrypt_file(self.source / file.path, file, key, progress))
-        contents = contents_bytes(tuple(file.path for file in self.files))
-        plain = self.staging / "contents.json"
+            fingerprint = self.source.encrypt(file.path, target, key, self.embedded(file.path), progress)
+            described.append(_describe(target, file, fingerprint))
+        contents = contents_bytes(tuple(file.path for file in self.source.files))
+        plain, target = self.staging / "contents.json", self.staged_files / CONTENTS
         write_aside(plain, contents)
-        described.append(self._encrypt_file(plain, ScannedFile(CONTENTS, len(contents)), key, lambda _: None))
+        fingerprint = encrypt_file(plain, target, key, embedded_path=self.embedded(CONTENTS), follow=False)
+        described.append(_describe(target, ScannedFile(CONTENTS, len(contents)), fingerprint))
         return described
-
-    def _encrypt_file(self, source: Path, file: ScannedFile, key: bytes, progress: Progress) -> FileDescription:
-        target = self.staged_files / file.path
-        fingerprint = encrypt_file(
-            source, target, key, embedded_path=self.embedded(file.path), progress=progress, follow=False
-        )
-        size = target.stat().st_size
-        if size != encrypted_size(file.size):
-            raise InputError(
-                "model.read",
-                f"{source} changed while it was sealed",
-                remedy="let nothing write to it, and seal it again",
-            )
-        return FileDescription(path=file.path, size=file.size, encrypted_size=size, fingerprint=fingerprint.hex())
 
     def _key_is_kept(self, key: bytes) -> bool:
         """Whether the keystore holds this very key; when nobody can tell, it may."""
@@ -235,12 +222,12 @@ class _Job:
     def _staged_is_source(self, key: bytes) -> bool:
         data = read_bounded(self.staged_description, MAX_DESCRIPTION)
         description = parse_and_verify(data, self.signing_key.public_key())
-        wanted = {file.path: file.size for file in self.files}
+        wanted = {file.path: file.size for file in self.source.files}
         staged = {file.path: file.size for file in description.files if file.path != CONTENTS}
         if (description.key_id, description.engine, staged) != (self.key_id, self.engine, wanted):
             return False
         return all(
-            _same(decrypt_bytes(self.staged_files / path, key, verify_path=self.embedded(path)), self.source / path)
+            self.source.same(path, decrypt_bytes(self.staged_files / path, key, verify_path=self.embedded(path)))
             for path in wanted
         )
 
@@ -256,14 +243,15 @@ class _Job:
         return description
 
 
-def _same(plain: bytearray, path: Path) -> bool:
-    with path.open("rb") as file, memoryview(plain) as view:
-        at = 0
-        while chunk := file.read(1 << 20):
-            if view[at : at + len(chunk)] != chunk:
-                return False
-            at += len(chunk)
-    return at == len(plain)
+def _describe(target: Path, file: ScannedFile, fingerprint: Fingerprint) -> FileDescription:
+    size = target.stat().st_size
+    if size != encrypted_size(file.size):
+        raise InputError(
+            "model.read",
+            f"{file.path} changed while it was sealed",
+            remedy="let nothing write to it, and seal it again",
+        )
+    return FileDescription(path=file.path, size=file.size, encrypted_size=size, fingerprint=fingerprint.hex())
 
 
 @contextlib.contextmanager

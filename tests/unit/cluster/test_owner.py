@@ -70,7 +70,7 @@ def test_impossible_places_are_refused_and_leave_nothing(
 def test_a_missing_part_is_never_begun_anew(owner: OwnerFolder, part: str) -> None:
     (owner.path / part).unlink()
     with pytest.raises(IntegrityError, match=f"{part} is missing"):
-        OwnerFolder.open(owner.path)
+        OwnerFolder.open(owner.path).keystore()
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,243 @@
+"""``ensconce key``: the owner's keystore: secrets, what opens it, backup and recovery."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensconce.cli.output import notices, print_json, print_table, say
+from ensconce.cli.owner import Owner
+from ensconce.errors import InputError
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The owner's keystore.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Such as model/digits/1 or secret/license.")]
+
+_HERE = Path()
+_CLEAR = "\x1b[2J\x1b[3J\x1b[H"
+
+
+@app.command("put")
+def put(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="secret/NAME.")],
+    source: Annotated[str, typer.Option("--from", help="The file that holds the secret; - for standard input.")],
+    owner: Owner = _HERE,
+) -> None:
+    """Store a secret that enclaves may receive, every byte of it as it is, a newline at the end too.
+
+    A policy gives it away under `receives: [secret/NAME]`.
+
+    Examples:
+
+      ensconce key put secret/license --from license.bin
+
+      printf %s "$PASSWORD" | ensconce key put secret/database --from -
+    """
+    from ensconce.cluster.custody import put_secret
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.files import read_bounded
+    from ensconce.keys.keystore import MAX_SECRET
+
+    secret = sys.stdin.buffer.read(MAX_SECRET + 1) if source == "-" else read_bounded(Path(source), MAX_SECRET)
+    put_secret(OwnerFolder.open(owner), key_id, secret)
+    notices.print(f"stored {key_id}", markup=False)
+
+
+@app.command("list")
+def list_keys(owner: Owner = _HERE, json: Json = False) -> None:
+    """List every key, live and retired, once the audit log has confirmed that the keystore is not an earlier one.
+
+    Examples:
+
+      ensconce key list --json
+    """
+    from ensconce.cluster.custody import checked_keystore
+    from ensconce.cluster.owner import OwnerFolder
+
+    keystore = checked_keystore(OwnerFolder.open(owner))
+    with keystore.contents() as contents:
+        entries, generation = contents.entries(), contents.generation
+    if json:
+        print_json({"generation": generation, "keys": [_about(entry) for entry in entries]})
+        return
+    rows = [[entry.key_id, entry.kind, _time(entry.created), _time(entry.retired)] for entry in entries]
+    print_table(["id", "kind", "created", "retired"], rows)
+
+
+@app.command("show")
+def show(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
+    """Say what may be told about a key; of a private key, the public one. Never prints a secret.
+
+    Examples:
+
+      ensconce key show signing/owner
+    """
+    import base64
+
+    from ensconce.cluster.custody import find_key
+    from ensconce.cluster.owner import OwnerFolder
+
+    entry, public = find_key(OwnerFolder.open(owner), key_id)
+    about = _about(entry) | ({} if public is None else {"public_key": base64.b64encode(public).decode()})
+    if json:
+        print_json(about)
+        return
+    for name, value in about.items():
+        say(f"{name}: {value}")
+
+
+@app.command("retire")
+def retire(key_id: KeyId, owner: Owner = _HERE) -> None:
+    """Destroy the key of a model's version, or a secret, for good; its id stays taken.
+
+    Examples:
+
+      ensconce key retire secret/license
+    """
+    from ensconce.cluster.custody import retire_key
+    from ensconce.cluster.owner import OwnerFolder
+
+    retire_key(OwnerFolder.open(owner), key_id)
+    notices.print(f"retired {key_id}", markup=False)
+
+
+@app.command("rewrap")
+def rewrap(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="file|passphrase|FILE",
+            help="What opens the keystore from now on: unlock.key, a passphrase, or what a YAML file describes, in the "
+            "form of the keystore block of ensconce.yaml. Left out: the same as now.",
+        ),
+    ] = None,
+    owner: Owner = _HERE,
+) -> None:
+    """Seal the keystore under a new root key, and let something else open it; what opened it before no longer does.
+
+    Examples:
+
+      ensconce key rewrap
+
+      ensconce key rewrap --to passphrase
+
+      ensconce key rewrap --to vault.yaml
+    """
+    from ensconce.cluster.custody import rewrap
+    from ensconce.cluster.keystore_entry import read_entry
+    from ensconce.cluster.owner import OwnerFolder
+
+    folder = OwnerFolder.open(owner)
+    rewrap(folder, None if to is None else read_entry(to))
+    entry = folder.deployment().keystore
+    notices.print(f"the keystore is now opened by: {'file' if entry is None else entry.kind}", markup=False)
+
+
+@app.command("backup")
+def backup(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    shares: Annotated[int, typer.Option(min=2, max=16, help="How many shares to make.")],
+    threshold: Annotated[int, typer.Option(min=2, max=16, help="How many of them open the backup.")],
+    shares_to: Annotated[
+        Path | None, typer.Option(help="A new folder for the shares, one file each; else they are shown here, in turn.")
+    ] = None,
+    owner: Owner = _HERE,
+) -> None:
+    """Write the whole keystore, sealed under a key that exists only in shares of 33 words (SLIP-39).
+
+    Examples:
+
+      ensconce key backup -o keystore.backup --shares 5 --threshold 3
+
+      ensconce key backup -o keystore.backup --shares 3 --threshold 2 --shares-to shares
+    """
+    from ensconce.cluster.custody import backup
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.files import write_aside
+
+    if shares_to is None and not (sys.stdout.isatty() and sys.stdin.isatty()):
+        raise InputError(
+            "backup.terminal",
+            "there is no terminal to show the shares at",
+            remedy="run it at one, or name a new folder with --shares-to",
+        )
+
+    folder = OwnerFolder.open(owner)
+    if shares_to is not None:
+        shares_to.mkdir(mode=0o700)
+
+    def hand_out(number: int, count: int, words: str) -> None:
+        if shares_to is not None:
+            write_aside(shares_to / f"share-{number}-of-{count}.txt", f"{words}\n".encode(), mode=0o600)
+            return
+        sys.stdout.write(f"{_CLEAR}Share {number} of {count}. Write it down, for one person alone:\n\n{words}\n\n")
+        input("Return shows the next one: " if number < count else "Return clears the screen: ")
+        sys.stdout.write(_CLEAR)
+
+    try:
+        backup(folder, output, shares, threshold, hand_out)
+    except BaseException:
+        if shares_to is not None:
+            with contextlib.suppress(OSError):
+                shares_to.rmdir()
+        raise
+    notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
+
+
+@app.command("recover")
+def recover(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    share: Annotated[
+        list[Path] | None, typer.Option(help="A file with one share; several times. Without, the words are asked for.")
+    ] = None,
+    owner: Owner = _HERE,
+    json: Json = False,
+) -> None:
+    """Make the keystore anew out of a backup and enough of its shares, in an owner's folder that has none.
+
+    What the audit log says was retired since the backup stays retired.
+
+    Examples:
+
+      ensconce key recover keystore.backup --share share-1-of-3.txt --share share-3-of-3.txt
+    """
+    from ensconce.cluster.custody import recover
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.files import read_bounded
+    from ensconce.keys.backup import about_backup
+    from ensconce.keys.sealed import MAX_FILE
+    from ensconce.keys.shares import MAX_SHARE_TEXT
+
+    folder = OwnerFolder.open(owner)
+    if share:
+        texts = [read_bounded(path, MAX_SHARE_TEXT).decode(errors="replace") for path in share]
+    else:
+        about = about_backup(read_bounded(source, 2 * MAX_FILE))
+        notices.print(f"a backup of {about.deployment}, made {_time(about.created)}", markup=False)
+        texts = [folder.ask(f"Share {number} of {about.threshold}: ") for number in range(1, about.threshold + 1)]
+    found = recover(folder, source, texts)
+    if json:
+        print_json({"keys": [_about(each) for each in found.entries], "retired": found.retired, "lost": found.lost})
+        return
+    notices.print(f"recovered {len(found.entries)} keys", markup=False)
+    for key_id in found.retired:
+        notices.print(f"{key_id} was live in the backup; it stays retired", markup=False)
+    for key_id in found.lost:
+        notices.print(f"{key_id} was added after the backup, and is lost", markup=False)
+
+
+def _about(entry: Any) -> dict[str, Any]:
+    return {"id": entry.key_id, "kind": entry.kind, "created": entry.created, "retired": entry.retired}
+
+
+def _time(seconds: int | None) -> str:
+    from ensconce.times import utc_text
+
+    return "" if seconds is None else utc_text(seconds)

@@ -1,0 +1,293 @@
+"""What the owner does with her keystore: secrets in and out of use, another lock, backup and recovery.
+
+Each function records what it does in the audit log before it does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+
+from ensconce.audit.log import AuditLog
+from ensconce.audit.verify import read_entries
+from ensconce.cluster.keystore_entry import FileEntry, KeystoreEntry, PassphraseEntry, unlock_of
+from ensconce.cluster.machine import unix_now
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.recorded import RecordedKeystore, check_against_log, retired_in
+from ensconce.cluster.state import open_state
+from ensconce.cluster.unlocking import announce, entry_of, finish, new_text, place_of
+from ensconce.errors import InputError
+from ensconce.files import read_bounded, write_aside
+from ensconce.keys import KeyEntry, KeyFile, Passphrase, SealedKeystore, new_key_file
+from ensconce.keys.backup import make_backup, open_backup
+from ensconce.keys.keystore import key_unknown
+from ensconce.keys.sealed import MAX_FILE, Contents, Record
+from ensconce.keys.unlock import Unlock
+from ensconce.servables import MODEL_NAME
+
+__all__ = ["Recovered", "backup", "checked_keystore", "find_key", "put_secret", "recover", "retire_key", "rewrap"]
+
+_SECRET = re.compile(f"secret/{MODEL_NAME}")
+_MAX_BACKUP = MAX_FILE + (1 << 16)
+
+
+def checked_keystore(owner: OwnerFolder) -> SealedKeystore:
+    """The owner's keystore, once the audit log has confirmed that it is not an earlier one.
+
+    Raises:
+        IntegrityError: ``keystore.rollback``; the keystore or the log is damaged.
+        EnsconceError: as :meth:`OwnerFolder.keystore`.
+    """
+    keystore = owner.keystore()
+    _, entries = owner.verified_log()
+    check_against_log(keystore, entries)
+    return keystore
+
+
+def put_secret(owner: OwnerFolder, key_id: str, secret: bytes) -> None:
+    """Store something that the owner wants to give to enclaves, under ``secret/<name>``.
+
+    Raises:
+        InputError: ``key.id``, ``key.size``, ``key.exists``.
+    """
+    if _SECRET.fullmatch(key_id) is None:
+        raise InputError(
+            "key.id",
+            "this is not the id of a secret",
+            found=ascii(key_id)[:100],
+            rule=f"{_SECRET.pattern}; models' keys are made by `ensconce model seal`",
+        )
+    keystore = owner.keystore()
+    RecordedKeystore(keystore, owner.audit_log(keystore)).put(key_id, secret, kind="secret")
+
+
+def retire_key(owner: OwnerFolder, key_id: str) -> None:
+    """Destroy a model's key or a secret for good.
+
+    Raises:
+        InputError: ``key.needed``: the deployment cannot be without it; ``key.unknown``.
+    """
+    if not key_id.startswith(("model/", "secret/")):
+        raise InputError(
+            "key.needed",
+            f"{ascii(key_id)[:100]} cannot be retired",
+            rule="only keys of models and secrets: without one of the others nobody could go on with this deployment",
+            remedy="see `Rotating keys` in docs/reference/keystore.md",
+        )
+    keystore = owner.keystore()
+    RecordedKeystore(keystore, owner.audit_log(keystore)).retire(key_id)
+
+
+def find_key(owner: OwnerFolder, key_id: str) -> tuple[KeyEntry, bytes | None]:
+    """What may be told about a key: its entry, and of a private key the public one, DER (SubjectPublicKeyInfo).
+
+    Raises:
+        InputError: ``key.unknown``.
+    """
+    with owner.keystore().contents() as contents:
+        record = contents.records.get(key_id)
+        if record is None:
+            raise key_unknown(key_id)
+        public = None
+        if record.entry.kind in ("ed25519", "rsa", "ec") and record.secret is not None:
+            key = load_der_private_key(bytes(record.secret), password=None)
+            public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return record.entry, public
+
+
+def rewrap(owner: OwnerFolder, entry: KeystoreEntry | None) -> None:
+    """Seal the keystore under a new root key, and let something else open it from now on.
+
+    Args:
+        owner: her folder.
+        entry: what opens it; None for the same as now, with a new root key: a new key file, a new passphrase, or
+            wrapped by the newest version of the same service's key.
+
+    Raises:
+        InputError: the new unlock cannot be used, or ``ensconce.yaml`` cannot be edited; nothing has changed.
+        UnreachableError: the key service does not answer; nothing has changed.
+    """
+    with _alone(owner):
+        keystore = checked_keystore(owner)
+        log = owner.audit_log(keystore)
+        before = entry_of(owner.deployment())
+        after = entry or before
+        new_text(owner, after)
+        # A passphrase, or the same key of a service: ensconce.yaml stays, so one rename is the whole change.
+        in_two_steps = after != before or isinstance(after, FileEntry)
+
+        def record(generation: int) -> None:
+            if in_two_steps:
+                announce(owner, after)
+            log.append("keystore.rewrapped", before=before.kind, after=after.kind, generation=generation)
+
+        keystore.rewrap(
+            _new_unlock(owner, after),
+            deployment=owner.deployment().service.domain,
+            record=record,
+            settle=(lambda: finish(owner, after)) if in_two_steps else (lambda: None),
+        )
+
+
+def backup(
+    owner: OwnerFolder, target: Path, shares: int, threshold: int, hand_out: Callable[[int, int, str], None]
+) -> None:
+    """Write the whole keystore, sealed under a key that exists only in shares.
+
+    Args:
+        owner: her folder.
+        target: the file to write; it must not exist.
+        shares: how many to make.
+        threshold: how many open the backup.
+        hand_out: is given each share: its number from 1, how many there are, and its words.
+
+    Raises:
+        InputError: ``backup.shares``, ``backup.exists``; the file cannot be written.
+    """
+    if target.exists():
+        raise InputError(
+            "backup.exists", f"{target} exists", rule="a backup is never overwritten", remedy="choose another file"
+        )
+    keystore = checked_keystore(owner)
+    log = owner.audit_log(keystore)
+    with keystore.contents() as contents:
+        made = make_backup(
+            contents,
+            deployment=owner.deployment().service.domain,
+            shares=shares,
+            threshold=threshold,
+            now=unix_now(),
+        )
+        generation = contents.generation
+    log.append(
+        "keystore.backed_up",
+        shares=shares,
+        threshold=threshold,
+        identifier=made.shares.identifier,
+        generation=generation,
+        sha256=hashlib.sha256(made.data).hexdigest(),
+    )
+    # The shares first: a file without them is worth nothing, and looks like a backup.
+    for number, words in enumerate(made.shares.texts, 1):
+        hand_out(number, shares, words)
+    write_aside(target, made.data, mode=0o600)
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What came back from a backup.
+
+    Attributes:
+        entries: every key, as it now is.
+        retired: ids that were live in the backup and that the log says were retired since; they stay retired.
+        lost: ids that the log says were added since, and that are gone.
+    """
+
+    entries: tuple[KeyEntry, ...]
+    retired: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered:
+    """Make a new keystore out of a backup, in an owner's folder that has none.
+
+    The audit log has the last word: what it says was retired stays retired.
+
+    Args:
+        owner: her folder, with everything but the keystore; what opens the new one is in ``ensconce.yaml``.
+        source: the backup.
+        texts: shares of it.
+
+    Raises:
+        InputError: ``backup.*``: see :func:`~ensconce.keys.backup.open_backup`; ``keystore.exists``;
+            ``backup.owner``: the backup is of another owner.
+        IntegrityError: the backup or the log is damaged.
+    """
+    place = place_of(owner)
+    if place.read() is not None:
+        raise InputError(
+            "keystore.exists",
+            f"there is a keystore in {place} already",
+            rule="a keystore is never overwritten",
+            remedy="move it away first, if it is worth nothing any more",
+        )
+    with _alone(owner), open_backup(read_bounded(source, _MAX_BACKUP), texts) as contents:
+        key = _owner_key(owner, contents)
+        state, (head, _) = open_state(owner), owner.verified_log()
+        entries = list(islice(read_entries(state.log), head.size))
+        gone, highest = retired_in(entries)
+        records, retired = dict(contents.records), []
+        for key_id, record in contents.records.items():
+            if key_id in gone and record.entry.retired is None:
+                records[key_id] = Record(replace(record.entry, retired=unix_now()), None)
+                retired.append(key_id)
+        added = {str(each.fields["key_id"]) for each in entries if each.event == "key.added"}
+        whole = Contents(contents.identity, max(contents.generation, highest), records)
+        AuditLog.open(state.log, key, unix_now, begin=False).append(
+            "keystore.recovered",
+            generation=whole.generation,
+            sha256=hashlib.sha256(read_bounded(source, _MAX_BACKUP)).hexdigest(),
+        )
+        entry = entry_of(owner.deployment())
+        unlock = _recovery_unlock(owner, entry)
+        SealedKeystore.start(place, unlock, deployment=owner.deployment().service.domain, contents=whole, now=unix_now)
+        return Recovered(whole.entries(), tuple(sorted(retired)), tuple(sorted(added - set(records))))
+
+
+def _owner_key(owner: OwnerFolder, contents: Contents) -> Ed25519PrivateKey:
+    record, key = contents.records.get("signing/owner"), None
+    if record is not None and record.secret is not None:
+        key = load_der_private_key(bytes(record.secret), password=None)
+    if not isinstance(key, Ed25519PrivateKey) or key.public_key() != owner.public_key():
+        raise InputError(
+            "backup.owner",
+            "the backup is of another owner than this folder",
+            rule=f"its signing key belongs to {owner.public_key_file}",
+            remedy="name the right folder with --owner",
+        )
+    return key
+
+
+def _recovery_unlock(owner: OwnerFolder, entry: KeystoreEntry) -> Unlock:
+    if isinstance(entry, FileEntry):
+        # One that is there opened the keystore that is lost, or was made by a recovery that was interrupted.
+        return KeyFile(owner.unlock_file) if owner.unlock_file.exists() else new_key_file(owner.unlock_file)
+    return _new_unlock(owner, entry)
+
+
+def _new_unlock(owner: OwnerFolder, entry: KeystoreEntry) -> Unlock:
+    if isinstance(entry, PassphraseEntry):
+        first = owner.ask("New passphrase of the keystore: ")
+        if owner.ask("The same again: ") != first:
+            raise InputError("keystore.passphrase", "the two passphrases differ", remedy="type them once more")
+        return Passphrase(first)
+    unlock = unlock_of(entry, owner.path, owner.ask)
+    if isinstance(unlock, KeyFile):
+        unlock.successor.unlink(missing_ok=True)  # of a change that ended before it had begun
+        new_key_file(unlock.successor)
+    return unlock
+
+
+@contextlib.contextmanager
+def _alone(owner: OwnerFolder) -> Iterator[None]:
+    """Keep a second one of these commands out."""
+    handle = os.open(owner.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(
+            "keystore.busy", "what opens the keystore is just being changed", remedy="wait until that is done"
+        ) from None
+    finally:
+        os.close(handle)

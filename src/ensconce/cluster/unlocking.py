@@ -1,0 +1,184 @@
+"""Finding and opening the owner's keystore, also where a change of what opens it was interrupted.
+
+Such a change touches two files that no rename covers: the keystore, and ``ensconce.yaml`` (or ``unlock.key``). Before
+it, the new ``keystore:`` block is written to ``keystore.next.yaml``; after it, that file goes away. Whoever finds it
+without its writer looks which of the two opens the keystore, and finishes or drops the change.
+"""
+
+from __future__ import annotations
+
+import getpass
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ensconce.appraisal import strict_yaml
+from ensconce.cluster.deployment import Deployment, FolderState
+from ensconce.cluster.keystore_entry import (
+    AwsKmsEntry,
+    FileEntry,
+    KeystoreEntry,
+    PassphraseEntry,
+    VaultEntry,
+    read_entry,
+    replaced_in,
+    unlock_of,
+)
+from ensconce.cluster.machine import unix_now
+from ensconce.cluster.state import open_state
+from ensconce.errors import InputError, IntegrityError
+from ensconce.files import read_bounded, sync_folder, write_aside
+from ensconce.keys import FolderPlace, KeyFile, Place, SealedKeystore, StorePlace
+from ensconce.keys.header import parse_header
+from ensconce.keys.lock import open_lock
+from ensconce.keys.sealed import open_sealed
+from ensconce.keys.unlock import Sort
+
+if TYPE_CHECKING:
+    from ensconce.cluster.owner import OwnerFolder
+
+__all__ = ["announce", "ask_at_terminal", "entry_of", "finish", "new_text", "open_keystore", "place_of"]
+
+_NEXT = "keystore.next.yaml"
+_SORTS = {
+    FileEntry: Sort.KEY_FILE,
+    PassphraseEntry: Sort.PASSPHRASE,
+    VaultEntry: Sort.VAULT,
+    AwsKmsEntry: Sort.AWS_KMS,
+}
+
+
+def ask_at_terminal(prompt: str) -> str:
+    """What is typed at the terminal, without echo.
+
+    Raises:
+        InputError: ``keystore.passphrase``: there is no terminal.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Without a terminal getpass would warn, and read with echo.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(prompt)
+    except (getpass.GetPassWarning, EOFError, OSError):
+        raise InputError(
+            "keystore.passphrase",
+            "the keystore's passphrase is needed, and there is no terminal to ask at",
+            remedy="run it at a terminal; what runs unattended opens its keystore by a key file, Vault or AWS KMS",
+        ) from None
+
+
+def entry_of(deployment: Deployment) -> KeystoreEntry:
+    """What opens the keystore according to the deployment file; the key file, when it says nothing."""
+    return deployment.keystore or FileEntry()
+
+
+def place_of(owner: OwnerFolder) -> Place:
+    """Where the keystore lies: in the owner's folder, or in the database that her servers share."""
+    if isinstance(owner.deployment().state, FolderState):
+        return FolderPlace(owner.path / "keystore")
+    return StorePlace(open_state(owner).store)
+
+
+def open_keystore(owner: OwnerFolder) -> SealedKeystore:
+    """The owner's keystore, opened as the deployment file says.
+
+    Raises:
+        InputError: ``keystore.*``, ``vault.*``, ``kms.*``, ``state.*``: it cannot be opened like this.
+        IntegrityError: it is damaged; ``owner.folder``: the key file is missing.
+        UnreachableError: the key service or the database cannot be reached.
+    """
+    place = place_of(owner)
+    if (owner.path / _NEXT).exists():
+        _settle(owner, place)
+    entry = entry_of(owner.deployment())
+    unlock = unlock_of(entry, owner.path, owner.ask)
+    if isinstance(unlock, KeyFile) and not (unlock.path.exists() or unlock.successor.exists()):
+        raise IntegrityError(
+            "owner.folder",
+            f"{unlock.path} is missing",
+            remedy="restore it from a backup, or recover the keys with `ensconce key recover`",
+        )
+    return SealedKeystore.unseal(place, unlock, now=unix_now)
+
+
+def new_text(owner: OwnerFolder, entry: KeystoreEntry) -> str:
+    """The deployment file's text with ``entry`` as what opens the keystore; nothing is written.
+
+    Raises:
+        InputError: ``deployment.keystore``: the file cannot be edited without changing something else.
+    """
+    text = read_bounded(owner.deployment_file, strict_yaml.MAX_BYTES).decode()
+    wanted = None if isinstance(entry, FileEntry) else entry
+    edited = replaced_in(text, wanted)
+    expected = owner.deployment().model_copy(update={"keystore": wanted})
+    try:
+        found = strict_yaml.parse(edited.encode(), str(owner.deployment_file)).validate(Deployment)
+    except InputError:
+        found = None
+    if found != expected:
+        raise InputError(
+            "deployment.keystore",
+            f"the keystore block of {owner.deployment_file} cannot be replaced without touching something else",
+            remedy="write it as a block that begins with `keystore:` at the margin",
+        )
+    return edited
+
+
+def announce(owner: OwnerFolder, entry: KeystoreEntry) -> None:
+    """Write down what is about to open the keystore; to be called while holding the keystore alone."""
+    body = yaml.safe_dump({"keystore": entry.model_dump(exclude_none=True)}, sort_keys=False)
+    write_aside(owner.path / _NEXT, body.encode(), mode=0o600)
+
+
+def finish(owner: OwnerFolder, entry: KeystoreEntry) -> None:
+    """Make ``entry`` what opens the keystore, now that it does; each step can be done twice."""
+    file = KeyFile(owner.path / "unlock.key")
+    if isinstance(entry, FileEntry) and file.successor.exists():
+        file.successor.replace(file.path)
+    if entry_of(owner.deployment()) != entry:
+        write_aside(owner.deployment_file, new_text(owner, entry).encode())
+    if not isinstance(entry, FileEntry):
+        for old in (file.path, file.successor):
+            old.unlink(missing_ok=True)
+    _drop(owner.path / _NEXT)
+
+
+def _settle(owner: OwnerFolder, place: Place) -> None:
+    with place.locked() as slot:
+        path, data = owner.path / _NEXT, slot.read()
+        if not path.exists() or data is None:
+            return  # its writer was at it, and has finished
+        entry = read_entry(str(path))
+        if _opens(data, entry, entry_of(owner.deployment()), owner):
+            finish(owner, entry)
+        else:
+            KeyFile(owner.path / "unlock.key").successor.unlink(missing_ok=True)
+            _drop(path)
+
+
+def _opens(data: bytes, new: KeystoreEntry, old: KeystoreEntry, owner: OwnerFolder) -> bool:
+    header = parse_header(data)
+    if _SORTS[type(new)] is not header.sort:
+        return False
+    if type(new) is not type(old):
+        return True
+    unlock = _successor(owner.path) if isinstance(new, FileEntry) else unlock_of(new, owner.path, owner.ask)
+    try:
+        _, contents = open_sealed(data, header, open_lock(unlock, header))
+    except (InputError, IntegrityError):
+        return False
+    with contents:
+        return True
+
+
+def _successor(folder: Path) -> KeyFile:
+    # Gone, when only the deployment file is still to be written.
+    file = KeyFile(folder / "unlock.key")
+    return KeyFile(file.successor) if file.successor.exists() else file
+
+
+def _drop(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    sync_folder(path.parent)
