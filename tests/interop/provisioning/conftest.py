@@ -161,7 +161,9 @@ class Machine:
     library: Library
     port: int
 
-    def run(self, servers: str | None = None, ca_pem: bytes | None = None, **environment: str) -> Ran:
+    def run(
+        self, servers: str | None = None, ca_pem: bytes | None = None, program: str = _PROGRAM, **environment: str
+    ) -> Ran:
         if ca_pem is not None:
             (self.folder / "ca.pem").write_bytes(ca_pem)
         manifest = {
@@ -171,9 +173,9 @@ class Machine:
             "SECRET_PROVISION_SERVERS": servers or f"localhost:{self.port}",
         } | environment
         # Only the program itself is preloaded, and nothing of this environment reaches it.
-        program = ["env", "-i", *(f"{name}={value}" for name, value in manifest.items()), "/bin/sh", "-c", _PROGRAM]
+        start = ["env", "-i", *(f"{name}={value}" for name, value in manifest.items()), "/bin/sh", "-c", program]
         done = subprocess.run(
-            [*_NAMESPACE, "sh", "-euc", _ENTER, self.folder, *program], capture_output=True, text=True, timeout=30
+            [*_NAMESPACE, "sh", "-euc", _ENTER, self.folder, *start], capture_output=True, text=True, timeout=30
         )
         key = (self.files.folder / self.library.key_file).read_bytes()
         return Ran(done.returncode, done.stdout, done.stderr, key)

@@ -93,3 +93,23 @@ def test_a_text_where_a_key_is_wanted(owner: Any, library: Any) -> None:
         assert (ran.status, ran.key, ran.output) == (0, b"", "it runs with nothing")
     else:
         assert (ran.status, ran.key) == (0, b"for one seat")
+
+
+CAREFUL = (
+    'test -n "$SECRET_PROVISION_SECRET_STRING" && exec /bin/sh -c "echo it runs with $SECRET_PROVISION_SECRET_STRING"'
+)
+
+
+@pytest.mark.parametrize("owner", ["text"], indirect=True)
+class TestTheShellLineOfTheManual:
+    """docs/how-to/gramine-program.md: for libraries that fail open."""
+
+    def test_starts_the_program_once_it_has_its_text(self, owner: Any) -> None:
+        ran = owner.machine.run(program=CAREFUL)
+        assert (ran.status, ran.output) == (0, "it runs with for one seat\n"), ran.complaint
+        assert len(owner.wait_for_log()) == 1
+
+    def test_does_not_start_it_without(self, owner: Any) -> None:
+        ran = owner.machine.run(program=CAREFUL, servers="localhost:1")
+        assert ran.status == 1
+        assert "it runs" not in ran.output
