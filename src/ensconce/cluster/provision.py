@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ensconce.addresses import Address
-from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.appraiser import Appraiser, CollateralSource
+from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.policy_source import PolicySource
 from ensconce.appraisal.pool import VerifierPool
 from ensconce.audit.log import AuditLog
+from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry
+from ensconce.cluster.state import open_state
 from ensconce.errors import IntegrityError, RefusedError
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.server import ProvisioningServer
@@ -51,8 +54,8 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
     else:
         source = PolicySource(policy_store(owner))
         policy = source.current().policy
-    pccs = f"http://{deployment.platform.pccs}"
-    appraiser = Appraiser(policy, collateral_cache(policy, pccs), unix_now)
+    collateral = _collateral(owner, deployment)
+    appraiser = Appraiser(policy, collateral(policy), unix_now)
     with contextlib.ExitStack() as held:
         pool = VerifierPool()
         held.callback(pool.close)
@@ -68,17 +71,30 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             limits=_within_descriptors((entry.limits or LimitsEntry()).limits()),
             verify=pool.verify,
             status=None if entry.status is None else Address.parse(entry.status),
-            renewed=None if source is None else _follow(source, audit, appraiser, pccs),
+            renewed=None if source is None else _follow(source, audit, appraiser, collateral),
         )
         held.callback(server.shutdown)
         yield server
 
 
-def _follow(source: PolicySource, audit: AuditLog, appraiser: Appraiser, pccs: str) -> Callable[[], Appraiser | None]:
+def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy], CollateralSource]:
+    """Collateral as the deployment file says, kept in the state that the owner's servers share."""
+    entry, store = deployment.platform.collateral, open_state(owner).store
+    source, ca_file = f"http://{deployment.platform.pccs}", None
+    if entry is not None:
+        source = entry.url if entry.url is not None else str(owner.path / str(entry.bundle))
+        ca_file = None if entry.ca_file is None else owner.path / entry.ca_file
+    return lambda policy: collateral_cache(policy, source, ca_file=ca_file, store=store)
+
+
+def _follow(
+    source: PolicySource, audit: AuditLog, appraiser: Appraiser, collateral: Callable[[Policy], CollateralSource]
+) -> Callable[[], Appraiser | None]:
     """What the server asks for its appraiser: a new one for each new policy; a bad policy is recorded, once."""
-    collateral = {appraiser.policy.roots: appraiser.collateral}
+    roots, kept = appraiser.policy.roots, appraiser.collateral
 
     def renewed() -> Appraiser | None:
+        nonlocal roots, kept
         try:
             new = source.refresh()
         except (IntegrityError, RefusedError) as error:
@@ -87,9 +103,9 @@ def _follow(source: PolicySource, audit: AuditLog, appraiser: Appraiser, pccs: s
         if new is None:
             return None
         policy = new.policy
-        if policy.roots not in collateral:
-            collateral[policy.roots] = collateral_cache(policy, pccs)
-        return Appraiser(policy, collateral[policy.roots], unix_now)
+        if policy.roots != roots:
+            roots, kept = policy.roots, collateral(policy)
+        return Appraiser(policy, kept, unix_now)
 
     return renewed
 

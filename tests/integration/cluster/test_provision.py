@@ -30,7 +30,7 @@ from OpenSSL import SSL
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import apply_policy, sign_policy
-from ensconce.errors import RefusedError, UnreachableError
+from ensconce.errors import EnsconceError, RefusedError, UnreachableError
 from ensconce.evidence.report import SgxReport
 from ensconce.keys import get_private_key
 from ensconce.platform.simulated.http import serve_http
@@ -153,6 +153,15 @@ def pccs(vendor: SimulatedVendor) -> Iterator[int]:
     loop.close()
 
 
+def put_in_force(folder: OwnerFolder, vendor: SimulatedVendor, serial: int, receives: str) -> None:
+    folder.policy_file.write_text(
+        f"version: 1\nserial: {serial}\nroots: ['{vendor.root_name}']\ntcb_statuses: [UpToDate]\nidentities:\n"
+        f"  - name: digits replica\n    mr_enclave: '{'11' * 32}'\n    receives: [{receives}]\n"
+    )
+    key = get_private_key(folder.keystore(), "signing/owner", "ed25519")
+    apply_policy(folder, sign_policy(folder.policy_file, key))
+
+
 @pytest.fixture
 def server(
     tmp_path: Path, vendor: SimulatedVendor, pccs: int, sound_report: Callable[..., SgxReport]
@@ -179,14 +188,7 @@ def server(
     for version in (1, 2, 3):
         keystore.put(f"model/digits/{version}", os.urandom(16), kind="wrap")
     keystore.put("secret/licence", b"the licence " * 20, kind="secret")
-    folder.policy_file.write_text(
-        "version: 1\n"
-        f"roots: ['{vendor.root_name}']\n"
-        "tcb_statuses: [UpToDate]\n"
-        "identities:\n"
-        f"  - name: digits replica\n    mr_enclave: '{'11' * 32}'\n    receives: [model/digits, secret/licence]\n"
-    )
-    apply_policy(folder, sign_policy(folder.policy_file, get_private_key(keystore, "signing/owner", "ed25519")))
+    put_in_force(folder, vendor, 1, "model/digits, secret/licence")
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     server = Server(folder, vendor, sound_report(vendor), environment, port, status)
     yield server
@@ -230,6 +232,40 @@ class TestLife:
         recorded = released(server)
         assert all(serial(each) in recorded for each in answered)
         assert all(isinstance(each.exception(), UnreachableError) for each in asked if each.exception() is not None)
+
+    def test_a_new_policy_is_taken_without_a_moment_without_one(self, server: Server, wait_for: Any) -> None:
+        server.start()
+        going, failures = threading.Event(), []
+        going.set()
+
+        def ask_on() -> None:
+            while going.is_set():
+                try:
+                    server.ask(("digits", 1))
+                except EnsconceError as error:
+                    failures.append(error)
+
+        client = threading.Thread(target=ask_on)
+        client.start()
+        try:
+            assert server.ask(secrets=("secret/licence",)).secrets
+            put_in_force(server.folder, server.vendor, 2, "model/digits")
+            assert server.process is not None
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: server.metric("ensconce_provisioning_policy_serial") == 2, "the new policy")
+            with pytest.raises(RefusedError) as caught:
+                server.ask(secrets=("secret/licence",))
+            assert caught.value.check == "policy.receives"
+            # And without being told to look.
+            put_in_force(server.folder, server.vendor, 3, "model/digits, secret/licence")
+            wait_for(lambda: server.metric("ensconce_provisioning_policy_serial") == 3, "the third policy")
+            assert server.ask(secrets=("secret/licence",)).secrets
+        finally:
+            going.clear()
+            client.join(10)
+        assert failures == []
+        assert [line["serial"] for line in server.lines if line["event"] == "policy.taken"] == [2, 3]
+        assert server.end() == 0
 
 
 def serial(granted: Provisioned) -> str:
