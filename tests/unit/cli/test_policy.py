@@ -1,0 +1,286 @@
+"""``ensconce policy`` as a user calls it, on a real owner's folder; no enclave is built and no server runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from ensconce.appraisal.policy_owners import key_name
+from ensconce.cli.main import main
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import policy_store, write_policy
+from ensconce.enclave.build import EnclaveIdentity
+from ensconce.errors import InputError, RefusedError
+
+IDENTITY = EnclaveIdentity(mr_enclave=b"\x11" * 32, mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
+ROOT = f"simulated:{'0' * 64}"
+DEPLOYMENT = Deployment.check(
+    {
+        "version": 1,
+        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+        "replicas": 1,
+        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
+        "provisioning": {
+            "listen": "127.0.0.1:4433",
+            "servers": ["127.0.0.1:4433"],
+            "server_name": "provisioning.d.test",
+        },
+        "models": [{"name": "m"}],
+    }
+)
+POLICY = """\
+version: 1
+serial: {serial}
+{owners}roots: [intel]
+tcb_statuses: [UpToDate]
+identities:
+  - name: code
+    mr_enclave: "{code}"
+    receives: [model/m]
+"""
+
+
+def policy_text(serial: int, *owners: str, required: int = 2, code: str = "11" * 32) -> str:
+    named = f"owners: {{required: {required}, keys: [{', '.join(owners)}]}}\n" if owners else ""
+    return POLICY.format(serial=serial, owners=named, code=code)
+
+
+@dataclass
+class Ran:
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["ensconce", "policy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return Ran(int(left.value.code or 0), said.out, said.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", DEPLOYMENT).path
+
+
+@pytest.fixture
+def owner(made: Path, tmp_path: Path) -> OwnerFolder:
+    return OwnerFolder.open(shutil.copytree(made, tmp_path / "owner"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_text(1))
+    return path
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, str]:
+    """Names of keys by whose they are; the keys are in ``<whose>.pem``."""
+    names = {}
+    for who in ("alice", "bob"):
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (tmp_path / f"{who}.pem").write_bytes(pem)
+        names[who] = key_name(key.public_key())
+    return names
+
+
+def events(owner: OwnerFolder) -> list[tuple[str, Any]]:
+    return [(entry.event, entry.fields.get("serial")) for entry in owner.verified_log()[1]]
+
+
+class TestCheck:
+    def test_a_good_one(self, run: Run, file: Path) -> None:
+        ran = run("check", file)
+        assert ran.status == 0
+        assert "serial 1, 1 identity" in ran.out
+        assert "signed by nobody" in ran.out
+        assert ran.err == ""
+        assert run("check", file, "--json").json()["policy"]["identities"][0]["name"] == "code"
+
+    def test_warnings_do_not_change_the_exit_status(self, run: Run, file: Path) -> None:
+        file.write_text(file.read_text().replace("[UpToDate]", "[{status: OutOfDate, until: 2020-01-01}]"))
+        ran = run("check", file)
+        assert ran.status == 0
+        assert "warning: tcb_statuses: the exception for OutOfDate ended on 2020-01-01" in ran.err
+        assert len(run("check", file, "--json").json()["warnings"]) == 1
+
+    def test_a_bad_one_is_told_with_its_line(self, run: Run, file: Path) -> None:
+        file.write_text(file.read_text().replace("[UpToDate]", "[OutOfDate]"))
+        ran = run("check", file, "--json")
+        assert ran.status == 2
+        assert ran.json()["error"]["check"] == "policy.tcb_statuses"
+        assert "line 4" in ran.json()["error"]["problem"]
+
+
+class TestDiff:
+    def test_words_for_people(self, run: Run, file: Path, tmp_path: Path) -> None:
+        other = tmp_path / "next.yaml"
+        other.write_text(policy_text(2, code="22" * 32))
+        ran = run("diff", file, other)
+        assert ran.status == 0
+        assert ran.out.splitlines() == [
+            "~ serial: 1 to 2",
+            f"+ identity 'code', mr_enclave: {'22' * 32}",
+            f"- identity 'code', mr_enclave: {'11' * 32}",
+        ]
+        assert run("diff", file, other, "--json").json()[1]["effect"] == "accepts"
+
+    def test_no_difference(self, run: Run, file: Path) -> None:
+        assert run("diff", file, file).out == "they say the same\n"
+        assert run("diff", file, file, "--json").json() == []
+
+
+class TestSign:
+    def test_keys_of_openssl_and_of_the_owner(self, run: Run, file: Path, owner: OwnerFolder, tmp_path: Path) -> None:
+        pem = tmp_path / "key.pem"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", pem], check=True, capture_output=True)
+        assert run("sign", file, "--key", pem).status == 0
+        ran = run("sign", file, "--owner", owner.path)
+        assert ran.status == 0
+        signers = run("check", file, "--json").json()["signers"]
+        assert key_name(owner.public_key()) in signers
+        assert len(signers) == 2
+
+    def test_a_passphrase_is_asked_for(
+        self, run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pem = tmp_path / "key.pem"
+        key = Ed25519PrivateKey.generate()
+        pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open")))
+        monkeypatch.setattr("typer.prompt", lambda *_, **__: "open")
+        assert run("sign", file, "--key", pem).status == 0
+        monkeypatch.setattr("typer.prompt", lambda *_, **__: "wrong")
+        ran = run("sign", file, "--key", pem)
+        assert ran.status == 2
+        assert "wrong" not in ran.err.replace("the passphrase is wrong", "")
+
+    def test_other_keys_are_refused(self, run: Run, file: Path, tmp_path: Path) -> None:
+        pem = tmp_path / "key.pem"
+        other = ec.generate_private_key(ec.SECP256R1())
+        for content in (b"", other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
+            pem.write_bytes(content)
+            ran = run("sign", file, "--key", pem)
+            assert ran.status == 2
+            assert "policy.key" in ran.err
+
+    def test_one_key_at_a_time(self, run: Run, file: Path, owner: OwnerFolder) -> None:
+        assert run("sign", file).status == 2
+        assert run("sign", file, "--key", file, "--owner", owner.path).status == 2
+
+    def test_signatures_of_an_earlier_version_are_dropped(
+        self, run: Run, file: Path, keys: dict[str, str], tmp_path: Path
+    ) -> None:
+        run("sign", file, "--key", tmp_path / "alice.pem")
+        file.write_text(policy_text(2))
+        assert run("check", file).status == 2
+        assert run("sign", file, "--key", tmp_path / "bob.pem").status == 0
+        assert run("check", file, "--json").json()["signers"] == [keys["bob"]]
+
+    def test_it_says_who_is_missing(self, run: Run, file: Path, keys: dict[str, str], tmp_path: Path) -> None:
+        file.write_text(policy_text(1, *keys.values()))
+        ran = run("sign", file, "--key", tmp_path / "alice.pem")
+        assert "2 of 2 owners must sign; missing: 1" in ran.out
+        file.write_text(policy_text(1, keys["alice"], required=1))
+        ran = run("sign", file, "--key", tmp_path / "bob.pem")
+        assert f"{keys['bob']} is not among" in ran.err
+
+
+class TestApplyAndShow:
+    def test_what_is_signed_takes_effect(self, run: Run, file: Path, owner: OwnerFolder) -> None:
+        folder = ("--owner", owner.path)
+        assert run("show", *folder, "--json").json()["error"]["check"] == "policy.none"
+        assert run("apply", file, *folder, "--json").json()["error"]["check"] == "policy.signatures"
+        run("sign", file, *folder)
+        ran = run("apply", file, *folder)
+        assert ran.status == 0
+        assert "in force: serial 1" in ran.out
+        shown = run("show", *folder, "--json").json()
+        assert (shown["serial"], shown["signers"]) == (1, [key_name(owner.public_key())])
+        assert run("show", *folder).out.startswith(file.read_text().rstrip())
+        assert events(owner)[1:] == [("policy.applied", 1)]
+
+    def test_nothing_older_and_nothing_twice(self, run: Run, file: Path, owner: OwnerFolder) -> None:
+        folder = ("--owner", owner.path)
+        file.write_text(policy_text(5))
+        run("sign", file, *folder)
+        assert run("apply", file, *folder).status == run("apply", file, *folder).status == 0
+        for serial in (4, 5):
+            file.write_text(policy_text(serial, code="22" * 32))
+            run("sign", file, *folder)
+            ran = run("apply", file, *folder, "--json")
+            assert (ran.status, ran.json()["error"]["check"]) == (4, "policy.serial")
+        assert events(owner)[1:] == [("policy.applied", 5)]
+
+    def test_two_of_two(self, run: Run, file: Path, owner: OwnerFolder, keys: dict[str, str], tmp_path: Path) -> None:
+        folder = ("--owner", owner.path)
+        file.write_text(policy_text(1, *keys.values()))
+        for signing in (folder, ("--key", tmp_path / "alice.pem")):
+            run("sign", file, *signing)
+            assert run("apply", file, *folder).status == 4
+        run("sign", file, "--key", tmp_path / "bob.pem")
+        assert run("apply", file, *folder).status == 0
+        assert run("show", *folder, "--json").json()["signers"] == sorted(keys.values())
+
+
+class TestWrite:
+    def test_it_signs_and_applies(self, run: Run, owner: OwnerFolder) -> None:
+        admitted = write_policy(owner, IDENTITY, ROOT)
+        assert (admitted.policy.serial, admitted.policy.service) == (1, "d.test")
+        assert run("check", owner.policy_file, "--json").json()["signers"] == [key_name(owner.public_key())]
+        assert policy_store(owner).in_force().policy == admitted.policy
+
+    def test_the_next_one_has_the_next_serial(self, owner: OwnerFolder) -> None:
+        write_policy(owner, IDENTITY, ROOT)
+        with pytest.raises(InputError, match="exists"):
+            write_policy(owner, IDENTITY, ROOT)
+        assert write_policy(owner, IDENTITY, ROOT, replace=True).policy.serial == 2
+        assert events(owner)[1:] == [("policy.applied", 1), ("policy.applied", 2)]
+
+    def test_where_others_must_sign_it_is_written_and_waits(
+        self, run: Run, file: Path, owner: OwnerFolder, keys: dict[str, str], tmp_path: Path
+    ) -> None:
+        folder = ("--owner", owner.path)
+        file.write_text(policy_text(1, *keys.values()))
+        for who in keys:
+            run("sign", file, "--key", tmp_path / f"{who}.pem")
+        run("apply", file, *folder)
+        with pytest.raises(RefusedError) as caught:
+            write_policy(owner, IDENTITY, ROOT, replace=True)
+        assert caught.value.check == "policy.signatures"
+        assert policy_store(owner).in_force().policy.serial == 1
+        for who in keys:
+            run("sign", owner.policy_file, "--key", tmp_path / f"{who}.pem")
+        assert run("apply", owner.policy_file, *folder).status == 0
+        assert policy_store(owner).in_force().policy.serial == 2
