@@ -25,9 +25,9 @@ from fuzz import world
 from fuzz.mutation import by_tree
 from fuzz.target import Refused, Target, attempt, holds
 
-__all__ = ["TARGET", "check"]
+__all__ = ["COUNT", "TARGET", "check", "head", "proof_between"]
 
-_COUNT, _EARLIER = 11, 5
+COUNT, _EARLIER = 11, 5
 _PUBLIC = world.AUDIT_KEY.public_key()
 
 
@@ -40,11 +40,11 @@ def check(data: bytes) -> bool:
     if isinstance(proof, Refused):
         return not isinstance(answer, Refused)
     holds(parse_proof(proof.to_bytes(), _PUBLIC) == proof, "a round trip changes the proof")
-    holds(proof.head in (_head(_COUNT), _head(_EARLIER)), "a head that nobody signed")
+    holds(proof.head in (head(COUNT), head(_EARLIER)), "a head that nobody signed")
     if isinstance(proof, InclusionProof):
         holds(proof.entry in _entries() and proof.entry.seq < proof.head.size, "an entry that is not in the log")
         return True
-    continued = attempt(lambda: check_continuation(_head(_EARLIER), proof.head, proof.consistency), IntegrityError)
+    continued = attempt(lambda: check_continuation(head(_EARLIER), proof.head, proof.consistency), IntegrityError)
     holds(isinstance(continued, Refused) or proof.head.size >= _EARLIER, "a log that went back")
     return True
 
@@ -52,7 +52,7 @@ def check(data: bytes) -> bool:
 @functools.cache
 def _entries() -> list[Entry]:
     entries, previous = [], bytes(32)
-    for number in range(_COUNT):
+    for number in range(COUNT):
         entry = make_entry(number, utc_text(world.NOW), "key.released", {"n": number}, previous, world.AUDIT_KEY)
         entries.append(entry)
         previous = entry.hash
@@ -64,7 +64,8 @@ def _leaves(size: int) -> list[bytes]:
 
 
 @functools.cache
-def _head(size: int) -> Head:
+def head(size: int) -> Head:
+    """The signed head of so many entries."""
     frontier = Frontier()
     for leaf in _leaves(size):
         frontier.append(leaf)
@@ -72,15 +73,19 @@ def _head(size: int) -> Head:
     return sign_head(size, frontier.root(), last, utc_text(world.NOW), world.AUDIT_KEY)
 
 
+def proof_between(first: int, second: int) -> ConsistencyProof:
+    """The proof that the log of ``first`` entries is the beginning of that of ``second``."""
+    return ConsistencyProof(first, second, tuple(consistency_proof(_leaves(second), first)))
+
+
 def seeds() -> dict[str, bytes]:
     """One proof of each kind."""
-    path = tuple(consistency_proof(_leaves(_COUNT), _EARLIER))
-    consistency = ConsistencyProof(_EARLIER, _COUNT, path)
-    inclusion = tuple(inclusion_proof(_leaves(_COUNT), 3))
+    consistency = proof_between(_EARLIER, COUNT)
+    inclusion = tuple(inclusion_proof(_leaves(COUNT), 3))
     return {
         "good-consistency": consistency.to_bytes(),
-        "good-continuation": Continuation(_head(_COUNT), consistency).to_bytes(),
-        "good-inclusion": InclusionProof(_entries()[3], _head(_COUNT), inclusion).to_bytes(),
+        "good-continuation": Continuation(head(COUNT), consistency).to_bytes(),
+        "good-inclusion": InclusionProof(_entries()[3], head(COUNT), inclusion).to_bytes(),
     }
 
 
