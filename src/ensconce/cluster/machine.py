@@ -13,7 +13,6 @@ from ensconce.addresses import Address
 from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.origin import BundleOrigin, Origin, ServerOrigin
 from ensconce.appraisal.policy import Policy
-from ensconce.cluster.deployment import PlatformEntry
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 from ensconce.folders import cache_folder
 from ensconce.platform.simulated.control import PlatformControl
@@ -24,7 +23,6 @@ from ensconce.state.store import Store
 __all__ = [
     "MachinePlatform",
     "collateral_cache",
-    "deployment_collateral",
     "simulated_root",
     "start_platform",
     "unix_now",
@@ -77,22 +75,6 @@ def collateral_cache(
             ) from error
         store = FolderStore(folder)
     return CollateralCache(store, origin, unix_now, roots=policy.roots)
-
-
-def deployment_collateral(policy: Policy, platform: PlatformEntry, folder: Path, store: Store) -> CollateralCache:
-    """Collateral from where the deployment file says: its ``collateral``, or else the platform's PCCS.
-
-    Args:
-        policy: names the roots.
-        platform: of the deployment file.
-        folder: of the deployment file, which relative paths in it start from.
-        store: what the servers of the deployment share.
-    """
-    entry = platform.collateral
-    if entry is None:
-        return collateral_cache(policy, f"http://{platform.pccs}", store=store)
-    source = entry.url or str(folder / (entry.bundle or ""))
-    return collateral_cache(policy, source, ca_file=folder / entry.ca_file if entry.ca_file else None, store=store)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ensconce.appraisal.origin import BundleOrigin, ServerOrigin
 from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.cluster.deployment import PlatformEntry
-from ensconce.cluster.machine import collateral_cache, deployment_collateral
+from ensconce.cluster.machine import collateral_cache
 from ensconce.errors import InputError
 from ensconce.state.folder import FolderStore
 
@@ -23,22 +23,19 @@ POLICY = Policy(
 
 
 @pytest.mark.parametrize(
-    ("entry", "origin"),
+    "entry",
     [
-        (None, ServerOrigin("http://127.0.0.1:8081", ("intel",))),
-        ({"url": "https://pccs.test:8081"}, ServerOrigin("https://pccs.test:8081", ("intel",))),
-        (
-            {"url": "https://pccs.test", "ca_file": "pccs.pem"},
-            ServerOrigin("https://pccs.test", ("intel",), Path("/owner/pccs.pem")),
-        ),
-        ({"bundle": "bundle.json"}, BundleOrigin(Path("/owner/bundle.json"))),
-        ({"bundle": "/media/usb/bundle.json"}, BundleOrigin(Path("/media/usb/bundle.json"))),
+        None,
+        {"url": "https://pccs.test:8081"},
+        {"url": "http://pccs.test"},
+        {"url": "https://pccs.test", "ca_file": "pccs.pem"},
+        {"bundle": "bundle.json"},
     ],
 )
-def test_the_deployment_file_says_where(tmp_path: Path, entry: dict[str, Any] | None, origin: object) -> None:
+def test_entries(entry: dict[str, Any] | None) -> None:
     platform = PlatformEntry.model_validate({"kind": "simulated", "pccs": "127.0.0.1:8081", "collateral": entry})
-    cache = deployment_collateral(POLICY, platform, Path("/owner"), FolderStore(tmp_path))
-    assert cache._origin == origin
+    found = None if platform.collateral is None else platform.collateral.model_dump(exclude_none=True)
+    assert found == entry
 
 
 @pytest.mark.parametrize(
@@ -62,6 +59,9 @@ def test_entries_that_are_none(entry: dict[str, Any]) -> None:
 def test_a_client_keeps_it_in_this_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert collateral_cache(POLICY, "https://pccs.test")._origin == ServerOrigin("https://pccs.test", ("intel",))
+    ca_file = Path("pccs.pem")
+    found = collateral_cache(POLICY, "https://pccs.test", ca_file=ca_file, store=FolderStore(tmp_path))
+    assert found._origin == ServerOrigin("https://pccs.test", ("intel",), ca_file)
     assert collateral_cache(POLICY, "bundle.json")._origin == BundleOrigin(Path("bundle.json"))
     assert (tmp_path / "cache" / "ensconce" / "collateral" / "intel").is_dir()
     (tmp_path / "file").write_bytes(b"")
