@@ -50,6 +50,15 @@ def test_chains_that_are_none(pem: bytes) -> None:
     refused(pem)
 
 
+def test_base64_has_one_form() -> None:
+    """What the last digit says beyond the last byte is nothing, and must be zero."""
+    end = CHAIN.index(b"=")
+    digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    for bit in (1, 2):
+        other = digits[digits.index(CHAIN[end - 1 : end]) ^ bit :][:1]
+        refused(CHAIN[: end - 1] + other + CHAIN[end:])
+
+
 @given(st.integers(0, len(CHAIN) - 1), st.integers(1, 255))
 def test_no_byte_makes_another_kind_of_error(place: int, mask: int) -> None:
     changed = bytearray(CHAIN)

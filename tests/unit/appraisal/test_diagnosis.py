@@ -22,6 +22,8 @@ from ensconce.appraisal.diagnosis import diagnose
         ("QE Identity issue date is in the future", "collateral.qe_identity.not_yet_valid"),
         ("Failed to verify certificate chain\n\nCaused by:\n    UnknownIssuer", "chain.verification"),
         ("Failed to verify certificate chain\n\nCaused by:\n    CertExpired { time: 1 }", "chain.expired"),
+        ("Failed to parse PCK certificate\n\nCaused by:\n    BadDer", "pck_chain.format"),
+        ("Failed to parse TCB Info leaf certificate\n\nCaused by:\n    BadDer", "collateral.tcb_info.chain.format"),
         ("CertRevoked", "chain.revoked"),
         ("CrlExpired { time: 2, next_update: 1 }", "chain.crl_expired"),
         ("InvalidCrlSignatureForPublicKey", "chain.crl"),

@@ -66,6 +66,14 @@ def below_with_papers(w: Any, ca: Party) -> tuple[bytes, Collateral]:
     return below(w, ca), replace(w.sound_papers, pck_crl_issuer_chain=ca.pem + w.vendor.root.pem)
 
 
+def other_last_digit(w: Any) -> bytes:
+    """The root's certificate, in a base64 of which Python overlooks that it is none."""
+    at = w.sound.index(b"=", w.at["certificates"]) - 1
+    digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    changed: bytes = w.patched(at, digits[digits.index(w.sound[at : at + 1]) ^ 1 :][:1])
+    return changed
+
+
 def self_signed(w: Any) -> Party:
     key = w.vendor.key("pck platform")
     lone = w.vendor.issue_pck(w.vendor.machine(), issuer=w.vendor.root, key=key)
@@ -132,6 +140,8 @@ CASES = {
     "chain: none": case(
         "pck_chain.format", lambda w: w.with_chain(Blank(w.vendor.pck().certificate, w.vendor.pck().key))
     ),
+    "chain: a last digit with a bit too many": case("pck_chain.format", other_last_digit, intel="it overlooks the bit"),
+    "chain: PCK damaged": case("pck_chain.format", lambda w: w.patched(w.sound.index(b"MII") + 48, b"A")),
     "chain: PCK CA swap": case(
         "pck_chain.shape", lambda w: w.with_chain(w.vendor.pck(), w.vendor.pck_ca("processor"), w.vendor.root)
     ),
