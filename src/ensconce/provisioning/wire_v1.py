@@ -5,14 +5,10 @@ Sans I/O. Format: Gramine 1.9, ``tools/sgx/ra-tls/secret_prov*``; written down i
 
 from __future__ import annotations
 
-from typing import Literal
-
+from ensconce.appraisal.policy_identity import Form
 from ensconce.errors import RefusedError, UnreachableError
 
 __all__ = ["KEY_SIZE", "MAX_TEXT", "REQUEST", "RESPONSE", "Form", "check_request", "encode_answer", "to_form"]
-
-Form = Literal["raw", "hex", "text"]
-"""How the secret is given: ``raw`` 16 bytes, ``hex`` 32 digits and a NUL, ``text`` the secret and a NUL."""
 
 REQUEST = b"SECRET_PROVISION_RA_TLS_REQUEST_V1\x00"
 """What a client sends, 35 bytes."""
@@ -48,7 +44,7 @@ def check_request(data: bytes, more: int = 0) -> None:
 
 
 def to_form(secret: bytes, form: Form) -> bytes:
-    """A secret as the client wants it.
+    """A secret as the client wants it: ``raw`` 16 bytes, ``hex`` 32 digits and a NUL, ``text`` the secret and a NUL.
 
     Raises:
         RefusedError: ``policy.wire_v1``: this secret has no such form. The library would drop it without a word, and

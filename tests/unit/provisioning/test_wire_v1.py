@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensconce.appraisal.policy_identity import Form
 from ensconce.errors import RefusedError, UnreachableError
-from ensconce.provisioning.wire_v1 import MAX_TEXT, REQUEST, RESPONSE, Form, check_request, encode_answer, to_form
+from ensconce.provisioning.wire_v1 import MAX_TEXT, REQUEST, RESPONSE, check_request, encode_answer, to_form
 
 
 def test_the_bytes_are_gramines() -> None:
