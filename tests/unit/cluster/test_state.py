@@ -1,0 +1,108 @@
+"""Where a deployment keeps what its servers share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensconce.audit.database import DatabaseLog
+from ensconce.audit.folder import FolderLog
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.state import open_state
+from ensconce.errors import InputError
+from ensconce.state.database import DatabaseStore
+from ensconce.state.folder import FolderStore
+
+
+def deployment(**more: Any) -> Deployment:
+    return Deployment.check(
+        {
+            "version": 1,
+            "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+            "replicas": 1,
+            "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
+            "provisioning": {
+                "listen": "127.0.0.1:4433",
+                "servers": ["127.0.0.1:4433"],
+                "server_name": "provisioning.d.test",
+            },
+            "models": [{"name": "m"}],
+            **more,
+        }
+    )
+
+
+def test_the_owners_folder_unless_something_is_said(tmp_path: Path) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment())
+    state = open_state(owner)
+    assert isinstance(state.store, FolderStore)
+    assert isinstance(state.log, FolderLog)
+    assert owner.verified_log()[0].size == 1
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_sqlite(tmp_path: Path, relative: bool) -> None:
+    path = tmp_path / "owner" / "state #1?.db" if relative else tmp_path / "elsewhere.db"
+    entry = {"kind": "sqlite", "path": path.name if relative else str(path)}
+    owner = OwnerFolder.create(tmp_path / "owner", deployment(state=entry))
+    assert path.exists()
+    assert not (tmp_path / "owner" / "audit").exists()
+    state = open_state(owner)
+    assert isinstance(state.store, DatabaseStore)
+    assert isinstance(state.log, DatabaseLog)
+    with state.store.locked("x") as slot:
+        slot.write(b"x")
+    assert open_state(OwnerFolder.open(tmp_path / "owner")).store.read("x") == b"x"
+    assert owner.verified_log()[0].size == 1
+
+
+def test_a_log_whose_database_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment(state={"kind": "sqlite", "path": str(tmp_path / "s.db")}))
+    keystore = owner.keystore()
+    for file in tmp_path.glob("s.db*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"audit\.missing"):
+        owner.audit_log(keystore)
+
+
+def test_two_deployments_do_not_share_a_log(tmp_path: Path) -> None:
+    entry = {"kind": "sqlite", "path": str(tmp_path / "s.db")}
+    OwnerFolder.create(tmp_path / "one", deployment(state=entry))
+    before = OwnerFolder.open(tmp_path / "one").verified_log()
+    with pytest.raises(Exception, match=r"key|keystore"):
+        OwnerFolder.create(tmp_path / "two", deployment(state=entry))
+    assert not (tmp_path / "two").exists()
+    assert OwnerFolder.open(tmp_path / "one").verified_log() == before
+
+
+def test_the_urls_file_is_private(tmp_path: Path) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment())
+    shutil.copy(owner.deployment_file, tmp_path / "before")
+    (owner.path / "url").write_text("postgresql://u:secret@127.0.0.1:1/x")
+    (owner.path / "url").chmod(0o644)
+    text = deployment(state={"kind": "postgresql", "url_file": "url"}).dump()
+    owner.deployment_file.write_text(text)
+    with pytest.raises(InputError, match=r"state\.url_file"):
+        open_state(owner)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"kind": "redis"},
+        {"kind": "folder", "path": "x"},
+        {"kind": "sqlite"},
+        {"kind": "sqlite", "path": ""},
+        {"kind": "sqlite", "path": 1},
+        {"kind": "postgresql", "path": "x"},
+        {"kind": "postgresql", "url": "postgresql://u:secret@h/d"},
+    ],
+)
+def test_a_wrong_entry_is_named(entry: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="state"):
+        deployment(state=entry)
