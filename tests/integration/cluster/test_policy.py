@@ -1,0 +1,217 @@
+"""A running server takes new policies, refuses bad ones, and is never without one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.policy_signing import SignedPolicy
+from ensconce.appraisal.policy_store import DOCUMENT
+from ensconce.appraisal.policy_text import dump_policy
+from ensconce.appraisal.verdict import TcbStatus
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import apply_policy
+from ensconce.cluster.provision import open_server
+from ensconce.cluster.state import open_state
+from ensconce.errors import InputError, RefusedError
+from ensconce.evidence.report import SgxReport
+from ensconce.keys import get_private_key
+from ensconce.platform.simulated.http import serve_http
+from ensconce.platform.simulated.pccs import Pccs
+from ensconce.platform.simulated.pki import SimulatedVendor
+from ensconce.platform.simulated.quoting import make_quote
+from ensconce.provisioning.client import Provisioned, provision
+from ensconce.provisioning.server import ProvisioningServer
+
+DOMAIN = "digits.example.test"
+SERVER_NAME = "provisioning.digits.example.test"
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@pytest.fixture(scope="module")
+def vendor() -> SimulatedVendor:
+    return SimulatedVendor(os.urandom(32), now() - 3600)
+
+
+@pytest.fixture(scope="module")
+def pccs(vendor: SimulatedVendor) -> Iterator[int]:
+    loop, port = asyncio.new_event_loop(), free_port()
+    server = loop.run_until_complete(serve_http("127.0.0.1", port, Pccs(vendor, now).get))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield port
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+@dataclass
+class World:
+    owner: OwnerFolder
+    vendor: SimulatedVendor
+    report: SgxReport
+    port: int
+
+    def policy(self, serial: int, **identity: object) -> Policy:
+        code: dict[str, object] = {"name": "replica", "mr_enclave": b"\x11" * 32, "receives": ("model/digits",)}
+        return Policy(
+            serial=serial,
+            roots=(self.vendor.root_name,),
+            tcb_statuses=(TcbStatus.UP_TO_DATE,),
+            identities=(Identity(**(code | identity)),),  # type: ignore[arg-type]
+        )
+
+    def signed(self, policy: Policy) -> SignedPolicy:
+        key = get_private_key(self.owner.keystore(), "signing/owner", "ed25519")
+        return SignedPolicy(dump_policy(policy), policy).signed_with(key)
+
+    def apply(self, serial: int, **identity: object) -> None:
+        apply_policy(self.owner, self.signed(self.policy(serial, **identity)))
+
+    def ask(self) -> Provisioned:
+        return provision(
+            [f"127.0.0.1:{self.port}"],
+            SERVER_NAME,
+            self.owner.ca_file.read_bytes(),
+            lambda data: make_quote(self.vendor, dataclasses.replace(self.report, report_data=data)),
+            DOMAIN,
+            [("digits", 1)],
+            timeout=20,
+        )
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        return [dict(entry.fields) for entry in self.owner.verified_log()[1] if entry.event == name]
+
+    @contextlib.contextmanager
+    def serving(self, policy_file: Path | None = None) -> Iterator[ProvisioningServer]:
+        with open_server(self.owner, policy_file) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield server
+            finally:
+                server.stop()
+                thread.join(20)
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path,
+    vendor: SimulatedVendor,
+    pccs: int,
+    sound_report: Callable[..., SgxReport],
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    port = free_port()
+    deployment = Deployment.check(
+        {
+            "version": 1,
+            "service": {"domain": DOMAIN, "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+            "replicas": 1,
+            "platform": {"kind": "simulated", "pccs": f"127.0.0.1:{pccs}"},
+            "provisioning": {
+                "listen": f"127.0.0.1:{port}",
+                "servers": [f"127.0.0.1:{port}"],
+                "server_name": SERVER_NAME,
+                "limits": {"address_rate": 1000.0, "address_burst": 5000},
+            },
+            "models": [{"name": "digits"}],
+        }
+    )
+    owner = OwnerFolder.create(tmp_path / "owner", deployment)
+    owner.keystore().put("model/digits/1", bytes(16), kind="wrap")
+    return World(owner, vendor, sound_report(vendor), port)
+
+
+def test_there_is_no_server_without_a_policy_in_force(world: World, tmp_path: Path) -> None:
+    world.owner.policy_file.write_text(dump_policy(world.policy(1)))
+    with pytest.raises(InputError, match="no policy is in force"), open_server(world.owner, None):
+        pass
+
+
+def test_a_new_policy_takes_effect_without_a_restart_and_without_a_gap(
+    world: World, wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
+    world.apply(1)
+    with world.serving() as server, ThreadPoolExecutor(2) as clients:
+        stop = threading.Event()
+
+        def keep_asking() -> int:
+            asked = 0
+            while not stop.is_set():
+                assert set(world.ask().secrets) == {"model/digits/1"}
+                asked += 1
+            return asked
+
+        asking = [clients.submit(keep_asking) for _ in range(2)]
+        for serial in (2, 3, 4):
+            world.apply(serial)
+            wait_for(lambda serial=serial: server.appraiser.policy.serial == serial, f"policy {serial}")  # type: ignore[misc]
+        stop.set()
+        assert all(each.result(30) for each in asking)
+        world.apply(5, mr_enclave=b"\x22" * 32)
+        server.look_again()
+        wait_for(lambda: server.appraiser.policy.serial == 5, "policy 5")
+        with pytest.raises(RefusedError) as caught:
+            world.ask()
+        assert caught.value.check == "policy.mr_enclave"
+    assert [event["serial"] for event in world.events("policy.applied")] == [1, 2, 3, 4, 5]
+    hashes = {event["policy_sha256"] for event in world.events("key.released")}
+    assert hashes <= {world.policy(serial).sha256 for serial in (1, 2, 3, 4)}
+    assert len(hashes) > 1
+
+
+def test_a_bad_policy_is_recorded_once_and_the_old_one_stays(
+    world: World, wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
+    world.apply(7)
+    with world.serving() as server:
+        lax = world.signed(world.policy(8, mr_enclave=b"\x99" * 32))
+        for document in (lax.to_document(), b"nonsense", world.signed(world.policy(3)).to_document()):
+            before = len(world.events("policy.refused"))
+            with open_state(world.owner).store.locked(DOCUMENT) as slot:
+                slot.write(document)
+            server.look_again()
+            wait_for(lambda before=before: len(world.events("policy.refused")) > before, "policy.refused")  # type: ignore[misc]
+            for _ in range(3):
+                server.look_again()
+            assert server.appraiser.policy.serial == 7
+            assert set(world.ask().secrets) == {"model/digits/1"}
+        world.apply(9)
+        wait_for(lambda: server.appraiser.policy.serial == 9, "policy 9")
+    checks = [event["check"] for event in world.events("policy.refused")]
+    assert checks == ["policy.unrecorded", "policy.document", "policy.rollback"]
+
+
+def test_a_policy_named_on_the_command_line_is_fixed_for_the_run(world: World, tmp_path: Path) -> None:
+    world.apply(1, mr_enclave=b"\x22" * 32)
+    file = tmp_path / "own.yaml"
+    file.write_text(dump_policy(world.policy(1)))
+    with world.serving(file) as server:
+        assert set(world.ask().secrets) == {"model/digits/1"}
+        world.apply(2, mr_enclave=b"\x33" * 32)
+        server.look_again()
+        assert set(world.ask().secrets) == {"model/digits/1"}
