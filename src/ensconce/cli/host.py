@@ -1,4 +1,4 @@
-"""``ensconce up|status|scale|logs|down``: the host's side, on one machine."""
+"""``ensconce up|status|scale|roll|logs|down``: the host's side, on one machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from ensconce.cli.output import notices, print_json, print_table, say
 from ensconce.cluster import host as act
 
-__all__ = ["down", "logs", "scale", "status", "up"]
+__all__ = ["down", "logs", "roll", "scale", "status", "up"]
 
 Folder = Annotated[Path, typer.Option("--host", help="The host's folder: a copy of the owner's bundle.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -52,6 +52,18 @@ def scale(
       ensconce scale 3
     """
     _show(act.scale(host, replicas, _Progress()), json)
+
+
+def roll(host: Folder = _HERE, json: Json = False) -> None:
+    """Replace every replica by a fresh one, one at a time, and wait until it is so; the service goes on meanwhile.
+
+    A fresh replica serves what is in models/ then: versions that came, without those that went.
+
+    Examples:
+
+      ensconce roll
+    """
+    _show(act.roll(host, _Progress()), json)
 
 
 def logs(

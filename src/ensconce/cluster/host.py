@@ -15,7 +15,7 @@ from typing import Any
 from ensconce.cluster import control
 from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 
-__all__ = ["down", "logs", "scale", "status", "up"]
+__all__ = ["down", "logs", "roll", "scale", "status", "up"]
 
 _START_S = 120.0
 _POLL_S = 0.1
@@ -85,6 +85,18 @@ def scale(host: Path, replicas: int, watch: Watch) -> dict[str, Any]:
     """
     control.ask(host, {"do": "scale", "replicas": replicas})
     return _wait_until_settled(host, watch)
+
+
+def roll(host: Path, watch: Watch) -> dict[str, Any]:
+    """Replace every replica by a fresh one, which reads ``models/`` anew, one at a time; never fewer serve than wanted.
+
+    When a fresh replica does not come up, the old ones that are left go on serving, and so does the attempt.
+
+    Raises:
+        EnsconceError: of whatever kind kept a new replica from serving.
+    """
+    wanted = control.ask(host, {"do": "roll"})["wanted"]
+    return _wait_until_settled(host, watch, _START_S * max(1, wanted))
 
 
 def down(host: Path) -> None:
@@ -164,13 +176,13 @@ def _wait_for_supervisor(host: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(_POLL_S)
 
 
-def _wait_until_settled(host: Path, watch: Watch) -> dict[str, Any]:
-    until = time.monotonic() + _START_S
+def _wait_until_settled(host: Path, watch: Watch, patience: float = _START_S) -> dict[str, Any]:
+    until = time.monotonic() + patience
     while True:
         now = status(host)
         watch(now)
         states = [replica["state"] for replica in now["replicas"]]
-        if states == ["ready"] * now["wanted"]:
+        if states == ["ready"] * now["wanted"] and not now["rolling"]:
             return now
         for replica in now["replicas"]:
             # The owner's server may be about to come; any other reason will be the same the next time.
@@ -181,7 +193,7 @@ def _wait_until_settled(host: Path, watch: Watch) -> dict[str, Any]:
         if time.monotonic() > until:
             raise EnsconceError(
                 "host.start",
-                f"{states.count('ready')} of {now['wanted']} replicas are ready after {_START_S:.0f} s",
+                f"{states.count('ready')} of {now['wanted']} replicas are ready after {patience:.0f} s",
                 remedy="`ensconce logs`",
             )
         time.sleep(_POLL_S)

@@ -69,6 +69,7 @@ class Supervisor:
         self._wanted = self._deployment.replicas
         self._replicas: list[Replica] = []
         self._numbers = 0
+        self._outdated = 0
         self._stopping = False
         self._gateway_retry_at = 0.0
         service = self._deployment.service
@@ -133,13 +134,22 @@ class Supervisor:
     def _match_wanted(self, now: float) -> None:
         wanted = 0 if self._stopping else self._wanted
         alive = [replica for replica in self._replicas if replica.state is not State.STOPPING]
-        leaving = alive[wanted:]
+        old = [] if self._stopping else [replica for replica in alive if replica.number <= self._outdated]
+        new = [replica for replica in alive if replica not in old]
+        settled = all(replica.state is State.READY for replica in new)
+        if not old:
+            leaving = alive[wanted:]
+        elif new and settled:
+            leaving = old[: max(0, len(alive) - wanted)]
+        else:
+            # One more than wanted while replicas are replaced: the new one serves before the old one goes.
+            leaving = alive[wanted + 1 :]
         if leaving and not self._stopping:
             # Out of the line first, so that no new connection meets a replica on its way out.
             self._refresh_gateway(now, leaving)
         for replica in leaving:
             replica.stop(self._platform.control, now, _GRACE_S)
-        for _ in range(wanted - len(alive)):
+        for _ in range(wanted - len(alive) + (1 if old and settled else 0)):
             self._numbers += 1
             replica = Replica(self._numbers, self._host)
             self._replicas.append(replica)
@@ -174,6 +184,9 @@ class Supervisor:
             case {"do": "scale", "replicas": int(wanted)} if 1 <= wanted <= MAX_REPLICAS:
                 self._wanted = wanted
                 return self._status()
+            case {"do": "roll"}:
+                self._outdated = self._numbers
+                return self._status()
             case {"do": "stop"}:
                 self._stopping = True
                 return self._status()
@@ -181,7 +194,7 @@ class Supervisor:
             "host.control",
             "the supervisor does not know this request",
             found=json.dumps(request)[:200],
-            rule=f"status, scale with 1 to {MAX_REPLICAS} replicas, or stop",
+            rule=f"status, scale with 1 to {MAX_REPLICAS} replicas, roll, or stop",
         )
 
     def _status(self) -> dict[str, Any]:
@@ -192,6 +205,7 @@ class Supervisor:
             "gateway_about": self._gateway.about,
             "platform": self._deployment.platform.kind,
             "wanted": 0 if self._stopping else self._wanted,
+            "rolling": any(replica.number <= self._outdated for replica in self._replicas),
             "replicas": [replica.describe() for replica in self._replicas],
         }
 
