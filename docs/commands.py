@@ -12,10 +12,10 @@ TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
     "The owner": (
         *("init", "model seal", "model retire", "enclave build", "policy write"),
-        *("provision serve", "audit show"),
+        *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
     ),
     "The host": ("up", "status", "scale", "logs", "down"),
-    "The client": ("verify", "predict"),
+    "The client": ("verify", "predict", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),
         *("file encrypt", "file decrypt", "demo"),
