@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -28,8 +32,17 @@ from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store, write_policy
 from ensconce.enclave.build import EnclaveIdentity
 from ensconce.errors import InputError, RefusedError
+from ensconce.evidence.certificate import evidence_extension
+from ensconce.evidence.claims import encode_claims
+from ensconce.evidence.report import SgxReport
+from ensconce.evidence.spki import spki_of
+from ensconce.platform.simulated.pki import SimulatedVendor
+from ensconce.platform.simulated.quoting import make_quote
+from ensconce.ratls.request import make_key_container
 
 IDENTITY = EnclaveIdentity(mr_enclave=b"\x11" * 32, mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
+NOW = 1_790_000_000
+VENDOR = SimulatedVendor(bytes(32), NOW - 86_400)
 ROOT = f"simulated:{'0' * 64}"
 DEPLOYMENT = Deployment.check(
     {
@@ -252,6 +265,76 @@ class TestApplyAndShow:
         run("sign", file, "--key", tmp_path / "bob.pem")
         assert run("apply", file, *folder).status == 0
         assert run("show", *folder, "--json").json()["signers"] == sorted(keys.values())
+
+
+def certificate_with(quote: Callable[[bytes], bytes]) -> x509.Certificate:
+    """A self-signed certificate with evidence about its own key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    claims = encode_claims(spki_of(key.public_key()))
+    evidence = quote(hashlib.sha256(claims).digest() + bytes(32))
+    plain = make_key_container(key)
+    return (
+        x509.CertificateBuilder(plain.issuer, plain.subject, key.public_key(), 1)
+        .not_valid_before(plain.not_valid_before_utc)
+        .not_valid_after(plain.not_valid_after_utc)
+        .add_extension(evidence_extension(evidence, claims), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+class TestExplain:
+    """Of the simulated platform; tests/interop explains real quotes."""
+
+    @pytest.fixture
+    def world(self, tmp_path: Path, sound_report: Callable[..., SgxReport]) -> Path:
+        report = sound_report(VENDOR)
+        (tmp_path / "quote.bin").write_bytes(make_quote(VENDOR, report))
+        (tmp_path / "collateral.json").write_text(VENDOR.collateral(NOW).to_json())
+        (tmp_path / "policy.yaml").write_text(policy_text(1).replace("intel", f'"{VENDOR.root_name}"'))
+        certificate = certificate_with(lambda data: make_quote(VENDOR, dataclasses.replace(report, report_data=data)))
+        (tmp_path / "replica.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+        (tmp_path / "replica.der").write_bytes(certificate.public_bytes(Encoding.DER))
+        return tmp_path
+
+    def arguments(self, world: Path, evidence: str) -> list[object]:
+        options = ["--policy", world / "policy.yaml", "--collateral", world / "collateral.json", "--at", NOW]
+        return ["explain", world / evidence, *options]
+
+    @pytest.mark.parametrize("evidence", ["quote.bin", "replica.pem", "replica.der"])
+    def test_what_is_accepted(self, run: Run, world: Path, evidence: str) -> None:
+        ran = run(*self.arguments(world, evidence))
+        assert ran.status == 0
+        assert f"yes  mr_enclave: {'11' * 32}" in ran.out
+        assert ran.out.endswith("Accepted as 'code'.\nIt may receive: model/m\n")
+
+    def test_what_is_refused(self, run: Run, world: Path) -> None:
+        (world / "policy.yaml").write_text(policy_text(1, code="22" * 32))
+        ran = run(*self.arguments(world, "quote.bin"))
+        assert ran.status == 4
+        assert f"NO   root: {VENDOR.root_name}" in ran.out
+        assert f"NO   mr_enclave: {'11' * 32}\n       rule: mr_enclave: {'22' * 32}" in ran.out
+        assert "Refused: the evidence is of a simulated platform" in ran.out
+        value = run(*self.arguments(world, "quote.bin"), "--json").json()
+        assert value["refusal"]["check"] == "policy.root"
+
+    def test_the_policy_in_force_is_the_default(self, run: Run, world: Path, owner: OwnerFolder) -> None:
+        run("sign", world / "policy.yaml", "--owner", owner.path)
+        run("apply", world / "policy.yaml", "--owner", owner.path)
+        command: list[object] = ["explain", world / "quote.bin", "--owner", owner.path, "--at", NOW]
+        assert run(*command, "--collateral", world / "collateral.json").status == 0
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+    def test_what_is_no_evidence(self, run: Run, world: Path, content: bytes) -> None:
+        (world / "quote.bin").write_bytes(content)
+        assert run(*self.arguments(world, "quote.bin")).status == 3
+
+    def test_a_certificate_about_another_key(
+        self, run: Run, world: Path, sound_report: Callable[..., SgxReport]
+    ) -> None:
+        quote = make_quote(VENDOR, sound_report(VENDOR))
+        other = certificate_with(lambda data: quote)
+        (world / "replica.pem").write_bytes(other.public_bytes(Encoding.PEM))
+        assert run(*self.arguments(world, "replica.pem")).status == 3
 
 
 class TestWrite:
