@@ -90,10 +90,18 @@ class _FileSlot:
 
     def write(self, data: bytes) -> None:
         check_size("state.write", self._name, data)
+        self._clear()
         try:
             write_aside(self._path, data, mode=0o600)
         except InputError as error:
             raise InputError("state.write", error.problem, remedy=error.remedy) from error
+
+    def _clear(self) -> None:
+        """Remove what a holder that was killed had not written to its end."""
+        # Exactly so many characters: a document named like this one and more has files of its own.
+        for left in self._path.parent.glob(f".{self._path.name}.{'[a-z0-9_]' * 8}.part"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def _file_name(name: str) -> str:

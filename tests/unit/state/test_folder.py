@@ -135,3 +135,13 @@ def test_waits_for_whoever_holds_it(store: FolderStore, wait_for: Callable[[Call
         assert store.read("policy") == b"first"
     wait_for(done.is_set, "the other")
     assert store.read("policy") == b"second"
+
+
+def test_what_a_killed_holder_left_is_cleared_away(store: FolderStore, tmp_path: Path) -> None:
+    put(store, "a", b"x")
+    mine, others = tmp_path / "state" / ".a.abcd_123.part", tmp_path / "state" / ".a.b.abcd_123.part"
+    mine.touch()
+    others.touch()
+    put(store, "a", b"y")
+    assert not mine.exists()
+    assert others.exists()
