@@ -21,6 +21,8 @@ import pytest
 import yaml
 from cryptography import x509
 
+from ensconce.audit.remote import RemoteLog
+from ensconce.audit.witness import watch
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import apply_policy, sign_policy
@@ -83,9 +85,10 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 class Server:
     """A provisioning server on its own machine, as far as a folder makes one."""
 
-    def __init__(self, folder: Path, port: int, cache: Path) -> None:
+    def __init__(self, folder: Path, port: int, status: int, cache: Path) -> None:
         self.owner = OwnerFolder.open(folder)
         self.port = port
+        self.log = RemoteLog(f"http://127.0.0.1:{status}")
         self._environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
         self._process: subprocess.Popen[str] | None = None
 
@@ -112,7 +115,7 @@ class Server:
             self._process = None
 
 
-def deployment(pccs: int, ports: list[int], state: dict[str, str]) -> dict[str, Any]:
+def deployment(pccs: int, ports: list[int], status: int, state: dict[str, str]) -> dict[str, Any]:
     return {
         "version": 1,
         "service": {"domain": DOMAIN, "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
@@ -122,6 +125,7 @@ def deployment(pccs: int, ports: list[int], state: dict[str, str]) -> dict[str, 
             "listen": f"127.0.0.1:{ports[0]}",
             "servers": [f"127.0.0.1:{port}" for port in ports],
             "server_name": SERVER_NAME,
+            "status": f"127.0.0.1:{status}",
             "limits": {"address_rate": 1000.0, "address_burst": 5000},
         },
         "models": [{"name": "digits"}],
@@ -131,9 +135,9 @@ def deployment(pccs: int, ports: list[int], state: dict[str, str]) -> dict[str, 
 
 @pytest.fixture
 def servers(tmp_path: Path, vendor: SimulatedVendor, pccs: int, state: dict[str, str]) -> Iterator[list[Server]]:
-    ports = [free_port(), free_port()]
+    ports, status = [free_port(), free_port()], [free_port(), free_port()]
     folders = [tmp_path / "one", tmp_path / "two"]
-    owner = OwnerFolder.create(folders[0], Deployment.check(deployment(pccs, ports, state)))
+    owner = OwnerFolder.create(folders[0], Deployment.check(deployment(pccs, ports, status[0], state)))
     keystore = owner.keystore()
     for version in (1, 2):
         keystore.put(f"model/digits/{version}", os.urandom(16), kind="wrap")
@@ -143,9 +147,9 @@ def servers(tmp_path: Path, vendor: SimulatedVendor, pccs: int, state: dict[str,
     )
     apply_policy(owner, sign_policy(owner.policy_file, get_private_key(keystore, "signing/owner", "ed25519")))
     shutil.copytree(folders[0], folders[1])
-    text = yaml.safe_dump(deployment(pccs, ports[::-1], state), sort_keys=False)
+    text = yaml.safe_dump(deployment(pccs, ports[::-1], status[1], state), sort_keys=False)
     (folders[1] / "ensconce.yaml").write_text(text)
-    made = [Server(folder, port, tmp_path / "cache") for folder, port in zip(folders, ports, strict=True)]
+    made = [Server(*each, tmp_path / "cache") for each in zip(folders, ports, status, strict=True)]
     yield made
     for server in made:
         server.kill()
@@ -156,7 +160,7 @@ def serial(granted: Provisioned) -> str:
 
 
 def test_one_dies_and_the_other_goes_on(
-    servers: list[Server], vendor: SimulatedVendor, sound_report: Callable[..., SgxReport]
+    servers: list[Server], vendor: SimulatedVendor, sound_report: Callable[..., SgxReport], tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     report = sound_report(vendor)
@@ -199,9 +203,15 @@ def test_one_dies_and_the_other_goes_on(
     try:
         more(8)
         assert ask(ports[:1], 2).secrets.keys() == ask(ports[1:], 2).secrets.keys() == {"model/digits/2"}
+        key = servers[0].owner.public_key()
+        assert watch(servers[0].log, tmp_path / "kept", key).earlier is None
         time.sleep(chance.uniform(0.0, 0.1))
         servers[0].kill()
         more(8)  # the other goes on
+        # Whoever watches the log through the other server sees the same log, grown.
+        sighting = watch(servers[1].log, tmp_path / "kept", key)
+        assert sighting.earlier is not None
+        assert sighting.head.size >= sighting.earlier.size + 8
         # A key that is retired on the one machine is released by the other no more.
         servers[0].owner.retire_model("digits", 2)
         with pytest.raises(RefusedError, match=r"key\.retired"):
