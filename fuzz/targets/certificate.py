@@ -29,6 +29,7 @@ from ensconce.ratls.verify import evidence_of, key_in_container, read_signed_req
 from fuzz import world
 from fuzz.mutation import by_parts
 from fuzz.target import Havoc, Refused, Target, attempt, holds
+from fuzz.targets import quote as quotes
 
 __all__ = ["TARGET", "check"]
 
@@ -122,7 +123,17 @@ def _split(data: bytes) -> list[bytes] | None:
         return None
 
 
-_by_parts = by_parts(_split, lambda parts: encode_evidence(*parts))
+def _join(parts: list[bytes]) -> bytes:
+    """Evidence whose quote says that it was made for its claims, as anybody can write it who need not sign it."""
+    quote, claims = parts
+    said = quotes.split(quote)
+    if said is None:
+        return encode_evidence(quote, claims)
+    said[1] = said[1][:-64] + hashlib.sha256(claims).digest() + bytes(32)
+    return encode_evidence(quotes.join(said), claims)
+
+
+_by_parts = by_parts(_split, _join)
 
 
 def seeds() -> dict[str, bytes]:
@@ -140,6 +151,7 @@ def seeds() -> dict[str, bytes]:
         "good-legacy-meant": b"\x04" + legacy,
         "good-tcg-in-request": b"\x05" + sound,
         "legacy-in-request": b"\x06" + legacy,
+        "of-another-key": b"\x02" + _join([world.quote(), encode_claims(b"another key")]),
         "unbound": b"\x02" + encode_evidence(world.quote(), claims),
         "nonce": b"\x02" + encode_evidence(world.quote(hashlib.sha256(nonce).digest() + bytes(32)), nonce),
         "vendor": b"\x00" + world.VENDOR.root.der,

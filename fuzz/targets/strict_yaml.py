@@ -7,6 +7,7 @@ before its meaning.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -17,6 +18,8 @@ from fuzz.mutation import by_tree, choose
 from fuzz.target import Refused, Target, attempt, holds
 
 __all__ = ["MUTATE", "TARGET", "WORDS", "check", "load"]
+
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?")
 
 
 def check(data: bytes) -> bool:
@@ -43,8 +46,12 @@ def _compare(ours: Any, seen: Any) -> None:
     elif isinstance(ours, bool) or ours is None:
         spelt = {True: ("true",), False: ("false",), None: ("null", "~", "", None)}
         holds(seen in spelt[ours], f"{seen!r} means {ours}")
-    elif isinstance(ours, int | float):
-        holds(type(ours)(seen) == ours, f"{seen!r} means {ours}")
+    elif isinstance(ours, int):
+        holds(seen in (str(ours), "-0"), f"{seen!r} means {ours}")
+    elif isinstance(ours, float):
+        holds(
+            float(seen) == ours and re.fullmatch(r"-?(0|[1-9]\d*)\.\d+([eE][-+]?\d+)?", seen), f"{seen!r} means {ours}"
+        )
     else:
         holds(ours == seen, "another text to another reader")
 
