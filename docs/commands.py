@@ -11,7 +11,8 @@ from ensconce.cli.main import app
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
     "The owner": (
-        *("init", "model seal", "model retire", "enclave build", "policy write"),
+        *("init", "model seal", "model retire", "enclave build"),
+        *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
     ),
     "The host": ("up", "status", "scale", "logs", "down"),

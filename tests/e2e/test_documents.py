@@ -17,8 +17,12 @@ import pytest
 import typer
 
 from ensconce.cli.main import app
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import policy_store, write_policy
 from ensconce.demo.data import digits_folder
 from ensconce.demo.stage import DOMAIN, Ports, Stage
+from ensconce.enclave.build import EnclaveIdentity
 from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -50,7 +54,12 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def test_no_shell_block_is_left_unrun() -> None:
-    here = {"docs/how-to/carry-collateral.md", "docs/how-to/encrypt-files.md", "docs/how-to/verify-a-quote.md"}
+    here = {
+        "docs/how-to/carry-collateral.md",
+        "docs/how-to/change-a-policy.md",
+        "docs/how-to/encrypt-files.md",
+        "docs/how-to/verify-a-quote.md",
+    }
     for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
         name = document.relative_to(REPOSITORY).as_posix()
         found = blocks(document, "sh")
@@ -94,6 +103,31 @@ def test_carry_collateral(tmp_path: Path, environment: dict[str, str], sound_rep
         daemon.wait(20)
     assert said.count("is good until") == 2
     assert "Genuine for a simulated platform" in said
+
+
+def test_change_a_policy(tmp_path: Path, environment: dict[str, str]) -> None:
+    deployment = Deployment.check(
+        {
+            "version": 1,
+            "service": {"domain": DOMAIN, "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+            "replicas": 1,
+            "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
+            "provisioning": {
+                "listen": "127.0.0.1:4433",
+                "servers": ["127.0.0.1:4433"],
+                "server_name": f"provisioning.{DOMAIN}",
+            },
+            "models": [{"name": "digits"}],
+        }
+    )
+    owner = OwnerFolder.create(tmp_path / "owner", deployment)
+    code = EnclaveIdentity(mr_enclave=b"\x11" * 32, mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
+    write_policy(owner, code, "intel")
+    said = run("\n".join(blocks(REPOSITORY / "docs/how-to/change-a-policy.md", "sh")), tmp_path, environment)
+    assert "+ tcb_statuses: SWHardeningNeeded until 2027-03-31" in said
+    in_force = policy_store(owner).in_force()
+    assert in_force.policy.serial == 3
+    assert len(in_force.signers) == 3
 
 
 def test_verify_a_quote(tmp_path: Path, environment: dict[str, str], vectors: Path) -> None:
