@@ -4,7 +4,6 @@ maker says, best in processes; the policy's word on the loop, where it costs not
 from __future__ import annotations
 
 import os
-import time
 
 from ensconce.appraisal.appraiser import Appraiser, Verify
 from ensconce.appraisal.policy import Acceptance
@@ -32,14 +31,11 @@ class Appraisals:
 
     async def appraise(self, quote: bytes, appraiser: Appraiser) -> Acceptance:
         """:meth:`ensconce.appraisal.appraiser.Appraiser.appraise`, each step in its place."""
-        began = time.perf_counter()
-        case = await self._collateral.run(appraiser.gather, quote)
-        gathered = time.perf_counter()
-        verdict = await self._verification.run(appraiser.verify, case, self._verify)
-        verified = time.perf_counter()
-        acceptance = appraiser.policy.judge(verdict)
-        self._metrics.appraised(collateral=gathered - began, verification=verified - gathered)
-        return acceptance
+        with self._metrics.timed("collateral"):
+            case = await self._collateral.run(appraiser.gather, quote)
+        with self._metrics.timed("verification"):
+            verdict = await self._verification.run(appraiser.verify, case, self._verify)
+        return appraiser.policy.judge(verdict)
 
     def close(self) -> None:
         """Let the threads end."""

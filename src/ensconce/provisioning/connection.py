@@ -97,7 +97,8 @@ class Connection:
                 return
             stream = AsyncTlsStream(context, self._socket, deadline=deadline)
             try:
-                await stream.handshake()
+                with services.metrics.timed("handshake"):
+                    await stream.handshake()
             except EnsconceError as error:
                 services.metrics.handshakes.labels("failed").inc()
                 await services.refuse(error, self.peer, "none", services.noise)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from collections.abc import Iterator
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -48,7 +51,7 @@ class Metrics:
         )
         self.seconds = Histogram(
             "ensconce_provisioning_seconds",
-            "Time of one step for one request.",
+            "Time of one step for one connection, waiting for its turn included.",
             ["step"],
             buckets=_SECONDS,
             registry=self.registry,
@@ -70,10 +73,16 @@ class Metrics:
             "ensconce_provisioning_log_entries", "Entries under the log's signed head.", registry=self.registry
         )
 
-    def appraised(self, *, collateral: float, verification: float) -> None:
-        """One quote was appraised; seconds that its parts took, waiting for a thread or process included."""
-        self.seconds.labels("collateral").observe(collateral)
-        self.seconds.labels("verification").observe(verification)
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Count the time of a step that succeeds, waiting for its turn included.
+
+        Args:
+            step: ``handshake``, ``collateral``, ``verification``, ``release`` (keys and certificate), ``log``.
+        """
+        began = time.perf_counter()
+        yield
+        self.seconds.labels(step).observe(time.perf_counter() - began)
 
     def refused(self, check: str, wire: Wire) -> None:
         """Something was refused."""

@@ -6,7 +6,6 @@ Whatever goes wrong ends in exactly one refusal: recorded, and sent as far as th
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -89,10 +88,10 @@ class Session:
             await self._refuse(too_often("identity"), "unavailable", services.hurry, acceptance)
             return
         try:
-            prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
-            began = time.perf_counter()
-            await services.recorder.record(*prepared.events)
-            services.metrics.seconds.labels("log").observe(time.perf_counter() - began)
+            with services.metrics.timed("release"):
+                prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
+            with services.metrics.timed("log"):
+                await services.recorder.record(*prepared.events)
         except EnsconceError as error:
             await self._refuse(error, _kind(error), acceptance=acceptance)
             return

@@ -6,7 +6,6 @@ closed; and who the client is, and which secret it gets, is said by its certific
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 
 from ensconce.appraisal.policy import Acceptance
@@ -58,10 +57,10 @@ async def _prepare(
         if not services.identities.take(acceptance.identity.name):
             raise too_often("identity")
         budget = None
-        prepared = await services.threads.run(prepare_v1, services.release, client, acceptance, peer)
-        began = time.perf_counter()
-        await services.recorder.record(*prepared.events)
-        services.metrics.seconds.labels("log").observe(time.perf_counter() - began)
+        with services.metrics.timed("release"):
+            prepared = await services.threads.run(prepare_v1, services.release, client, acceptance, peer)
+        with services.metrics.timed("log"):
+            await services.recorder.record(*prepared.events)
     except EnsconceError as error:
         await services.refuse(error, peer, "v1", budget, acceptance)
         return None
