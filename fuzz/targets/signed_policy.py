@@ -59,7 +59,7 @@ def check(data: bytes) -> bool:
 
 @functools.cache
 def _policies() -> list[SignedPolicy]:
-    """Of one owner; of two who both must sign; the next one, of two others."""
+    """Of one owner; of two who both must sign; the next one, of two others; older ones, one of them of the same two."""
     head = f"version: 1\nroots: [{world.ROOT.name}]\ntcb_statuses: [UpToDate]\n"
     tail = f'identities:\n  - {{name: digits, mr_enclave: "{"11" * 32}", receives: [model/digits]}}\n'
     both = "serial: 2\nowners: {required: 2, keys: [%s, %s]}\n"
@@ -69,6 +69,7 @@ def _policies() -> list[SignedPolicy]:
         (both % (_NAMES[0], _NAMES[1]), _KEYS[:2]),
         ((both % (_NAMES[1], _NAMES[2])).replace("serial: 2", "serial: 3"), _KEYS),
         (f"service: {world.DOMAIN}\n", _KEYS[1:2]),
+        ((both % (_NAMES[0], _NAMES[1])).replace("serial: 2", "serial: 1"), _KEYS[:2]),
     ):
         signed = SignedPolicy.parse((head + middle + tail).encode(), "policy.yaml")
         made.append(functools.reduce(SignedPolicy.signed_with, keys, signed))
