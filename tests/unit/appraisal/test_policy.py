@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.policy import (
     Acceptance,
     Advisories,
@@ -22,6 +24,20 @@ from ensconce.appraisal.verdict import _MINT, GenuineVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
+
+
+@dataclasses.dataclass(frozen=True)
+class Papers:
+    """One collateral for everybody."""
+
+    collateral: Collateral
+
+    def get_for(self, quote: bytes) -> Collateral:
+        return self.collateral
+
+    def doubt(self, quote: bytes) -> None:
+        pass
+
 
 MeasuredBy = Callable[..., Verdict]
 
@@ -151,6 +167,22 @@ class TestStatuses:
         assert caught.value.check == "policy.tcb_status"
         assert "on 2026-09-22" in (caught.value.found or "")
         assert caught.value.rule == "tcb_statuses: {status: SWHardeningNeeded, until: 2026-09-21}"
+
+    def test_the_policy_goes_by_the_clock_of_the_verification(
+        self,
+        policy: Callable[..., Policy],
+        quote: Callable[..., bytes],
+        collateral: Callable[..., Collateral],
+    ) -> None:
+        lax = policy(tcb_statuses=(StatusUntil(TcbStatus.OUT_OF_DATE, self.DAY),))
+        papers = collateral(tcb_status="OutOfDate", advisory_ids=("SIMULATED-SA-00001",))
+        appraisers = [
+            Appraiser(lax, Papers(papers), lambda at=at: at) for at in (self.LAST_SECOND, self.LAST_SECOND + 1)
+        ]
+        assert appraisers[0].appraise(quote()).verdict.at == self.LAST_SECOND
+        with pytest.raises(RefusedError) as caught:
+            appraisers[1].appraise(quote())
+        assert caught.value.check == "policy.tcb_status"
 
     def test_an_exception_is_for_one_status(self, policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
         lax = policy(tcb_statuses=(TcbStatus.UP_TO_DATE, StatusUntil(TcbStatus.SW_HARDENING_NEEDED, self.DAY)))

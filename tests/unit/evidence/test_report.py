@@ -110,3 +110,27 @@ def test_fields_of_a_trust_domain_of_another_size_are_not_written() -> None:
 def test_trust_domain_reports_of_another_size(size: int) -> None:
     with pytest.raises(EvidenceError):
         TdReport.from_bytes(bytes(size))
+
+
+@given(reports)
+def test_the_measurements_are_those_of_the_code(report: SgxReport) -> None:
+    assert report.measurements() == {
+        "mr_enclave": report.mr_enclave.hex(),
+        "mr_signer": report.mr_signer.hex(),
+        "isv_prod_id": report.isv_prod_id,
+        "isv_svn": report.isv_svn,
+        "attributes": report.attributes.to_bytes().hex(),
+    }
+    again = replace(report, report_data=bytes(64), cpu_svn=bytes(16))
+    assert again.measurements() == report.measurements()
+
+
+def test_the_measurements_of_a_trust_domain() -> None:
+    report = TdReport.from_bytes(bytes(range(256)) * 2 + bytes(72))
+    measured = report.measurements()
+    assert set(measured) == {
+        *("mr_td", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "td_attributes", "xfam", "mr_seam"),
+        *("mr_config_id", "mr_owner", "mr_owner_config"),
+    }
+    assert all(measured[name] == getattr(report, name).hex() for name in measured)
+    assert replace(report, report_data=bytes(64)).measurements() == measured
