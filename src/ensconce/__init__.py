@@ -19,6 +19,7 @@ audit          hash-chained log with Merkle inclusion and consistency proofs
 keys           custody of the owner's secrets behind one protocol
 evidence       bytes to frozen dataclasses, without an opinion
 encfile        Gramine's encrypted-file format
+state          what several provisioning servers share, in a folder or a database
 tfserving      TensorFlow Serving's messages and tensors
 addresses      names and addresses of services; where to listen
 servables      what models, versions and their keys are called
