@@ -28,7 +28,7 @@ class Limits:
         closing_time: seconds that a stopping server leaves to its connections.
     """
 
-    connections: int = 512
+    connections: int = 1024
     connections_per_address: int = 256
     address_rate: float = 50.0
     address_burst: int = 500
