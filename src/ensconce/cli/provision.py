@@ -53,9 +53,13 @@ def serve(
     """
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.cluster.provision import open_server
+    from ensconce.keys import protect_process
 
     if log_format is LogFormat.JSON:
         _log_json()
+    remark = protect_process().remark
+    if remark is not None:
+        _log.info("%s", remark)
     interrupted = False
     with open_server(OwnerFolder.open(owner), policy) as server:
 

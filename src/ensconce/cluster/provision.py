@@ -20,6 +20,7 @@ from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry
+from ensconce.cluster.recorded import check_against_log
 from ensconce.cluster.state import open_state
 from ensconce.errors import IntegrityError, RefusedError
 from ensconce.provisioning.limits import Limits
@@ -43,11 +44,13 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
     Raises:
         InputError: a file is missing or wrong, a port is taken, or no policy is in force.
         EnsconceError: the policy in force is not what the log says, as :meth:`PolicyStore.in_force`.
+        IntegrityError: ``keystore.rollback``: nor is the keystore.
     """
     deployment = owner.deployment()
     entry = deployment.provisioning
     keystore = owner.keystore()
     audit = owner.audit_log(keystore)
+    check_against_log(keystore, audit.entries())
     source = None
     if policy_file is not None:
         policy = load_policy(policy_file)
