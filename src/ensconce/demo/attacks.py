@@ -222,8 +222,9 @@ def _other_measurement(host: Host) -> list[Stopped]:
 def _impostor(host: Host) -> list[Stopped]:
     stage = host.stage
     impostor = stage.root / "impostor"
-    shutil.copy(stage.owner / "policy.yaml", impostor)
-    with stage.other_provisioning("--owner", str(impostor), party="host"):
+    # The server takes any policy from who starts it; it is the replica that must not take any server.
+    policy = shutil.copy(stage.owner / "policy.yaml", impostor)
+    with stage.other_provisioning("--owner", str(impostor), "--policy", str(policy), party="host"):
         return [host.launch(host.folder())]
 
 
