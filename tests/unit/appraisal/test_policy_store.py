@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from ensconce.appraisal.policy_store import DOCUMENT, PolicyStore
 from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError, UnreachableError
+from ensconce.state.database import DatabaseStore
 from ensconce.state.folder import FolderStore
+from ensconce.state.store import Store
 
 OWNER, ALICE, BOB, THIEF = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(4))
 AUTHORITY = Authority(key_name(OWNER.public_key()), "digits.example.test")
@@ -41,7 +44,7 @@ def signed(serial: int, *keys: Ed25519PrivateKey, **fields: Any) -> SignedPolicy
 class World:
     """A real store, and a log that is a list."""
 
-    store: FolderStore
+    store: Store
     log: list[Record] = field(default_factory=list)
     reads: int = 0
 
@@ -67,9 +70,11 @@ class World:
         return self.policies.in_force().policy.serial
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(FolderStore(tmp_path / "state"))
+@pytest.fixture(params=["folder", "database"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
+    if request.param == "folder":
+        return World(FolderStore(tmp_path / "state"))
+    return World(DatabaseStore.open(f"sqlite:///{tmp_path / 'state.db'}"))
 
 
 def check_of(call: Callable[[], object]) -> str:
@@ -128,6 +133,20 @@ class TestApply:
         world.apply(1)
         world.apply(1)
         assert len(world.log) == 1
+
+    def test_of_two_at_once_one_is_applied(self, world: World) -> None:
+        world.apply(1)
+
+        def apply(number: int) -> str:
+            try:
+                world.apply(2, min_tcb_evaluation_data_number=number)
+            except RefusedError as error:
+                return error.check
+            return "applied"
+
+        with ThreadPoolExecutor(4) as threads:
+            assert sorted(threads.map(apply, range(1, 5))) == ["applied", *["policy.serial"] * 3]
+        assert [record.serial for record in world.log] == [1, 2]
 
     def test_owners_sign_from_the_policy_that_names_them_on(self, world: World) -> None:
         two = Owners(required=2, keys=tuple(key_name(key.public_key()) for key in (ALICE, BOB)))
