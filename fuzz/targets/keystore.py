@@ -121,6 +121,7 @@ def seeds() -> dict[str, bytes]:
     for name, label in labels.items():
         text = json.dumps(label, sort_keys=True, separators=(",", ":")).encode()
         made[f"{'good-' if name == 'wrapped' else ''}label-{name}"] = b"\x01" + text
+    made["label-spaced"] = b"\x01" + json.dumps(labels["wrapped"], sort_keys=True).encode()
     index = json.dumps(
         {
             "generation": 7,
