@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import atheris  # type: ignore[import-not-found]  # only where fuzzing is set up
+import atheris  # type: ignore[import-untyped]  # and only where fuzzing is set up
 
 from fuzz.target import InvariantError, Target
 

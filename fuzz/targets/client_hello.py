@@ -12,7 +12,7 @@ import ssl
 from contextlib import suppress
 
 from ensconce.errors import UnreachableError
-from ensconce.gateway.clienthello import NEED_MORE, parse_sni
+from ensconce.gateway.clienthello import NEED_MORE, NeedMore, parse_sni
 from fuzz import world
 from fuzz.target import Havoc, Refused, Target, attempt, holds
 
@@ -22,15 +22,15 @@ __all__ = ["TARGET", "check"]
 def check(data: bytes) -> bool:
     """Read the server name; see the module."""
     name = attempt(lambda: parse_sni(data), UnreachableError)
-    whole = not isinstance(name, Refused) and name is not NEED_MORE
-    if whole:
-        holds(name is None or (name.isascii() and name == name.lower() and 0 < len(name) <= 253), "no DNS name")
-        for end in {0, 1, 5, 6, len(data) // 2, len(data) - 1}:
-            # What follows a hello is not its business, so the answer may be there before the end.
-            holds(parse_sni(data[: max(end, 0)]) in (NEED_MORE, name), "one answer before the end, another at the end")
-        seen = _openssl(data)
-        holds(seen is _NOTHING or seen == name, f"OpenSSL sees {seen!r}")
-    return whole
+    if isinstance(name, Refused | NeedMore):
+        return False
+    holds(name is None or (name.isascii() and name == name.lower() and 0 < len(name) <= 253), "no DNS name")
+    for end in {0, 1, 5, 6, len(data) // 2, len(data) - 1}:
+        # What follows a hello is not its business, so the answer may be there before the end.
+        holds(parse_sni(data[: max(end, 0)]) in (NEED_MORE, name), "one answer before the end, another at the end")
+    seen = _openssl(data)
+    holds(seen is _NOTHING or seen == name, f"OpenSSL sees {seen!r}")
+    return True
 
 
 _NOTHING = object()
@@ -60,7 +60,7 @@ def _server() -> tuple[ssl.SSLContext, list[str | None]]:
         names.append(name)
         return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
-    context.sni_callback = note  # type: ignore[assignment]  # typeshed has the callback's type narrower
+    context.sni_callback = note
     return context, names
 
 

@@ -49,7 +49,8 @@ def _use(text: str, value: dict[str, Any], tee: Literal["sgx", "tdx"]) -> None:
     """Verify a sound quote with the document, signed."""
     signature = sign_raw(world.VENDOR.tcb_signer.key, text.encode())
     which = "qe_identity" if value["id"].endswith("QE") else "tcb_info"
-    papers = replace(world.collateral(tee), **{which: text, f"{which}_signature": signature})
+    changes: dict[str, Any] = {which: text, f"{which}_signature": signature}
+    papers = replace(world.collateral(tee), **changes)
     verdict = attempt(lambda: verify_quote(_quote(tee), papers, at=world.NOW, root=world.ROOT), EvidenceError)
     if not isinstance(verdict, Refused) and which == "tcb_info":
         said = {level["tcbStatus"] for level in value["tcbLevels"]}

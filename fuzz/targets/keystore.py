@@ -42,8 +42,7 @@ def check(data: bytes) -> bool:
         fixed = Header(Sort.VAULT, None, _SALT).to_bytes()[:-4]
         rest = fixed + len(rest).to_bytes(4, "big") + rest + bytes(12 + 32 + 16)
     if sort >= _PAYLOAD:
-        header = Header(Sort.KEY_FILE, None, _SALT, version=2 if sort == _PAYLOAD else 1)
-        rest = _sealed(header.to_bytes(), rest)
+        rest = _sealed(Header(Sort.KEY_FILE, None, _SALT, version=2 if sort == _PAYLOAD else 1).to_bytes(), rest)
     header = attempt(lambda: parse_header(rest), IntegrityError)
     if isinstance(header, Refused):
         return False

@@ -58,7 +58,7 @@ def _without_nulls(value: Any) -> Any:
 def seeds() -> dict[str, bytes]:
     """A message of every type."""
     error = ErrorFields(check="policy.mr_enclave", problem="the policy names no such enclave", found="11" * 32)
-    made = {
+    made: dict[str, messages.Challenge | Request | Grant | messages.Refusal] = {
         "good-challenge": messages.Challenge(nonce=bytes(range(32))),
         "good-request": Request(
             quote=world.quote()[:600],

@@ -43,7 +43,7 @@ def check(data: bytes) -> bool:
         accepted = True
         holds(crl == data or crl.hex() in data.decode("ascii").lower().translate(_NO_SPACE), "another list")
     header = data.decode("latin-1").replace("\r", "").replace("\n", "").replace("\0", "")
-    headers = Answer(_URL, httpx.Headers({_HEADER: header.encode("latin-1")}), b"")
+    headers = Answer(_URL, httpx.Headers({_HEADER.encode(): header.encode("latin-1")}), b"")
     chain = attempt(lambda: pccs._chain(headers, _HEADER), UnreachableError)
     # It is written into JSON, and given to a parser of PEM, as text.
     holds(isinstance(chain, Refused) or json.loads(json.dumps(chain)) == chain, "a chain that is no text")
