@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ensconce.addresses import Address
-from ensconce.appraisal.appraiser import Appraiser, CollateralSource
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.policy_source import PolicySource
@@ -58,7 +59,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
         source = PolicySource(policy_store(owner))
         policy = source.current().policy
     collateral = _collateral(owner, deployment)
-    appraiser = Appraiser(policy, collateral(policy), unix_now)
+    cache = collateral(policy)
     with contextlib.ExitStack() as held:
         pool = VerifierPool()
         held.callback(pool.close)
@@ -66,7 +67,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             Address.parse(entry.listen),
             server_name=entry.server_name,
             authority=owner.authority(keystore),
-            appraiser=appraiser,
+            appraiser=Appraiser(policy, cache, unix_now),
             keystore=keystore,
             audit=audit,
             domain=deployment.service.domain,
@@ -74,13 +75,13 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             limits=_within_descriptors((entry.limits or LimitsEntry()).limits()),
             verify=pool.verify,
             status=None if entry.status is None else Address.parse(entry.status),
-            renewed=None if source is None else _follow(source, audit, appraiser, collateral),
+            renewed=_follow(source, audit, policy, cache, collateral),
         )
         held.callback(server.shutdown)
         yield server
 
 
-def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy], CollateralSource]:
+def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy], CollateralCache]:
     """Collateral as the deployment file says, kept in the state that the owner's servers share."""
     entry, store = deployment.platform.collateral, open_state(owner).store
     source, ca_file = f"http://{deployment.platform.pccs}", None
@@ -91,13 +92,23 @@ def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy]
 
 
 def _follow(
-    source: PolicySource, audit: AuditLog, appraiser: Appraiser, collateral: Callable[[Policy], CollateralSource]
+    source: PolicySource | None,
+    audit: AuditLog,
+    policy: Policy,
+    kept: CollateralCache,
+    collateral: Callable[[Policy], CollateralCache],
 ) -> Callable[[], Appraiser | None]:
-    """What the server asks for its appraiser: a new one for each new policy; a bad policy is recorded, once."""
-    roots, kept = appraiser.policy.roots, appraiser.collateral
+    """What the server asks for its appraiser: a new one for each new policy; a bad policy is recorded, once.
+
+    Collateral that is due is fetched meanwhile, so that it is there when an outage begins.
+    """
+    roots = policy.roots
 
     def renewed() -> Appraiser | None:
         nonlocal roots, kept
+        kept.refresh()
+        if source is None:
+            return None
         try:
             new = source.refresh()
         except (IntegrityError, RefusedError) as error:

@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +28,7 @@ from ensconce.evidence.spki import spki_of
 from ensconce.keys.keystore import Keystore
 from ensconce.provisioning.appraisals import Appraisals
 from ensconce.provisioning.connection import Connection, Stages
+from ensconce.provisioning.door import Door
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.metrics import Metrics
 from ensconce.provisioning.places import Places
@@ -51,7 +50,6 @@ _log = logging.getLogger(__name__)
 _LIMITS = Limits()
 _OWN_LIFETIME = 30 * 24 * 3600
 _RELEASE_THREADS = 8
-_ACCEPTED_AT_ONCE = 16
 _LOOK_EVERY = 1.0
 
 
@@ -144,11 +142,6 @@ class ProvisioningServer:
             self.metrics.connections.labels(stage.name).set_function(places.__len__)
         self._public = Public(audit, self.metrics, Threads(1, "provisioning status"))
         self._renewed = renewed
-        self._askers = TokenBuckets(limits.address_rate, limits.address_burst)
-        # Whoever goes on although it was told to wait is not even shaken hands with.
-        self._knockers = TokenBuckets(2 * limits.address_rate, 2 * limits.address_burst)
-        self._connections: dict[Connection, asyncio.Task[None]] = {}
-        self._by_address: dict[str, int] = {}
         self._identity = self._new_identity()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -156,6 +149,7 @@ class ProvisioningServer:
         self._stopping = False
         self._ended = threading.Event()
         self._listener = listen(address, "provisioning.address")
+        self._door = Door(self._listener, limits, self._stages, self.metrics, self._talk)
         try:
             self._status = None if status is None else listen(status, "provisioning.status")
         except InputError:
@@ -212,7 +206,7 @@ class ProvisioningServer:
         if self._stopping:
             self._stop.set()
         status = None if self._status is None else await serve_status(self._status, self._public.answer)
-        tasks = [self._loop.create_task(self._accept())]
+        tasks = [self._loop.create_task(self._door.run())]
         if self._renewed is not None:
             tasks.append(self._loop.create_task(self._follow(self._renewed)))
         ended = self._loop.create_task(self._stop.wait())
@@ -226,7 +220,7 @@ class ProvisioningServer:
             self._listener.close()
             if status is not None:
                 status.close()
-            await self._end_connections()
+            await self._door.close(self._limits.closing_time)
             self._services.appraisals.close()
             self._services.threads.close()
             self._services.recorder.close()
@@ -259,70 +253,7 @@ class ProvisioningServer:
                     await self._look.wait()
             self._look.clear()
 
-    async def _end_connections(self) -> None:
-        tasks = set(self._connections.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._limits.closing_time)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=self._limits.closing_time)
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        accepted = 0
-        while True:
-            try:
-                sock, address = await loop.sock_accept(self._listener)
-            except (ConnectionAbortedError, InterruptedError):
-                continue
-            except OSError as error:
-                # Out of descriptors or memory: connections in progress will free some.
-                _log.error("cannot accept a connection: %s", error.strerror)
-                await asyncio.sleep(0.2)
-                continue
-            accepted += 1
-            if accepted % _ACCEPTED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # a flood of newcomers must not hold up those who are here
-            try:
-                await self._admit(sock, Address(address[0], address[1]))
-            except BaseException:
-                sock.close()
-                raise
-
-    async def _admit(self, sock: socket.socket, address: Address) -> None:
-        connection = Connection(sock, address, self._stages)
-        mine = self._by_address.get(connection.address, 0)
-        crowded = mine >= self._limits.connections_per_address
-        if crowded and not self._stages.handshake.evict_one_of(connection.address):
-            self.metrics.turned_away.labels("address").inc()
-            sock.close()
-            return
-        if not self._knockers.take(connection.address):
-            self.metrics.turned_away.labels("rate").inc()
-            sock.close()
-            return
-        await self._stages.handshake.enter(connection)
-        deadline = time.monotonic() + self._limits.handshake_time
-        self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
-        task = asyncio.get_running_loop().create_task(self._run(connection, deadline))
-        self._connections[connection] = task
-        connection.task = task
-        # Also for a task that is cancelled before its first step.
-        task.add_done_callback(lambda _: self._forget(connection))
-
-    def _forget(self, connection: Connection) -> None:
-        del self._connections[connection]
-        left = self._by_address[connection.address] - 1
-        if left:
-            self._by_address[connection.address] = left
-        else:
-            del self._by_address[connection.address]
-        connection.close()
-        if connection.evicted:
-            self.metrics.turned_away.labels("place").inc()
-
-    async def _run(self, connection: Connection, deadline: float) -> None:
+    async def _talk(self, connection: Connection, deadline: float, too_many: bool) -> None:
         identity = self._current_identity()
         appraiser = self.appraiser
         wire_v1 = appraiser.policy.wire_v1
@@ -331,7 +262,7 @@ class ProvisioningServer:
             deadline=deadline,
             server_spki=identity.spki,
             services=dataclasses.replace(self._services, appraiser=appraiser),
-            too_many=not self._askers.take(connection.address),
+            too_many=too_many,
             wire_v1=wire_v1,
         )
 

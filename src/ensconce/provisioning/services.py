@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
-from ensconce.errors import EnsconceError
+from ensconce.errors import EnsconceError, UnreachableError
 from ensconce.provisioning.appraisals import Appraisals
 from ensconce.provisioning.metrics import Metrics, Wire
 from ensconce.provisioning.rates import TokenBuckets
@@ -55,9 +56,19 @@ class Services:
         """Appraise a quote under the policy that the connection began with.
 
         Raises:
+            UnreachableError: ``provisioning.timeout``: it takes longer than an exchange may, mostly for collateral.
             EnsconceError: as :meth:`ensconce.appraisal.appraiser.Appraiser.appraise`.
         """
-        acceptance = await self.appraisals.appraise(quote, self.appraiser)
+        try:
+            async with asyncio.timeout(self.exchange_time):
+                acceptance = await self.appraisals.appraise(quote, self.appraiser)
+        except TimeoutError:
+            raise UnreachableError(
+                "provisioning.timeout",
+                "the evidence could not be appraised in time",
+                rule=f"within {self.exchange_time:g} s",
+                remedy="check that the PCCS answers, and whether this machine is overloaded",
+            ) from None
         self.metrics.collateral_expiry.set(acceptance.verdict.valid_until)
         return acceptance
 

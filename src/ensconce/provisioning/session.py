@@ -6,6 +6,7 @@ Whatever goes wrong ends in exactly one refusal: recorded, and sent as far as th
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from ensconce.ratls.context import check_channel, exporter, peer_certificate
 from ensconce.ratls.verify import key_in_container
 
 __all__ = ["Session", "too_often"]
+
+_LAST_WORD = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,8 @@ class Session:
     ) -> None:
         await self.services.refuse(error, self.peer, "v2", budget, acceptance)
         told = error if kind != "unavailable" else _unavailable(error)
+        # Judging may have taken all the time that there was.
+        self.stream.deadline = max(self.stream.deadline, time.monotonic() + _LAST_WORD)
         await write_frame_async(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
 
 

@@ -7,16 +7,20 @@ import json
 import os
 import select
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.addresses import Address
-from ensconce.errors import InputError, UnreachableError
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.errors import EvidenceError, InputError, UnreachableError
+from ensconce.provisioning.frames import write_frame
 from ensconce.provisioning.limits import Limits
+from ensconce.provisioning.messages import ModelVersion, Request, encode
 from ensconce.ratls.async_stream import ALLOWANCE
 from ensconce.ratls.context import client_context
 from ensconce.ratls.request import make_key_container
@@ -127,6 +131,81 @@ class TestPlaces:
             sock.sendall(b"\x16\x03\x01")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         assert owner.provision(enclave).secrets
+
+
+class TestOutages:
+    class Hanging:
+        """Collateral that does not come."""
+
+        def __init__(self) -> None:
+            self.asked = threading.Semaphore(0)
+            self.over = threading.Event()
+
+        def get_for(self, quote: bytes) -> Any:
+            self.asked.release()
+            self.over.wait(20)
+            raise UnreachableError("collateral.unreachable", "it did not come")
+
+    @pytest.fixture
+    def hanging(self) -> Iterator[Hanging]:
+        source = self.Hanging()
+        yield source
+        source.over.set()
+
+    def start(self, owners: Callable[..., Any], policy: Any, hanging: Hanging, exchange_time: float) -> Any:
+        return owners(
+            appraiser=Appraiser(policy, hanging, lambda: int(time.time())),  # type: ignore[arg-type]
+            limits=Limits(exchange_time=exchange_time, closing_time=0.2),
+        )
+
+    def test_evidence_that_cannot_be_appraised_in_time_is_refused(
+        self, owners: Callable[..., Any], policy: Any, enclave: Any, hanging: Hanging
+    ) -> None:
+        owner = self.start(owners, policy, hanging, 0.3)
+        with pytest.raises(UnreachableError) as caught:
+            owner.provision(enclave)
+        assert caught.value.check == "provisioning.timeout"
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"]) == ("key.refused", "provisioning.timeout")
+
+    def test_those_who_wait_for_collateral_hold_up_nobody_else(
+        self, owners: Callable[..., Any], policy: Any, enclave: Any, hanging: Hanging, raw: Any
+    ) -> None:
+        owner = self.start(owners, policy, hanging, 10.0)
+        waiting = []
+        for _ in range(24):
+            client = raw(owner=owner)
+            request = client.request(enclave)
+            models = (ModelVersion(name="digits", version=1),)
+            message = encode(
+                Request(quote=enclave.quote(client.binding(request)), certificate_request=request, models=models)
+            )
+            write_frame(client.stream, message)
+            waiting.append(client)
+        assert hanging.asked.acquire(timeout=5)
+        other = raw(owner=owner)
+        began = time.monotonic()
+        with pytest.raises(EvidenceError):
+            other.ask(b"no quote at all", other.request(enclave))
+        assert time.monotonic() - began < 3
+        # Nor do they hold up the server's end: the fixture waits for it.
+
+    def test_nor_the_end_of_the_server(
+        self, owners: Callable[..., Any], policy: Any, enclave: Any, hanging: Hanging
+    ) -> None:
+        owner = self.start(owners, policy, hanging, 10.0)
+        client = threading.Thread(target=self.ask_in_vain, args=(owner, enclave))
+        client.start()
+        assert hanging.asked.acquire(timeout=5)
+        began = time.monotonic()
+        owner.server.shutdown()
+        assert time.monotonic() - began < 3
+        client.join(5)
+        assert owner.log() == []
+
+    def ask_in_vain(self, owner: Any, enclave: Any) -> None:
+        with pytest.raises(UnreachableError):
+            owner.provision(enclave)
 
 
 class TestStatus:

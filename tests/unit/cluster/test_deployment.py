@@ -8,6 +8,7 @@ import pytest
 
 from ensconce.cluster.deployment import Deployment
 from ensconce.errors import InputError
+from ensconce.provisioning.limits import Limits
 
 GOOD: dict[str, Any] = {
     "version": 1,
@@ -55,6 +56,12 @@ def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
         ("gateway", "haproxy"),
         ("platform.kind", "none"),
         ("provisioning.servers", []),
+        ("provisioning.status", "9433"),
+        ("provisioning.limits", {"connections": 8}),
+        ("provisioning.limits", {"address_rate": 0.0}),
+        ("provisioning.limits", {"address_rate": "1"}),
+        ("provisioning.limits", {"address_burst": 0}),
+        ("provisioning.limits", {"handshake_time": 1.0}),
         ("enclave.isv_svn", 0),
         ("enclave.isv_prod_id", 65536),
         ("models", []),
@@ -78,3 +85,10 @@ def test_a_broken_file_names_its_line_and_what_would_be_valid(tmp_path: Path) ->
         Deployment.load(file)
     line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if text == "replicas: many")
     assert f"line {line}, field replicas" in str(caught.value)
+
+
+def test_limits_are_those_of_the_file_and_for_the_rest_the_defaults() -> None:
+    assert Deployment.check(GOOD).provisioning.limits is None
+    deployment = Deployment.check(changed("provisioning.limits", {"address_rate": 5, "connections": 64}))
+    assert deployment.provisioning.limits is not None
+    assert deployment.provisioning.limits.limits() == Limits(address_rate=5.0, connections=64)
