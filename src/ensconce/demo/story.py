@@ -199,10 +199,11 @@ class _Story:
         status = stage.run("up", "--host", str(stage.host), "--json", party="host")
         self._result.gateway = status["gateway_about"]
         replicas = status["replicas"]
-        cached = list((self._stage.root / "owner-cache" / "ensconce" / "collateral").rglob("*.json"))
+        # Beside those of platforms lies what is remembered of the newest seen.
+        cached = [path for path in (stage.owner / "state").glob("collateral_*") if path.name != "collateral_newest"]
         self._check(len(cached) == 1, f"{len(cached)} collateral files cached, not 1")
         self._step(
-            "1 collateral", f"fetched from the PCCS and cached: {', '.join(c.stem for c in cached)}", "all of it"
+            "1 collateral", f"fetched from the PCCS and cached: {', '.join(path.name for path in cached)}", "all of it"
         )
         starts = sum(replica["restarts"] for replica in replicas)
         self._step(
