@@ -89,6 +89,10 @@ def _read(der: bytes, what: Literal["certificate", "certificate request"]) -> Ce
         holder = load(der)
         spki = spki_of(holder.public_key())
         extensions = list(holder.extensions)
+        # cryptography reads names and times when they are first asked for: ask now, where failure has a name.
+        _ = holder.subject
+        if isinstance(holder, x509.Certificate):
+            _ = (holder.issuer, holder.not_valid_before_utc, holder.not_valid_after_utc)
     except Exception as error:  # cryptography has half a dozen kinds for DER that is not right
         raise EvidenceError(
             "certificate.format",

@@ -103,6 +103,18 @@ def test_certificates_that_are_none(der: bytes) -> None:
     assert refused(der) == "certificate.format"
 
 
+@pytest.mark.parametrize("which", ["issuer", "subject"])
+def test_a_name_that_cannot_be_read_is_found_here(which: str) -> None:
+    # cryptography would find it when somebody first asks for the name, outside of every handler.
+    name = b"\x0c\x07replica"
+    sound = certificate(evidence_extension(b"quote" * 20, CLAIMS))
+    at = sound.index(name) if which == "issuer" else sound.rindex(name)
+    assert refused(sound[: at + 2] + b"\xff" * 7 + sound[at + 9 :]) == "certificate.format"
+    asked = request(evidence_extension(b"quote" * 20, CLAIMS)).replace(name, b"\x0c\x07" + b"\xff" * 7)
+    with pytest.raises(EvidenceError):
+        read_request(asked)
+
+
 SOUND = certificate(evidence_extension(b"quote" * 20, CLAIMS))
 
 
