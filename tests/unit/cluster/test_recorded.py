@@ -1,0 +1,63 @@
+"""What a log says of the keystore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ensconce.audit.entry import Entry, make_entry
+from ensconce.cluster.recorded import check_against_log, retired_in
+from ensconce.errors import IntegrityError
+from ensconce.keys import FileKeystore, new_key_file
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def entry(event: str, **fields: object) -> Entry:
+    return make_entry(0, "2026-01-31T12:00:00Z", event, fields, bytes(32), KEY)
+
+
+@pytest.fixture
+def keystore(tmp_path: Path) -> FileKeystore:
+    keystore = FileKeystore.create(tmp_path / "k", new_key_file(tmp_path / "key"))
+    keystore.put("secret/a", b"x", kind="secret")
+    return keystore
+
+
+def test_what_is_read_from_a_log() -> None:
+    log = [
+        entry("key.added", key_id="a", generation=4),
+        entry("key.retiring", key_id="a", generation=9),
+        entry("key.retired", key_id="b"),
+        entry("key.retired", key_id=7),
+        entry("key.refused", key_id="c", generation="12"),
+        entry("model.sealed", key_id="d", generation=True),
+    ]
+    assert retired_in(log) == (frozenset({"a", "b"}), 9)
+    assert retired_in([]) == (frozenset(), 0)
+
+
+def test_a_log_and_a_keystore_that_agree(keystore: FileKeystore) -> None:
+    check_against_log(keystore, [])
+    check_against_log(keystore, [entry("key.added", key_id="secret/a", generation=2)])
+    check_against_log(keystore, [entry("key.retired", key_id="secret/gone")])
+    keystore.retire("secret/a")
+    check_against_log(keystore, [entry("key.retired", key_id="secret/a", generation=3)])
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        entry("key.added", key_id="secret/b", generation=3),
+        entry("keystore.rewrapped", generation=2**40),
+        entry("key.retired", key_id="secret/a"),
+        entry("key.retiring", key_id="secret/a", generation=1),
+    ],
+)
+def test_a_keystore_that_is_older_than_the_log(keystore: FileKeystore, seen: Entry) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        check_against_log(keystore, [seen])
+    assert caught.value.check == "keystore.rollback"
+    assert caught.value.remedy
