@@ -124,7 +124,8 @@ def _mutate(data: bytes, rng: random.Random, havoc: Havoc) -> bytes:
     if len(data) < 64 or rng.random() < 0.2:
         return havoc(data)
     at = 1 + rng.choice((rng.randrange(64), rng.randrange(len(data) - 1), rng.randrange(400)))
-    return data[:at] + havoc(data[at : at + rng.choice((1, 4, 16))]) + data[at + 16 :][: len(data)]
+    end = at + rng.choice((1, 4, 16))
+    return data[:at] + havoc(data[at:end])[: end - at].ljust(end - at, b"\0") + data[end:]
 
 
 def seeds() -> dict[str, bytes]:
