@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ensconce.audit.entry import GENESIS, MAX_LINE, Entry, damaged, parse_entry, signature_is_good
-from ensconce.audit.head import Head
+from ensconce.audit.head import Head, head_put_back
 from ensconce.audit.merkle import Frontier, leaf_hash
 from ensconce.audit.storage import LogView, Position
 from ensconce.errors import IntegrityError
@@ -102,13 +102,7 @@ def follow(view: LogView, start: Chain, head: Head, key: Ed25519PublicKey) -> Ch
         IntegrityError: ``audit.*``, naming the entry.
     """
     if head.size < start.size:
-        raise IntegrityError(
-            "audit.head",
-            "the head of the audit log was put back to an earlier one",
-            found=f"{head.size} entries, and there were {start.size}",
-            rule="a log only grows",
-            remedy="restore the folder or compare with an exported copy",
-        )
+        raise head_put_back(head.size, start.size)
     try:
         chain = _walk(view, start.copy(), head, None)
         if (chain.frontier.root(), chain.last) != (head.root, head.last):

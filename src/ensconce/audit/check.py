@@ -20,7 +20,7 @@ from ensconce.audit.proofs import (
 from ensconce.audit.public import read_public_log, to_public_bytes
 from ensconce.audit.storage import HEAD, LOG, LogStorage, Position
 from ensconce.audit.tree import LogTree
-from ensconce.audit.verify import head_missing, read_entries, verify_log
+from ensconce.audit.verify import read_entries, verify_log
 from ensconce.errors import InputError
 from ensconce.files import read_bounded, write_aside, writing_aside
 
@@ -152,8 +152,6 @@ def export_full(storage: LogStorage, key: Ed25519PublicKey, out: Path) -> Head:
             "audit.export", f"cannot make the folder {out}: {error.strerror}", remedy="name a new folder"
         ) from error
     with storage.view() as view:
-        if view.head is None:
-            raise head_missing()
         head = parse_head(view.head, key)
         with writing_aside(out / LOG, mode=0o600) as file:
             for line in islice(view.lines(Position(0, 0)), head.size):

@@ -14,10 +14,10 @@ from ensconce import strict_json
 from ensconce.audit.entry import canonical
 from ensconce.errors import IntegrityError
 
-__all__ = ["MAX_HEAD", "Head", "parse_head", "sign_head"]
+__all__ = ["MAX_HEAD", "Head", "head_missing", "head_put_back", "parse_head", "sign_head"]
 
 MAX_HEAD = 4096
-"""Longest head file in bytes."""
+"""Longest head in bytes."""
 _DOMAIN = b"ensconce/audit/head/1\x00"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEYS = {"size", "root", "last", "time", "key_id", "signature"}
@@ -71,12 +71,18 @@ def sign_head(size: int, root: bytes, last: bytes, time: str, key: Ed25519Privat
     return Head(size, root, last, time, unsigned.key_id, key.sign(unsigned.signed_bytes()))
 
 
-def parse_head(data: bytes, key: Ed25519PublicKey) -> Head:
+def parse_head(data: bytes | None, key: Ed25519PublicKey) -> Head:
     """Parse a head strictly and check its signature.
 
+    Args:
+        data: the head as stored, None when there is none.
+        key: the owner's public key.
+
     Raises:
-        IntegrityError: ``audit.head`` (malformed, or changed), ``audit.key`` (signed by another key).
+        IntegrityError: ``audit.head`` (missing, malformed, or changed), ``audit.key`` (signed by another key).
     """
+    if data is None:
+        raise head_missing()
     try:
         head = _parse(data)
     except (ValueError, TypeError):
@@ -92,6 +98,27 @@ def parse_head(data: bytes, key: Ed25519PublicKey) -> Head:
             "audit.head", "the head of the audit log was changed: its signature is wrong", f"size {head.size}"
         ) from None
     return head
+
+
+def head_missing() -> IntegrityError:
+    """The error for a log without a head."""
+    return IntegrityError(
+        "audit.head",
+        "the head of the audit log is missing",
+        rule="the head is written before the first entry",
+        remedy="restore the log from a copy",
+    )
+
+
+def head_put_back(size: int, known: int) -> IntegrityError:
+    """The error for a head of ``size`` entries where there were ``known`` already."""
+    return IntegrityError(
+        "audit.head",
+        "the head of the audit log was put back to an earlier one",
+        found=f"{size} entries, and there were {known}",
+        rule="a log only grows",
+        remedy="restore the log or compare with an exported copy",
+    )
 
 
 def _key_id(key: Ed25519PublicKey) -> str:
@@ -116,6 +143,6 @@ def _bad_head(check: str, problem: str, found: str) -> IntegrityError:
         check,
         problem,
         found=found,
-        rule="head.json is signed by the log's owner",
-        remedy="check the public key; if it is the right one, restore the folder or compare with an exported copy",
+        rule="the head is signed by the log's owner",
+        remedy="check the public key; if it is the right one, restore the log or compare with an exported copy",
     )

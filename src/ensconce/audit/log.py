@@ -17,11 +17,11 @@ from ensconce.audit.chain import MAX_BATCH, Chain, follow, read_tail
 from ensconce.audit.entry import MAX_FRAME, MAX_LINE, Entry, FieldValue, StoredValue, canonical, sign_entry, storable
 from ensconce.audit.folder import storage_at
 from ensconce.audit.group import GroupCommit
-from ensconce.audit.head import Head, parse_head, sign_head
+from ensconce.audit.head import Head, head_missing, parse_head, sign_head
 from ensconce.audit.proofs import ConsistencyProof
 from ensconce.audit.storage import HeldLog, LogStorage, missing
 from ensconce.audit.tree import LogTree
-from ensconce.audit.verify import head_missing, read_entries
+from ensconce.audit.verify import read_entries
 from ensconce.times import utc_text
 
 __all__ = ["AuditLog"]
@@ -121,8 +121,6 @@ class AuditLog:
             IntegrityError: it is missing or was changed.
         """
         with self._storage.view() as view:
-            if view.head is None:
-                raise head_missing()
             return parse_head(view.head, self._public_key)
 
     def consistency(self, first: int, second: int) -> ConsistencyProof:

@@ -7,12 +7,10 @@ import threading
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ensconce.audit.entry import damaged
-from ensconce.audit.head import Head, parse_head
+from ensconce.audit.head import Head, head_put_back, parse_head
 from ensconce.audit.merkle import Tree, leaf_hash
 from ensconce.audit.proofs import ConsistencyProof
 from ensconce.audit.storage import LogStorage, LogView, Position
-from ensconce.audit.verify import head_missing
-from ensconce.errors import IntegrityError
 
 __all__ = ["LogTree"]
 
@@ -78,18 +76,10 @@ class LogTree:
 
     def _catch_up(self) -> Head:
         with self._storage.view() as view:
-            if view.head is None:
-                raise head_missing()
             head = parse_head(view.head, self._public_key)
             known = self._tree.size
             if head.size < known:
-                raise IntegrityError(
-                    "audit.head",
-                    "the head of the audit log was put back to an earlier one",
-                    found=f"{head.size} entries, and there were {known}",
-                    rule="a log only grows",
-                    remedy="restore the log or compare with an exported copy",
-                )
+                raise head_put_back(head.size, known)
             try:
                 self._read(view, head.size)
                 if self._tree.root(head.size) != head.root:

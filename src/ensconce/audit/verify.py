@@ -14,14 +14,14 @@ from ensconce.audit.head import Head, parse_head
 from ensconce.audit.storage import LogStorage
 from ensconce.errors import IntegrityError
 
-__all__ = ["head_missing", "read_entries", "verify_log"]
+__all__ = ["read_entries", "verify_log"]
 
 
 def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
     """Check every entry and the head; the log may be in use meanwhile.
 
-    A whole folder put back to an earlier state is a valid log of that time. Whoever kept a later head notices it: by
-    its size, or by a consistency proof (:mod:`ensconce.audit.merkle`).
+    A whole log put back to an earlier state is a valid log of that time. Whoever kept a later head notices it: by its
+    size, or by a consistency proof (:mod:`ensconce.audit.proofs`).
 
     Args:
         where: the log's folder, or where else it is kept.
@@ -33,12 +33,10 @@ def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
     Raises:
         InputError: ``audit.missing``, ``audit.read``.
         IntegrityError: ``audit.*``, naming the first entry that was changed, dropped, inserted, duplicated or
-            reordered; ``audit.tail`` when one entry, or part of one, follows the head: the writer was stopped at that
-            moment, and will put it right when it starts again.
+            reordered; ``audit.tail`` when entries, or parts of them, follow the head: in a folder the writer may have
+            been stopped at that moment, and will put it right when it starts again.
     """
     with storage_at(where).view() as view:
-        if view.head is None:
-            raise head_missing()
         head = parse_head(view.head, public_key)
         chain = follow(view, Chain(), head, public_key)
         tail = read_tail(view, chain, public_key)
@@ -66,13 +64,3 @@ def read_entries(where: Path | LogStorage) -> Iterator[Entry]:
             if len(line) <= MAX_LINE and not line.endswith(b"\n"):
                 raise damaged("audit.truncated", chain.size, "is cut short", f"{chain.size} whole entries")
             yield chain.read(line)
-
-
-def head_missing() -> IntegrityError:
-    """The error for a log without a head."""
-    return IntegrityError(
-        "audit.head",
-        "the head of the audit log is missing",
-        rule="head.json is written before the first entry",
-        remedy="restore the folder from a copy",
-    )
