@@ -11,11 +11,12 @@ from ensconce.cli.main import app
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
     "The owner": (
-        *("init", "model seal", "model retire", "enclave build"),
+        *("init", "model seal", "model reseal", "model retire", "enclave build"),
+        *(f"key {name}" for name in ("put", "list", "show", "retire", "rewrap", "backup", "recover")),
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
     ),
-    "The host": ("up", "status", "scale", "logs", "down"),
+    "The host": ("up", "status", "scale", "roll", "logs", "down"),
     "The client": ("verify", "predict", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),

@@ -55,6 +55,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 def test_no_shell_block_is_left_unrun() -> None:
     here = {
+        "docs/how-to/back-up-and-recover.md",
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/encrypt-files.md",
@@ -80,6 +81,13 @@ def test_encrypt_files(tmp_path: Path, environment: dict[str, str]) -> None:
     run("\n".join(blocks(REPOSITORY / "docs/how-to/encrypt-files.md", "sh")), tmp_path, environment)
     assert (tmp_path / "contract.txt").read_text() == "a contract\n"
     assert b"a contract" not in (tmp_path / "sealed" / "contract.txt").read_bytes()
+
+
+def test_back_up_and_recover(tmp_path: Path, environment: dict[str, str]) -> None:
+    run("ensconce init owner --domain digits.example.test --model digits", tmp_path, environment)
+    said = run("\n".join(blocks(REPOSITORY / "docs/how-to/back-up-and-recover.md", "sh")), tmp_path, environment)
+    assert "share-3-of-3.txt" in said
+    assert "signing/owner" in said
 
 
 def test_carry_collateral(tmp_path: Path, environment: dict[str, str], sound_report: Callable[..., SgxReport]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
 from ensconce.keys import FileKeystore, KeyFile, SecretBuffer, new_key_file
@@ -339,3 +341,37 @@ def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path:
     refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "keystore.unlock")
     refused(lambda: FileKeystore.open(tmp_path / "k2", KeyFile(tmp_path / "key")), InputError, "keystore.missing")
     assert len(fake.asked) == before
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([200, 201, 204, 301, 400, 403, 404, 405, 412, 429, 500, 503, 599]),
+    st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=20)),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3),
+                st.dictionaries(st.sampled_from(["data", "errors", "plaintext", "ciphertext"]), inner, max_size=4),
+            ),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+)
+def test_whatever_it_answers_is_an_error_with_a_name(
+    fake_vault: Vault, fake: FakeVault, status: int, body: bytes
+) -> None:
+    transit = fake_vault.transit(token_file=_any_token(fake_vault))
+    fake.answers[:] = [(status, body)]
+    with pytest.raises(EnsconceError) as caught:
+        transit.unwrap("vault:v1:x", BINDING)
+    assert caught.value.check.startswith("vault.")
+    assert str(caught.value).isprintable()
+
+
+def _any_token(vault: Vault) -> Path:
+    path = vault.folder / "any-token"
+    if not path.exists():
+        path.write_bytes(vault.token().read_bytes())
+        path.chmod(0o600)
+    return path
