@@ -70,8 +70,8 @@ class ProvisioningServer:
         address: host and port to listen on; port 0 takes a free one.
         server_name: its DNS name, which enclaves have measured.
         authority: the owner's; issues the server's own certificate and those of the replicas.
-        appraiser: judges evidence. May be replaced while the server runs, as :attr:`appraiser`; connections that have
-            begun keep the one that they began with.
+        appraiser: judges evidence. May be replaced while the server runs, as :attr:`appraiser`; what is answered from
+            then on is judged by the new one.
         keystore: where keys are.
         audit: the log.
         domain: the service's DNS name, the only one that replicas get certificates for.
@@ -120,7 +120,7 @@ class ProvisioningServer:
         self._now = now
         self._limits = limits
         self._services = Services(
-            appraiser=appraiser,
+            in_force=lambda: self.appraiser,
             appraisals=Appraisals(verify, self.metrics),
             release=Release(keystore, authority, domain, now, lifetime),
             threads=Threads(_RELEASE_THREADS, "provisioning release"),
@@ -255,13 +255,12 @@ class ProvisioningServer:
 
     async def _talk(self, connection: Connection, deadline: float, too_many: bool) -> None:
         identity = self._current_identity()
-        appraiser = self.appraiser
-        wire_v1 = appraiser.policy.wire_v1
+        wire_v1 = self.appraiser.policy.wire_v1
         await connection.run(
             context=identity.with_v1 if wire_v1 else identity.strict,
             deadline=deadline,
             server_spki=identity.spki,
-            services=dataclasses.replace(self._services, appraiser=appraiser),
+            services=self._services,
             too_many=too_many,
             wire_v1=wire_v1,
         )

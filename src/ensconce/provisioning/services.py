@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ensconce.appraisal.appraiser import Appraiser
@@ -27,7 +28,7 @@ class Services:
     """Services for one connection.
 
     Attributes:
-        appraiser: the one in force when the connection began.
+        in_force: gives the appraiser in force now.
         appraisals: does its work.
         release: reads keys and issues certificates; it blocks, so call it through ``threads``.
         threads: for what blocks.
@@ -40,7 +41,7 @@ class Services:
         exchange_time: seconds for everything after the handshake.
     """
 
-    appraiser: Appraiser
+    in_force: Callable[[], Appraiser]
     appraisals: Appraisals
     release: Release
     threads: Threads
@@ -53,7 +54,7 @@ class Services:
     exchange_time: float
 
     async def appraise(self, quote: bytes) -> Acceptance:
-        """Appraise a quote under the policy that the connection began with.
+        """Appraise a quote under the policy in force.
 
         Raises:
             UnreachableError: ``provisioning.timeout``: it takes longer than an exchange may, mostly for collateral.
@@ -61,7 +62,7 @@ class Services:
         """
         try:
             async with asyncio.timeout(self.exchange_time):
-                acceptance = await self.appraisals.appraise(quote, self.appraiser)
+                acceptance = await self.appraisals.appraise(quote, self.in_force())
         except TimeoutError:
             raise UnreachableError(
                 "provisioning.timeout",
@@ -71,6 +72,14 @@ class Services:
             ) from None
         self.metrics.collateral_expiry.set(acceptance.verdict.valid_until)
         return acceptance
+
+    def judge_again(self, acceptance: Acceptance) -> Acceptance:
+        """What the policy in force says now: a narrower one may have come while the client took its time.
+
+        Raises:
+            RefusedError: no longer.
+        """
+        return self.in_force().policy.judge(acceptance.verdict)
 
     async def refuse(
         self,

@@ -5,6 +5,7 @@ Whatever goes wrong ends in exactly one refusal: recorded, and sent as far as th
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -92,7 +93,8 @@ class Session:
             return
         try:
             with services.metrics.timed("release"):
-                prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
+                judged = dataclasses.replace(judged, acceptance=services.judge_again(acceptance))
+            prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
             with services.metrics.timed("log"):
                 await services.recorder.record(*prepared.events)
         except EnsconceError as error:

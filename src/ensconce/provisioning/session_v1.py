@@ -51,14 +51,15 @@ async def _prepare(
         certificate = await _ask(stream)
         await asked()
         budget = services.doubts
-        client = read_gramine_client(certificate, services.appraiser.now())
+        client = read_gramine_client(certificate, services.in_force().now())
         acceptance = await services.appraise(client.quote)
         budget = services.hurry
         if not services.identities.take(acceptance.identity.name):
             raise too_often("identity")
         budget = None
         with services.metrics.timed("release"):
-            prepared = await services.threads.run(prepare_v1, services.release, client, acceptance, peer)
+            acceptance = services.judge_again(acceptance)
+        prepared = await services.threads.run(prepare_v1, services.release, client, acceptance, peer)
         with services.metrics.timed("log"):
             await services.recorder.record(*prepared.events)
     except EnsconceError as error:

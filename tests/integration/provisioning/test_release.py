@@ -118,6 +118,27 @@ def test_a_running_server_takes_a_new_policy(owner: Any, enclave: Any) -> None:
     assert caught.value.check == "policy.mr_enclave"
 
 
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_policy_that_comes_while_evidence_is_appraised_decides(owner: Any, enclave: Any, moment: int) -> None:
+    """Of the two quotes, the first or the second is being appraised when the narrower policy comes."""
+    before = owner.server.appraiser
+    narrower = dataclasses.replace(owner.policy, identities=owner.policy.identities[1:])
+    quotes: list[bytes] = []
+
+    class Meanwhile:
+        def get_for(self, quote: bytes) -> Any:
+            quotes.append(quote)
+            if len(quotes) == moment:
+                owner.server.appraiser = dataclasses.replace(before, policy=narrower)
+            return before.collateral.get_for(quote)
+
+    owner.server.appraiser = dataclasses.replace(before, collateral=Meanwhile())
+    with pytest.raises(RefusedError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "policy.mr_enclave"
+    assert [event for event, _ in owner.log()] == ["key.refused"]
+
+
 def test_a_failure_that_nobody_foresaw_releases_nothing_and_is_in_the_log(owner: Any, enclave: Any) -> None:
     class Broken:
         def get_for(self, quote: bytes) -> Any:
