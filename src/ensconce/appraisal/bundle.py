@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ensconce import strict_json
-from ensconce.appraisal.chains import PCK_PLATFORM_CA_NAME, certificates_in, common_name
+from ensconce.appraisal.chains import certificates_in
 from ensconce.appraisal.collateral import Collateral, PlatformKind
-from ensconce.appraisal.pck import PckCa
+from ensconce.appraisal.pck import pck_ca
 from ensconce.appraisal.vetting import tee_of
 from ensconce.errors import EvidenceError, InputError, UnreachableError
 from ensconce.evidence.quote import parse_quote
@@ -112,8 +112,7 @@ def _platform_of(collateral: Collateral) -> PlatformKind:
         fmspc = document.get("fmspc") if isinstance(document, dict) else None
         if not isinstance(fmspc, str):
             raise ValueError("TCB info without FMSPC")
-        ca: PckCa = "platform" if common_name(authority) == PCK_PLATFORM_CA_NAME else "processor"
-        return PlatformKind(tee_of(collateral.tcb_info), fmspc, ca)
+        return PlatformKind(tee_of(collateral.tcb_info), fmspc, pck_ca(authority))
     except (EvidenceError, InputError, ValueError) as error:
         raise InputError(
             "collateral.entry",

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ensconce import strict_json
 from ensconce.appraisal.pck import PckCa, read_pck
 from ensconce.errors import InputError
-from ensconce.evidence.quote import Quote
+from ensconce.evidence.quote import Quote, Tee
 
-__all__ = ["MAX_COLLATERAL_SIZE", "Collateral", "PlatformKind", "Tee", "parse_fmspc"]
-
-Tee = Literal["sgx", "tdx"]
+__all__ = ["MAX_COLLATERAL_SIZE", "Collateral", "PlatformKind"]
 
 _FMSPC = re.compile(r"[0-9A-Fa-f]{12}")
 
@@ -42,7 +40,8 @@ class PlatformKind:
 
     Attributes:
         tee: what the quotes are of; trust domains and enclaves of one machine are judged by different documents.
-        fmspc: 12 hexadecimal digits, kept in upper case.
+        fmspc: kind of machine (family, model, stepping, platform, custom SKU), 12 hexadecimal digits, kept in upper
+            case.
         ca: which of the vendor's two authorities issued the PCK certificates.
 
     Raises:
@@ -54,7 +53,15 @@ class PlatformKind:
     ca: PckCa
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fmspc", parse_fmspc(self.fmspc))
+        if not _FMSPC.fullmatch(self.fmspc):
+            raise InputError(
+                "pccs.fmspc",
+                "this is no FMSPC",
+                found=self.fmspc[:40],
+                rule="12 hexadecimal digits",
+                remedy="take the fmspc that `ensconce quote show` prints",
+            )
+        object.__setattr__(self, "fmspc", self.fmspc.upper())
 
     def __str__(self) -> str:
         return f"{self.tee}-{self.fmspc}-{self.ca}"
@@ -68,17 +75,6 @@ class PlatformKind:
         """
         pck = read_pck(quote)
         return cls(quote.tee, pck.fmspc, pck.ca)
-
-
-def parse_fmspc(text: str) -> str:
-    """The kind of a machine (family, model, stepping, platform, custom SKU), in upper case.
-
-    Raises:
-        InputError: not 12 hexadecimal digits.
-    """
-    if not _FMSPC.fullmatch(text):
-        raise InputError("pccs.fmspc", "this is no FMSPC", found=text[:40], rule="12 hexadecimal digits")
-    return text.upper()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ensconce import strict_json
 from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import Tee
 
 __all__ = ["Document", "TcbInfo", "read_qe_identity", "read_tcb_info"]
 
@@ -65,7 +66,7 @@ class TcbInfo(Document):
     pce_id: str
 
 
-def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
+def read_tcb_info(text: str, tee: Tee) -> TcbInfo:
     """Read TCB info and check that it is for this kind of environment, whole, and in order.
 
     Raises:
@@ -87,7 +88,7 @@ def read_tcb_info(text: str, tee: Literal["sgx", "tdx"]) -> TcbInfo:
     return TcbInfo(*reader.dates(), reader.number("tcbEvaluationDataNumber"), fmspc, pce_id)
 
 
-def read_qe_identity(text: str, tee: Literal["sgx", "tdx"]) -> Document:
+def read_qe_identity(text: str, tee: Tee) -> Document:
     """Read the identity of the quoting enclave and check that it is for this kind of environment, whole, and in order.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import dcap_qvl  # type: ignore[import-untyped]  # it has stubs, but no py.typed
 from cryptography import x509
@@ -28,6 +28,7 @@ from ensconce.appraisal.documents import Document, TcbInfo, read_qe_identity, re
 from ensconce.appraisal.pck import Pck
 from ensconce.appraisal.validity import Window, certificate_windows, seconds
 from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import Tee
 
 __all__ = ["Papers", "check_fit", "read_papers", "refused"]
 
@@ -55,7 +56,7 @@ class Papers:
 
 # Keys are compared member by member, not by a digest alone. Refusals are not kept.
 @functools.lru_cache(maxsize=8)
-def read_papers(collateral: Collateral, tee: Literal["sgx", "tdx"], root: str) -> Papers:
+def read_papers(collateral: Collateral, tee: Tee, root: str) -> Papers:
     """Read collateral for quotes of one kind.
 
     Args:

@@ -17,11 +17,12 @@ from ensconce.appraisal.validity import Window, certificate_windows
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import PCK_CERTIFICATE_CHAIN, Quote
 
-__all__ = ["Pck", "PckCa", "chain_in", "read_pck"]
+__all__ = ["Pck", "PckCa", "chain_in", "pck_ca", "read_pck"]
 
 _TCB_OID = "1.2.840.113741.1.13.1.2"
 
 PckCa = Literal["processor", "platform"]
+"""The vendor's two authorities for PCK certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ def chain_in(quote: Quote) -> tuple[x509.Certificate, ...]:
         EvidenceError: it carries none, or one that cannot be read.
     """
     return certificates_in(_certification_data(quote), "pck_chain.format")
+
+
+def pck_ca(authority: x509.Certificate) -> PckCa:
+    """Which of the vendor's authorities this certificate is of, by its name."""
+    return "platform" if common_name(authority) == PCK_PLATFORM_CA_NAME else "processor"
 
 
 def read_pck(quote: Quote) -> Pck:
@@ -97,6 +103,5 @@ def _read(certification_data: bytes) -> Pck:
             rule="extension 1.2.840.113741.1.13.1",
             remedy="ask the platform for a new quote",
         ) from error
-    ca: PckCa = "platform" if common_name(chain[1]) == PCK_PLATFORM_CA_NAME else "processor"
     windows = certificate_windows(chain, "pck_chain")
-    return Pck(chain=chain, ca=ca, fmspc=fmspc, pce_id=pce_id, windows=windows)
+    return Pck(chain=chain, ca=pck_ca(chain[1]), fmspc=fmspc, pce_id=pce_id, windows=windows)

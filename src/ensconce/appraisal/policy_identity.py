@@ -11,6 +11,7 @@ from ensconce.appraisal.policy_check import Check, expect_size, invalid, refuse_
 from ensconce.appraisal.policy_sgx import AttributeMasks
 from ensconce.appraisal.policy_tdx import TrustDomain
 from ensconce.errors import InputError
+from ensconce.evidence.quote import Tee
 from ensconce.evidence.report import SgxReport, TdReport
 from ensconce.servables import MODEL_NAME, receivable
 
@@ -106,7 +107,7 @@ class Identity:
             )
 
     @property
-    def tee(self) -> Literal["sgx", "tdx"]:
+    def tee(self) -> Tee:
         """Which kind of environment it is about."""
         return "sgx" if self.tdx is None else "tdx"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
+from ensconce.evidence.quote import Tee
 from ensconce.evidence.report import SgxReport, TdReport
 from ensconce.times import utc_text
 
@@ -56,7 +57,7 @@ class Verdict:
     """
 
     mint: InitVar[object]
-    tee: Literal["sgx", "tdx"]
+    tee: Tee
     root: str
     status: TcbStatus
     advisory_ids: tuple[str, ...]

@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ensconce import strict_json
-from ensconce.appraisal.chains import PCK_PLATFORM_CA_NAME, certificates_in, common_name, issued_by
-from ensconce.appraisal.collateral import Collateral, PlatformKind, Tee
+from ensconce.appraisal.chains import certificates_in, common_name, issued_by
+from ensconce.appraisal.collateral import Collateral, PlatformKind
 from ensconce.appraisal.papers import Papers, read_papers, refused
-from ensconce.appraisal.pck import PckCa
+from ensconce.appraisal.pck import pck_ca
 from ensconce.appraisal.root import name_of_root
 from ensconce.appraisal.validity import seconds
 from ensconce.errors import EvidenceError
+from ensconce.evidence.quote import Tee
 
 __all__ = ["Link", "RevocationList", "Vetted", "links_of", "root_of", "tee_of", "vet"]
 
@@ -126,8 +127,7 @@ def vet(collateral: Collateral, roots: Collection[str], platform: PlatformKind |
             problem = f"the {member} is not what its signer signed"
             raise refused(f"collateral.{member}.signature", problem, signature.hex(), common_name(signer))
     authority = papers.chains["collateral.pck_crl.chain"][0]
-    ca: PckCa = "platform" if common_name(authority) == PCK_PLATFORM_CA_NAME else "processor"
-    found = PlatformKind(tee, papers.tcb_info.fmspc, ca)
+    found = PlatformKind(tee, papers.tcb_info.fmspc, pck_ca(authority))
     if platform is not None and found != platform:
         raise _misplaced(found, platform)
     return Vetted(

@@ -46,7 +46,7 @@ def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
             f"entry {head.size} of the audit log was {'written, and then no head' if tail.entries else 'cut off'} "
             f"when its writer was stopped; the {head.size} before it are intact",
             rule="the head covers every entry",
-            remedy="start the writer again (ensconce provision serve): it adopts whole entries and removes part of one",
+            remedy="start the writer again (ensconce provision serve): it adopts whole entries and removes the rest",
         )
     return head
 

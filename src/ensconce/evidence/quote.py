@@ -20,7 +20,10 @@ from ensconce.evidence.report import (
     TdReport,
 )
 
-__all__ = ["INTEL_QE_VENDOR_ID", "MAX_QUOTE_SIZE", "PCK_CERTIFICATE_CHAIN", "Header", "Quote", "parse_quote"]
+__all__ = ["INTEL_QE_VENDOR_ID", "MAX_QUOTE_SIZE", "PCK_CERTIFICATE_CHAIN", "Header", "Quote", "Tee", "parse_quote"]
+
+Tee = Literal["sgx", "tdx"]
+"""Kind of trusted execution environment."""
 
 MAX_QUOTE_SIZE = 16 * 1024
 """Longest quote that is read, in bytes; real ones take 4,000 to 5,300."""
@@ -91,7 +94,7 @@ class Quote:
     certification_data: bytes
 
     @property
-    def tee(self) -> Literal["sgx", "tdx"]:
+    def tee(self) -> Tee:
         """``sgx`` or ``tdx``."""
         return "sgx" if isinstance(self.body, SgxReport) else "tdx"
 

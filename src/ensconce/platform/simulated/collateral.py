@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ensconce.appraisal.collateral import Collateral
+from ensconce.evidence.quote import Tee
 from ensconce.platform.simulated.certificates import Party, revocation_list, sign_raw
 from ensconce.platform.simulated.quoting import TD_QUOTING_ENCLAVE, QuotingEnclave
 from ensconce.times import utc_text
@@ -92,7 +93,7 @@ class CollateralRecipe:
         pck_crl: the PCK CA's revocation list.
     """
 
-    tee: Literal["sgx", "tdx"] = "sgx"
+    tee: Tee = "sgx"
     ca: CA = "platform"
     tcb_status: str = "UpToDate"
     advisory_ids: Sequence[str] = ()
@@ -103,7 +104,7 @@ class CollateralRecipe:
     root_crl: CrlRecipe = field(default_factory=CrlRecipe)
     pck_crl: CrlRecipe = field(default_factory=CrlRecipe)
 
-    def of_tee(self, tee: Literal["sgx", "tdx"]) -> CollateralRecipe:
+    def of_tee(self, tee: Tee) -> CollateralRecipe:
         """The same condition, for quotes of the given kind."""
         return replace(self, tee=tee)
 

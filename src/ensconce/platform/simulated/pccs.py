@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from ensconce.appraisal.collateral import Collateral
+from ensconce.evidence.quote import Tee
 from ensconce.platform.simulated.collateral import CollateralRecipe, prepare
 from ensconce.platform.simulated.pki import CA, SimulatedVendor
 
@@ -26,8 +26,6 @@ TDX_BASE = "/tdx/certification/v4"
 _JSON = "application/json"
 _CRL = "application/pkix-crl"
 _PEM = "application/x-pem-file"
-Tee = Literal["sgx", "tdx"]
-
 _CAS: dict[str, CA] = {"processor": "processor", "platform": "platform"}
 
 
