@@ -90,7 +90,7 @@ def show(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
         print_json(about)
         return
     for name, value in about.items():
-        say(f"{name}: {value}")
+        say(f"{name}: {_time(value) or 'no' if name in ('created', 'retired') else value}")
 
 
 @app.command("retire")

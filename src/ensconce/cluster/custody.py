@@ -283,11 +283,12 @@ def _alone(owner: OwnerFolder) -> Iterator[None]:
     """Keep a second one of these commands out."""
     handle = os.open(owner.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                "keystore.busy", "what opens the keystore is just being changed", remedy="wait until that is done"
+            ) from None
         yield
-    except BlockingIOError:
-        raise InputError(
-            "keystore.busy", "what opens the keystore is just being changed", remedy="wait until that is done"
-        ) from None
     finally:
         os.close(handle)
