@@ -12,8 +12,9 @@ import random
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ensconce.appraisal.policy_authority import Authority
 from ensconce.appraisal.policy_owners import key_name
-from ensconce.appraisal.policy_signing import Authority, SignedPolicy
+from ensconce.appraisal.policy_signing import SignedPolicy
 from ensconce.errors import InputError, IntegrityError, RefusedError
 from fuzz import world
 from fuzz.mutation import by_tree

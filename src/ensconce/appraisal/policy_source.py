@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from ensconce.appraisal.policy_signing import AdmittedPolicy
+from ensconce.appraisal.policy_authority import AdmittedPolicy
 from ensconce.appraisal.policy_store import PolicyStore
 from ensconce.errors import IntegrityError, RefusedError
 

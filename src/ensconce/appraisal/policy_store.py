@@ -11,17 +11,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from ensconce.appraisal.policy_signing import AdmittedPolicy, Authority, Record, SignedPolicy
+from ensconce.appraisal.policy_authority import AdmittedPolicy, Authority
+from ensconce.appraisal.policy_signing import SignedPolicy
 from ensconce.errors import InputError, IntegrityError
 from ensconce.state.store import Store
 
-__all__ = ["DOCUMENT", "PolicyStore"]
+__all__ = ["DOCUMENT", "PolicyStore", "Record"]
 
 DOCUMENT = "policy"
 """Name of the document that holds the policy in force."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the log says of a policy that was applied.
+
+    Attributes:
+        serial: its serial.
+        sha256: its fingerprint, hexadecimal.
+    """
+
+    serial: int
+    sha256: str
 
 
 class PolicyStore:

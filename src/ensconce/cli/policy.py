@@ -12,7 +12,7 @@ from ensconce.cli.owner import Owner
 from ensconce.errors import InputError
 
 if TYPE_CHECKING:
-    from ensconce.appraisal.policy_signing import AdmittedPolicy
+    from ensconce.appraisal.policy_authority import AdmittedPolicy
 
 __all__ = ["app"]
 

@@ -12,15 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.policy_authority import AdmittedPolicy, Authority
 from ensconce.appraisal.policy_owners import key_name
-from ensconce.appraisal.policy_signing import (
-    MAX_SIGNATURES_FILE,
-    AdmittedPolicy,
-    Authority,
-    Record,
-    SignedPolicy,
-)
-from ensconce.appraisal.policy_store import PolicyStore
+from ensconce.appraisal.policy_signing import MAX_SIGNATURES_FILE, SignedPolicy
+from ensconce.appraisal.policy_store import PolicyStore, Record
 from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.strict_yaml import MAX_BYTES
 from ensconce.appraisal.verdict import TcbStatus

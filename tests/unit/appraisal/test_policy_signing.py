@@ -8,8 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.appraisal.policy import Identity, Owners, Policy
+from ensconce.appraisal.policy_authority import AdmittedPolicy, Authority
 from ensconce.appraisal.policy_owners import key_name
-from ensconce.appraisal.policy_signing import AdmittedPolicy, Authority, SignedPolicy
+from ensconce.appraisal.policy_signing import SignedPolicy
 from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import InputError, IntegrityError, RefusedError
