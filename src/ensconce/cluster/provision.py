@@ -78,6 +78,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             renewed=_follow(source, audit, policy, cache, collateral),
         )
         held.callback(server.shutdown)
+        _watch_collateral(server)
         yield server
 
 
@@ -89,6 +90,18 @@ def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy]
         source = entry.url if entry.url is not None else str(owner.path / str(entry.bundle))
         ca_file = None if entry.ca_file is None else owner.path / entry.ca_file
     return lambda policy: collateral_cache(policy, source, ca_file=ca_file, store=store)
+
+
+def _watch_collateral(server: ProvisioningServer) -> None:
+    """Let the metrics say what the cache notices of whoever answers as PCCS."""
+
+    def cache() -> CollateralCache:
+        source = server.appraiser.collateral
+        assert isinstance(source, CollateralCache)  # open_server gives no other
+        return source
+
+    server.metrics.collateral_refused.set_function(lambda: cache().refused)
+    server.metrics.revocations_left_out.set_function(lambda: cache().revocations.left_out)
 
 
 def _follow(

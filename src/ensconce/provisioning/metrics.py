@@ -69,6 +69,16 @@ class Metrics:
             "Earliest end of all collateral behind the last accepted evidence, seconds since 1970.",
             registry=self.registry,
         )
+        self.collateral_refused = Gauge(
+            "ensconce_provisioning_collateral_refused",
+            "Answers of the PCCS that were not taken since the start: not genuine, or older than known.",
+            registry=self.registry,
+        )
+        self.revocations_left_out = Gauge(
+            "ensconce_provisioning_revocations_left_out",
+            "Certificates that were revoked once, are refused here for good, and are not in the newest list.",
+            registry=self.registry,
+        )
         self.log_size = Gauge(
             "ensconce_provisioning_log_entries", "Entries under the log's signed head.", registry=self.registry
         )

@@ -253,6 +253,8 @@ class TestLife:
             assert server.process is not None
             server.process.send_signal(signal.SIGHUP)
             wait_for(lambda: server.metric("ensconce_provisioning_policy_serial") == 2, "the new policy")
+            assert server.metric("ensconce_provisioning_collateral_refused") == 0
+            assert server.metric("ensconce_provisioning_revocations_left_out") == 0
             with pytest.raises(RefusedError) as caught:
                 server.ask(secrets=("secret/licence",))
             assert caught.value.check == "policy.receives"
