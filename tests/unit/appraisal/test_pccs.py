@@ -1,28 +1,19 @@
-"""Fetching collateral from real HTTP servers on the loopback interface, of Intel's shapes, that can misbehave."""
+"""Fetching collateral from real HTTP servers on the loopback interface, of Intel's shapes and of others."""
 
 from __future__ import annotations
 
 import functools
-import gzip
 import json
 import socket
-import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from ensconce.appraisal.collateral import Collateral, PlatformKind
 from ensconce.appraisal.dcap import verify_quote
@@ -39,7 +30,6 @@ FMSPC = SimulatedVendor.FMSPC.hex().upper()
 V4 = "/sgx/certification/v4/"
 TDX_V4 = "/tdx/certification/v4/"
 KIND = PlatformKind("sgx", FMSPC, "platform")
-TRANSIENT = {429, 500, 502, 503, 504}
 
 
 @dataclass
@@ -47,7 +37,6 @@ class Answer:
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 200
-    then: Answer | None = None
 
 
 @dataclass
@@ -87,7 +76,7 @@ def sound(vendor: SimulatedVendor) -> Collateral:
     return vendor.collateral(NOW)
 
 
-def serve(state: Server, context: ssl.SSLContext | None = None) -> ThreadingHTTPServer:
+def serve(state: Server) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # headers and body in one segment: two would wait for a delayed acknowledgement
@@ -96,8 +85,6 @@ def serve(state: Server, context: ssl.SSLContext | None = None) -> ThreadingHTTP
             state.asked.append(self.path)
             path, _, _ = self.path.partition("?")
             answer = state.answers.get(path.removeprefix(V4), Answer(b"No cache data", status=404))
-            if answer.then is not None:
-                state.answers[path.removeprefix(V4)] = answer.then
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -109,9 +96,7 @@ def serve(state: Server, context: ssl.SSLContext | None = None) -> ThreadingHTTP
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    state.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
+    state.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     return server
 
@@ -189,7 +174,7 @@ def test_dialects(pccs: Server, sound: Collateral) -> None:
 
 
 @pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity", "rootcacrl"])
-@pytest.mark.parametrize("status", [302, 400, 401, 404, 410, 429, 460, 461, 462, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [302, 404, 461, 503])
 def test_refusals_name_the_status(pccs: Server, path: str, status: int) -> None:
     pccs.answers[path].status = status
     error = refused(pccs)
@@ -199,29 +184,7 @@ def test_refusals_name_the_status(pccs: Server, path: str, status: int) -> None:
         assert error.check == "pccs.status"
         assert error.found == f"HTTP status {status}"
     assert path in error.problem
-    asked = sum(f"/{path}" in each for each in pccs.asked)
-    assert asked == (3 if status in TRANSIENT else 1)
-    assert pccs.pauses == ([0.5, 1.0] if status in TRANSIENT else [])
-
-
-def test_what_passes_is_waited_for(pccs: Server, sound: Collateral) -> None:
-    for path, wait in (("tcb", "7"), ("rootcacrl", "86400"), ("qe/identity", "Wed, 21 Oct 2026 07:28:00 GMT")):
-        pccs.answers[path] = Answer(b"", {"Retry-After": wait}, 503, then=pccs.answers[path])
-    assert fetch(pccs) == sound
-    assert pccs.pauses == [7.0, 0.5, 20.0]
-
-
-@pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity", "rootcacrl"])
-def test_redirects_are_not_followed(pccs: Server, sound: Collateral, path: str) -> None:
-    elsewhere = Server(answers_of(sound))
-    server = serve(elsewhere)
-    try:
-        pccs.answers[path] = Answer(b"", {"Location": f"{elsewhere.url}{V4}{path}"}, 307)
-        assert "redirects" in refused(pccs).problem
-        assert elsewhere.asked == []
-    finally:
-        server.shutdown()
-        server.server_close()
+    assert len(pccs.pauses) == (2 if status == 503 else 0)
 
 
 @pytest.mark.parametrize("path", ["pckcrl", "tcb", "qe/identity"])
@@ -264,17 +227,6 @@ def test_documents_that_are_none(pccs: Server, body: bytes) -> None:
     assert refused(pccs).check == "pccs.document"
 
 
-@pytest.mark.parametrize("path", ["pckcrl", "tcb", "rootcacrl"])
-def test_answers_have_a_bound(pccs: Server, path: str) -> None:
-    pccs.answers[path].body = bytes(1024 * 1024 + 1)
-    assert refused(pccs).check == "pccs.size"
-
-
-def test_what_was_packed_unasked_is_not_unpacked(pccs: Server) -> None:
-    pccs.answers["tcb"] = Answer(gzip.compress(bytes(64 * 1024 * 1024)), {"Content-Encoding": "gzip"})
-    assert refused(pccs).check == "pccs.encoding"
-
-
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
 def test_a_server_that_trickles_is_left_in_the_end(listen: Callable[..., Any], said: bytes) -> None:
     left = threading.Event()
@@ -292,19 +244,6 @@ def test_a_server_that_trickles_is_left_in_the_end(listen: Callable[..., Any], s
     finally:
         left.set()
         listener.stop()
-
-
-def test_nobody_there(pccs: Server) -> None:
-    pccs.url = "http://127.0.0.1:1"
-    assert refused(pccs).check == "pccs.connect"
-    assert len(pccs.pauses) == 2
-
-
-@pytest.mark.parametrize("url", ["", "localhost:8081", "ftp://localhost", "file:///etc", "http://"])
-def test_urls_that_are_none(url: str) -> None:
-    with pytest.raises(InputError) as caught:
-        fetch_collateral(url, KIND, roots=())
-    assert caught.value.check == "pccs.url"
 
 
 @pytest.mark.parametrize(
@@ -377,73 +316,10 @@ def test_a_list_elsewhere_is_bounded_too(pcs: tuple[Server, PointingVendor]) -> 
     assert refused(state, roots=(pointing.root_name,)).check == "pccs.status"
 
 
-def test_a_proxy_in_the_environment_is_not_asked(
-    pccs: Server, sound: Collateral, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    assert fetch(pccs) == sound
-
-
-def self_signed(host: str, folder: Path, *, age_days: int = 1) -> tuple[Path, ssl.SSLContext]:
-    """A server's certificate as a PCCS makes its own: for clients to trust, and for a server to present."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pccs")])
-    begin = datetime.now(UTC) - timedelta(days=age_days)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    trusted, both = folder / "ca.pem", folder / "both.pem"
-    trusted.write_bytes(certificate.public_bytes(Encoding.PEM))
-    both.write_bytes(trusted.read_bytes() + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    return trusted, context
-
-
-@pytest.mark.parametrize(
-    ("host", "age_days", "trust", "check"),
-    [
-        ("127.0.0.1", 1, True, None),
-        ("127.0.0.1", 1, False, "pccs.tls"),
-        ("127.0.0.2", 1, True, "pccs.tls"),
-        ("127.0.0.1", 9, True, "pccs.tls"),
-    ],
-)
-def test_tls_is_verified(
-    sound: Collateral, tmp_path: Path, host: str, age_days: int, trust: bool, check: str | None
-) -> None:
-    trusted, context = self_signed(host, tmp_path, age_days=age_days)
-    state = Server(answers_of(sound))
-    server = serve(state, context)
-    ca_file = trusted if trust else None
-    try:
-        if check is None:
-            assert fetch(state, ca_file=ca_file) == sound
-        else:
-            assert refused(state, ca_file=ca_file).check == check
-            assert state.asked == []
-            assert state.pauses == []  # another try would change nothing
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "empty.pem").write_bytes(b"")
-    for path in (tmp_path / "missing.pem", tmp_path, tmp_path / "empty.pem"):
-        with pytest.raises(InputError) as caught:
-            fetch_collateral("https://127.0.0.1:1", KIND, roots=(), ca_file=path)
-        assert caught.value.check == "pccs.ca_file"
+    with pytest.raises(InputError) as caught:
+        fetch_collateral("https://127.0.0.1:1", KIND, roots=(), ca_file=tmp_path / "missing.pem")
+    assert caught.value.check == "pccs.ca_file"
 
 
 @pytest.mark.parametrize(
