@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import dcap_qvl
@@ -12,8 +12,9 @@ import pytest
 
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.root import SimulatedRoot, TrustRoot
-from ensconce.appraisal.verdict import TcbStatus, Verdict
+from ensconce.appraisal.verdict import _MINT, TcbStatus, Verdict
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.report import Attributes, SgxReport, TdReport
@@ -111,6 +112,29 @@ def verdict(
     def make(tcb_status: str = "UpToDate", **fields: Any) -> Verdict:
         advisories = () if tcb_status == "UpToDate" else ("SIMULATED-SA-00001",)
         return verify(quote(**fields), collateral(tcb_status=tcb_status, advisory_ids=advisories))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def policy(vendor: SimulatedVendor) -> Callable[..., Policy]:
+    """A policy for identities of one's choice on the vendor's platforms that are up to date, with other fields."""
+    code = Identity(name="code", mr_enclave=b"\x11" * 32, receives=("model/digits",))
+
+    def make(*identities: Identity, **fields: Any) -> Policy:
+        sound = {"roots": (vendor.root_name,), "tcb_statuses": (TcbStatus.UP_TO_DATE,)}
+        return Policy(**(sound | fields), identities=identities or (code,))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def forged() -> Callable[..., Verdict]:
+    """A verdict that verify_quote never gave, for what only a bug could do."""
+
+    def make(verdict: Verdict, kind: type[Verdict] | None = None, **changes: Any) -> Verdict:
+        values = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
+        return (kind or type(verdict))(mint=_MINT, **(values | changes))
 
     return make
 
