@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ensconce.appraisal.policy import Identity, Policy, StatusUntil
 from ensconce.appraisal.policy_mask import Mask
+from ensconce.appraisal.policy_tdx import HOST_CHOSEN
 from ensconce.appraisal.verdict import TcbStatus
 
 __all__ = ["Change", "compare"]
@@ -33,7 +34,7 @@ class Change:
 
 def compare(old: Policy, new: Policy) -> tuple[Change, ...]:
     """The differences in meaning between two policies, none when they have the same fingerprint but for the serial."""
-    return (*_head(old, new), *_platform(old, new), *_identities(old, new))
+    return (*_head(old, new), *_platform(old, new), *_identities(old, new), *_moves(old, new))
 
 
 def _head(old: Policy, new: Policy) -> Iterator[Change]:
@@ -130,12 +131,20 @@ def _described(identity: Identity) -> str:
     tdx = value.get("tdx", {})
     code = {name: member for name, member in (value | tdx).items() if name.startswith(("mr_", "isv_", "min_", "rtmr"))}
     parts = [f"{name} {member}" for name, member in code.items()]
+    for group in (identity.attributes, identity.tdx):
+        masks = {field.name: getattr(group, field.name) for field in fields(group)} if group is not None else {}
+        parts += [f"{name} {_shown(mask)}" for name, mask in masks.items() if isinstance(mask, Mask)]
     if identity.debug:
         parts.append("also as a debug enclave")
-    return f"{', '.join(parts)}; receives {', '.join(identity.receives) or 'nothing'}"
+    wire_v1 = f", {_wire_v1(identity)}" if identity.wire_v1 is not None else ""
+    return f"{', '.join(parts)}; receives {', '.join(identity.receives) or 'nothing'}{wire_v1}"
 
 
 def _identity(old: Identity, new: Identity) -> Iterator[Change]:
+    if old.tee != new.tee:
+        yield Change("refuses", f"identity {old.name!r}", _described(old))
+        yield Change("accepts", f"identity {old.name!r}", _described(new))
+        return
     who = f"identity {old.name!r}, "
     for name in ("mr_enclave", "mr_signer", "isv_prod_id"):
         yield from _value(who + name, getattr(old, name), getattr(new, name))
@@ -143,14 +152,96 @@ def _identity(old: Identity, new: Identity) -> Iterator[Change]:
     for group in ("attributes", "tdx"):
         before, after = getattr(old, group), getattr(new, group)
         for name in getattr(before or after, "__dataclass_fields__", {}):
-            yield from _value(f"{who}{group}.{name}", getattr(before, name, None), getattr(after, name, None))
+            # What the host chooses is zero where a policy does not give it, and not anything.
+            absent = bytes(48) if name in HOST_CHOSEN else None
+            values = [getattr(each, name, None) or absent for each in (before, after)]
+            yield from _value(f"{who}{group}.{name}", *values)
     if old.debug != new.debug:
         yield Change("accepts" if new.debug else "refuses", f"{who}debug", "debug enclaves")
     yield from _sets(f"{who}receives", old.receives, new.receives)
     if old.wire_v1 != new.wire_v1:
-        texts = [f"{each.secret} as {each.form}" if each else "off" for each in (old.wire_v1, new.wire_v1)]
+        texts = [_wire_v1(each).removeprefix("wire_v1 ") for each in (old, new)]
         effect: Effect = "accepts" if old.wire_v1 is None else "refuses" if new.wire_v1 is None else "other"
         yield Change(effect, f"{who}wire_v1", f"{texts[0]} to {texts[1]}")
+
+
+def _wire_v1(identity: Identity) -> str:
+    opted = identity.wire_v1
+    return "wire_v1 off" if opted is None else f"wire_v1 {opted.secret} as {opted.form}"
+
+
+def _moves(old: Policy, new: Policy) -> Iterator[Change]:
+    """What is accepted as one identity by the old policy and may be accepted as another by the new one."""
+    changes: dict[Change, None] = {}
+    for debug in (False, True):
+        before, after = ([each for each in p.identities if each.debug or not debug] for p in (old, new))
+        heirs = _heirs(before, after)
+        same = {one: other for one, other in heirs.items() if _conditions(one) == _conditions(other)}
+        inherited = set(same.values())
+        for one, other in _pairs(before, after, same):
+            # Of an identity that is new or wider, gone or narrower, the other lines tell.
+            gained = _beyond(other, one) if other in inherited else ""
+            lost = _beyond(one, other) if one in same else ""
+            if (gained or lost) and heirs.get(one) != other and _may_both_fit(one, other):
+                field, text = f"identity {other.name!r}", f"may have been {one.name!r} before, which"
+                if gained:
+                    changes[Change("accepts", field, f"{text} did not receive {gained}")] = None
+                if lost:
+                    changes[Change("refuses", field, f"{text} received {lost}")] = None
+    yield from changes
+
+
+def _heirs(before: list[Identity], after: list[Identity]) -> dict[Identity, Identity]:
+    """For identities of the old policy those of the new one that they became."""
+    was, now = ({identity.name: identity for identity in each} for each in (before, after))
+    names = {name: name for name in was if name in now} | _renamed(was, now)
+    return {was[name]: now[heir] for name, heir in names.items()}
+
+
+def _pairs(
+    before: list[Identity], after: list[Identity], same: dict[Identity, Identity]
+) -> Iterator[tuple[Identity, Identity]]:
+    """Two identities of which what fits both may have gone by the first, and may go by the second now."""
+    is_at = {identity: at for at, identity in enumerate(after)}
+    was_at = {same[identity]: at for at, identity in enumerate(before) if identity in same}
+    for at, one in enumerate(before):
+        # The first that fits counts: what fits both goes by the heir of the first where that comes first, ...
+        for other in after[: is_at[same[one]] if one in same else len(after)]:
+            # ... and went by the second already where that came first.
+            if was_at.get(other, at) >= at:
+                yield one, other
+
+
+def _beyond(one: Identity, other: Identity) -> str:
+    """What one receives and the other does not."""
+    return ", ".join(each for each in _given(one) if each not in _given(other))
+
+
+def _given(identity: Identity) -> tuple[str, ...]:
+    return (*sorted(identity.receives), *([] if identity.wire_v1 is None else [_wire_v1(identity)]))
+
+
+def _conditions(identity: Identity) -> Identity:
+    return replace(identity, name="x", debug=False, receives=(), wire_v1=None)
+
+
+def _may_both_fit(one: Identity, other: Identity) -> bool:
+    """Whether some report may fit both: unless they want different values of the same field."""
+    if one.tee != other.tee:
+        return False
+    pairs = [(getattr(one, name), getattr(other, name)) for name in ("mr_enclave", "mr_signer", "isv_prod_id")]
+    for a, b in ((one.attributes, other.attributes), (one.tdx, other.tdx)):
+        if a is not None and b is not None:
+            for field in fields(a):
+                absent = bytes(48) if field.name in HOST_CHOSEN else None
+                pairs.append((getattr(a, field.name) or absent, getattr(b, field.name) or absent))
+    return all(a is None or b is None or _meet(a, b) for a, b in pairs)
+
+
+def _meet(a: Any, b: Any) -> bool:
+    if isinstance(a, Mask) and isinstance(b, Mask):
+        return not (a.value ^ b.value) & a.mask & b.mask
+    return bool(a == b)
 
 
 def _value(field: str, old: Any, new: Any) -> Iterator[Change]:

@@ -13,7 +13,7 @@ from ensconce.appraisal.policy_check import Check, expect_size
 from ensconce.appraisal.policy_mask import Mask
 from ensconce.evidence.report import TdReport
 
-__all__ = ["TrustDomain", "td_checks"]
+__all__ = ["HOST_CHOSEN", "TrustDomain", "td_checks"]
 
 _DEBUG = 1 << 0
 _SEPT_VE_DISABLE = 1 << 28
@@ -23,7 +23,8 @@ _SEPT_VE_DISABLE = 1 << 28
 _HARMLESS = _DEBUG | 1 << 16 | 1 << 27 | 1 << 30 | 1 << 31 | 1 << 63
 
 _REGISTERS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_seam")
-_HOST_CHOSEN = ("mr_config_id", "mr_owner", "mr_owner_config")
+HOST_CHOSEN = ("mr_config_id", "mr_owner", "mr_owner_config")
+"""Values that the host gives at the start: zero where a policy does not give them."""
 _MASKS = ("td_attributes", "xfam")
 _MISMATCH = "the policy names no such trust domain"
 _ADD = "if this is the guest that you mean, put its value into the policy; otherwise something changed it"
@@ -64,7 +65,7 @@ class TrustDomain:
     xfam: Mask | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mr_td", *_REGISTERS, *_HOST_CHOSEN):
+        for name in ("mr_td", *_REGISTERS, *HOST_CHOSEN):
             expect_size(f"tdx.{name}", getattr(self, name), 48)
         for name in _MASKS:
             mask: Mask | None = getattr(self, name)
@@ -73,7 +74,7 @@ class TrustDomain:
 
     def checks(self, report: TdReport) -> Iterator[Check]:
         """One condition for each field that is given, and for those that must be zero when they are not."""
-        for name in ("mr_td", *_REGISTERS, *_HOST_CHOSEN):
+        for name in ("mr_td", *_REGISTERS, *HOST_CHOSEN):
             expected: bytes | None = getattr(self, name)
             found: bytes = getattr(report, name)
             if expected is not None:
@@ -81,7 +82,7 @@ class TrustDomain:
                 yield Check(
                     field=name, passed=found == expected, found=found.hex(), rule=rule, problem=_MISMATCH, remedy=_ADD
                 )
-            elif name in _HOST_CHOSEN:
+            elif name in HOST_CHOSEN:
                 yield Check(
                     field=name,
                     passed=not any(found),
@@ -97,7 +98,7 @@ class TrustDomain:
 
     def to_json_object(self) -> dict[str, Any]:
         """The trust domain as the policy file has it, absent fields left out."""
-        values = {name: getattr(self, name) for name in ("mr_td", *_REGISTERS, *_HOST_CHOSEN, *_MASKS)}
+        values = {name: getattr(self, name) for name in ("mr_td", *_REGISTERS, *HOST_CHOSEN, *_MASKS)}
         return {
             name: value.to_json_object(64) if isinstance(value, Mask) else value.hex()
             for name, value in values.items()

@@ -136,7 +136,8 @@ def test_a_new_name_is_no_new_code() -> None:
 
 
 def test_the_order_of_identities_is_told() -> None:
-    (change,) = compare(PLAIN, dataclasses.replace(PLAIN, identities=(SIGNED, CODE, GUEST)))
+    change, loss = compare(PLAIN, dataclasses.replace(PLAIN, identities=(SIGNED, CODE, GUEST)))
+    assert loss == Change("refuses", "identity 'signed'", "may have been 'code' before, which received model/digits")
     assert (change.effect, change.field) == ("other", "identities")
 
 
@@ -144,3 +145,60 @@ def test_the_same_meaning_is_no_difference() -> None:
     one = dataclasses.replace(PLAIN, roots=("intel", "simulated:" + "0" * 64), platforms=(bytes(16), b"\x01" * 16))
     other = dataclasses.replace(one, roots=one.roots[::-1], platforms=(b"\x01" * 16, bytes(16)))
     assert compare(one, other) == ()
+
+
+class TestWhatADiffMustNotHide:
+    """Each of these once let an owner show the others a change that looked harmless."""
+
+    QUARANTINED = dataclasses.replace(CODE, name="quarantined", receives=())
+    ANY_OF_SIGNER = dataclasses.replace(SIGNED, receives=("model/digits",))
+
+    def test_what_falls_to_another_identity_when_one_is_removed(self) -> None:
+        old = dataclasses.replace(PLAIN, identities=(self.QUARANTINED, self.ANY_OF_SIGNER))
+        new = dataclasses.replace(PLAIN, identities=(self.ANY_OF_SIGNER,))
+        text = "may have been 'quarantined' before, which did not receive model/digits"
+        assert Change("accepts", "identity 'signed'", text) in compare(old, new)
+
+    def test_what_falls_to_another_identity_when_one_is_narrowed(self) -> None:
+        old = dataclasses.replace(PLAIN, identities=(self.QUARANTINED, self.ANY_OF_SIGNER))
+        new = old.with_identity(dataclasses.replace(self.QUARANTINED, min_isv_svn=9))
+        assert {change.effect for change in compare(old, new)} == {"accepts", "refuses"}
+
+    def test_what_a_new_identity_takes_from_another(self) -> None:
+        old = dataclasses.replace(PLAIN, identities=(self.ANY_OF_SIGNER,))
+        new = dataclasses.replace(PLAIN, identities=(self.QUARANTINED, self.ANY_OF_SIGNER))
+        text = "may have been 'signed' before, which received model/digits"
+        assert Change("refuses", "identity 'quarantined'", text) in compare(old, new)
+
+    def test_identities_that_nothing_fits_at_once_take_nothing_from_each_other(self) -> None:
+        other = dataclasses.replace(CODE, name="other", mr_enclave=b"\x77" * 32, receives=())
+        old = dataclasses.replace(PLAIN, identities=(other, CODE))
+        (change,) = compare(old, dataclasses.replace(PLAIN, identities=(CODE,)))
+        assert change.effect == "refuses"
+
+    @pytest.mark.parametrize("name", ["mr_config_id", "mr_owner", "mr_owner_config"])
+    def test_what_the_host_chooses_is_zero_where_it_is_not_given(self, name: str) -> None:
+        tdx = TrustDomain(mr_td=b"\x33" * 48, **{name: b"\x44" * 48})
+        new = dataclasses.replace(PLAIN, **with_identity(GUEST, tdx=tdx))
+        field = f"identity 'guest', tdx.{name}"
+        given, zero = "44" * 48, "00" * 48
+        assert compare(PLAIN, new) == (Change("accepts", field, given), Change("refuses", field, zero))
+        assert compare(new, PLAIN) == (Change("accepts", field, zero), Change("refuses", field, given))
+
+    def test_leave_to_ask_over_wire_v1_in_a_new_identity(self) -> None:
+        lax = Identity(
+            name="lax",
+            mr_enclave=b"\x77" * 32,
+            receives=("secret/license",),
+            attributes=AttributeMasks(xfrm=Mask(3, 3)),
+            wire_v1=WireV1(secret="secret/license", form="hex"),
+        )
+        (change,) = compare(PLAIN, dataclasses.replace(PLAIN, identities=(*PLAIN.identities, lax)))
+        assert "wire_v1 secret/license as hex" in change.text
+        assert "xfrm 0x3 under 0x3" in change.text
+
+    def test_an_enclave_that_becomes_a_trust_domain_is_another_identity(self) -> None:
+        new = dataclasses.replace(PLAIN, identities=(dataclasses.replace(GUEST, name="code"), SIGNED))
+        changes = [change for change in compare(PLAIN, new) if change.field == "identity 'code'"]
+        assert [change.effect for change in changes] == ["refuses", "accepts"]
+        assert "any" not in [change.text for change in changes]
