@@ -89,15 +89,15 @@ def files(owner: OwnerFolder) -> dict[str, bytes]:
 
 
 def test_a_secret_is_recorded_stored_and_retired(owner: OwnerFolder) -> None:
-    put_secret(owner, "secret/license", b"abc\n")
-    assert owner.keystore().get("secret/license") == b"abc\n"
+    put_secret(owner, "secret/license", b"a secret of its own\n")
+    assert owner.keystore().get("secret/license") == b"a secret of its own\n"
     retire_key(owner, "secret/license")
     refused(lambda: owner.keystore().get("secret/license"), "key.retired", RefusedError)
     refused(lambda: put_secret(owner, "secret/license", b"x"), "key.exists")
     assert events(owner) == ["owner.created", "key.added", "key.retiring", "key.retired"]
     assert fields(owner, "key.added") == {"key_id": "secret/license", "kind": "secret", "generation": 4}
     assert fields(owner, "key.retired")["generation"] == 6
-    assert b"abc" not in b"".join(files(owner).values())
+    assert b"secret of its own" not in b"".join(files(owner).values())
     retire_key(owner, "secret/license")
     assert len(events(owner)) == 4
 
