@@ -5,6 +5,9 @@ means to put it by under its fingerprint, to record it, and then to make it the 
 before the record nothing has happened; after one behind it, the policy that was put by is found. Whoever reads follows
 the entries from the first policy or from the one he has, and each must be admitted by the one before it, so that
 neither a store that was changed nor one owner's word can bring in a policy that the owners did not sign.
+
+A lock keeps two from applying at once, but a database may lose it, or have its administrator take it. So an entry also
+says which policy it takes the place of. One that names another than the policy in force came second: it has no effect.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 
 from ensconce.appraisal.policy_authority import AdmittedPolicy, Authority
 from ensconce.appraisal.policy_signing import SignedPolicy
-from ensconce.errors import InputError, IntegrityError
+from ensconce.errors import InputError, IntegrityError, RefusedError
 from ensconce.state.store import Store
 
 __all__ = ["DOCUMENT", "PolicyStore", "Record"]
@@ -33,10 +36,13 @@ class Record:
     Attributes:
         serial: its serial.
         sha256: its fingerprint, hexadecimal.
+        replaces: fingerprint of the policy that was in force when it was checked, empty where none was; None where the
+            log does not say.
     """
 
     serial: int
     sha256: str
+    replaces: str | None = None
 
 
 class PolicyStore:
@@ -101,21 +107,26 @@ class PolicyStore:
             served = [n for n, record in enumerate(records) if record.sha256 == known.policy.sha256]
             if not served:
                 raise _rollback("the log no longer has the policy in force", known.policy.sha256, "no such entry")
-            del records[: served[-1] + 1]
+            del records[: served[0] + 1]
         for record in records:
+            if record.replaces is not None and record.replaces != _sha256(policy):
+                _log.warning("policy.applied of serial %d came second to another, and has no effect", record.serial)
+                continue
             policy = self._authority.admit(self._put_by(record), policy)
         self._check_document(document, policy, strict=known is not None)
         return policy
 
-    def apply(self, signed: SignedPolicy, record: Callable[[AdmittedPolicy], object]) -> AdmittedPolicy:
+    def apply(self, signed: SignedPolicy, record: Callable[[AdmittedPolicy, str], object]) -> AdmittedPolicy:
         """Put a policy into force; the very one in force is made the document again, unrecorded.
 
         Args:
             signed: the policy with its signatures.
-            record: writes the log's ``policy.applied``; the policy takes effect only after it returns.
+            record: writes the log's ``policy.applied``, with the fingerprint of the policy that it takes the place of,
+                empty where there is none; the policy takes effect only after it returns.
 
         Raises:
-            RefusedError: ``policy.serial``, ``policy.service``, ``policy.signatures``.
+            RefusedError: ``policy.serial`` (also where another policy was applied at the same moment),
+                ``policy.service``, ``policy.signatures``.
             EnsconceError: as :meth:`in_force`, or whatever ``record`` raises; then nothing has changed.
         """
         with self._store.locked(DOCUMENT) as slot:
@@ -126,7 +137,14 @@ class PolicyStore:
             if current is None or current.policy.sha256 != admitted.policy.sha256:
                 with self._store.locked(_put_by_name(admitted.policy.sha256)) as put_by:
                     put_by.write(document)
-                record(admitted)
+                record(admitted, _sha256(current))
+                if _sha256(self.follow(None, None)) != admitted.policy.sha256:
+                    raise RefusedError(
+                        "policy.serial",
+                        "another policy was applied at the same moment, and is in force",
+                        found=f"serial: {admitted.policy.serial}",
+                        remedy="see which with `ensconce policy show`; raise the serial, and sign the policy anew",
+                    )
             slot.write(document)
         return admitted
 
@@ -173,6 +191,10 @@ class PolicyStore:
             rule=rule,
             remedy="apply the policy that you mean with `ensconce policy apply`, and find out who changed the store",
         )
+
+
+def _sha256(policy: AdmittedPolicy | None) -> str:
+    return "" if policy is None else policy.policy.sha256
 
 
 def _put_by_name(sha256: str) -> str:

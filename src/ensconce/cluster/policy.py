@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,7 +19,7 @@ from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.strict_yaml import MAX_BYTES
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.entry import Entry
-from ensconce.audit.verify import read_entries, verify_log
+from ensconce.audit.reader import LogReader
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.state import open_state
 from ensconce.enclave.build import EnclaveIdentity
@@ -45,10 +44,10 @@ def policy_store(owner: OwnerFolder) -> PolicyStore:
     """
     state, key = open_state(owner), owner.public_key()
 
+    log = LogReader(state.log, key, lambda entry: entry.event == _APPLIED)
+
     def records() -> list[Record]:
-        head = verify_log(state.log, key)
-        entries = islice(read_entries(state.log), head.size)
-        return [_record(entry) for entry in entries if entry.event == _APPLIED]
+        return [_record(entry) for entry in log.entries()]
 
     authority = Authority(key_name(key), owner.deployment().service.domain)
     return PolicyStore(state.store, authority, records)
@@ -129,9 +128,9 @@ def apply_policy(owner: OwnerFolder, signed: SignedPolicy) -> AdmittedPolicy:
     """
     log = owner.audit_log(owner.keystore())
 
-    def record(admitted: AdmittedPolicy) -> None:
-        policy = admitted.policy
-        log.append(_APPLIED, serial=policy.serial, sha256=policy.sha256, signers=list(admitted.signers))
+    def record(admitted: AdmittedPolicy, replaces: str) -> None:
+        serial, sha256 = admitted.policy.serial, admitted.policy.sha256
+        log.append(_APPLIED, serial=serial, sha256=sha256, replaces=replaces, signers=list(admitted.signers))
 
     return policy_store(owner).apply(signed, record)
 
@@ -193,7 +192,8 @@ def _write(owner: OwnerFolder, signed: SignedPolicy) -> None:
 
 
 def _record(entry: Entry) -> Record:
-    serial, sha256 = entry.fields["serial"], entry.fields["sha256"]
+    serial, sha256, replaces = entry.fields["serial"], entry.fields["sha256"], entry.fields.get("replaces")
     assert isinstance(serial, int)
     assert isinstance(sha256, str)  # the owner's key signed the entry, and only apply_policy writes such
-    return Record(serial, sha256)
+    assert isinstance(replaces, str | None)
+    return Record(serial, sha256, replaces)

@@ -47,14 +47,12 @@ class World:
 
     store: Store
     log: list[Record] = field(default_factory=list)
-    reads: int = 0
 
     def records(self) -> list[Record]:
-        self.reads += 1
         return self.log
 
-    def record(self, policy: AdmittedPolicy) -> None:
-        self.log.append(Record(policy.policy.serial, policy.policy.sha256))
+    def record(self, policy: AdmittedPolicy, replaces: str) -> None:
+        self.log.append(Record(policy.policy.serial, policy.policy.sha256, replaces))
 
     @property
     def policies(self) -> PolicyStore:
@@ -108,7 +106,8 @@ class TestApply:
         world.apply(1)
         before = world.store.read(DOCUMENT)
 
-        def fail(policy: AdmittedPolicy) -> None:
+        def fail(policy: AdmittedPolicy, replaces: str) -> None:
+            assert replaces == signed(1).policy.sha256
             assert world.store.read(DOCUMENT) == before  # the record comes first
             raise InputError("audit.write", "the disk is full")
 
@@ -148,6 +147,22 @@ class TestApply:
         with ThreadPoolExecutor(4) as threads:
             assert sorted(threads.map(apply, range(1, 5))) == ["applied", *["policy.serial"] * 3]
         assert [record.serial for record in world.log] == [1, 2]
+
+    def test_one_that_lost_the_lock_and_came_second_has_no_effect(self, world: World) -> None:
+        world.apply(1)
+
+        def meanwhile(policy: AdmittedPolicy, replaces: str) -> None:
+            # Another machine was let in: its database had lost our session, and with it the lock.
+            other = signed(3, min_tcb_evaluation_data_number=9)
+            world.put(f"policies/{other.policy.sha256}", other.to_document())
+            world.log.append(Record(3, other.policy.sha256, replaces))
+            world.record(policy, replaces)
+
+        assert check_of(lambda: world.policies.apply(signed(2), meanwhile)) == "policy.serial"
+        assert [record.serial for record in world.log] == [1, 3, 2]
+        assert world.serial() == 3
+        world.apply(4)
+        assert world.serial() == 4
 
     def test_owners_sign_from_the_policy_that_names_them_on(self, world: World) -> None:
         two = Owners(required=2, keys=tuple(key_name(key.public_key()) for key in (ALICE, BOB)))
@@ -231,13 +246,39 @@ class TestARunningServer:
         assert source.current() is new
         assert source.refresh() is None
 
-    def test_it_reads_the_log_only_when_something_changed(self, world: World) -> None:
+    def test_it_takes_a_policy_whose_document_is_held_back(self, world: World) -> None:
+        # Whoever can write the store puts the old document back before the server has looked: it sees no change.
+        before = world.apply(1).signed.to_document()
+        source = PolicySource(world.policies)
+        world.apply(2)
+        world.put(DOCUMENT, before)
+        new = source.refresh()
+        assert new is not None
+        assert new.policy.serial == 2
+        assert source.refresh() is None
+
+    def test_an_entry_without_effect_hides_no_policy(self, world: World) -> None:
+        # Whoever holds the log's key repeats the entry of the policy that the server has, behind a newer one.
         world.apply(1)
         source = PolicySource(world.policies)
-        before = world.reads
-        for _ in range(10):
-            source.refresh()
-        assert world.reads == before
+        world.apply(2)
+        world.log.append(Record(1, signed(1).policy.sha256, "00" * 32))
+        new = source.refresh()
+        assert new is not None
+        assert new.policy.serial == world.serial() == 2
+
+    def test_a_log_that_is_bent_while_the_document_stays_is_told_once(self, world: World) -> None:
+        world.apply(1)
+        world.apply(2)
+        source = PolicySource(world.policies)
+        lost = world.log.pop()
+        assert check_of(source.refresh) == "policy.rollback"
+        assert source.refresh() is None
+        world.log.append(lost)
+        assert source.refresh() is None
+        world.log.pop()
+        assert check_of(source.refresh) == "policy.rollback"
+        assert source.current().policy.serial == 2
 
     @pytest.mark.parametrize(
         ("serial", "check"), [(1, "policy.rollback"), (3, "policy.unrecorded")], ids=["older", "newer"]
@@ -316,11 +357,12 @@ def test_to_apply_again_finishes_what_a_crash_left_undone(world: World) -> None:
     source = PolicySource(world.policies)
     world.apply(2)
     world.put(DOCUMENT, first)  # as if the process had died before it wrote the document
-    assert source.refresh() is None
-    world.apply(2)
     new = source.refresh()
     assert new is not None
     assert new.policy.serial == 2
+    world.apply(2)
+    assert world.store.read(DOCUMENT) == signed(2).to_document()
+    assert source.refresh() is None
 
 
 def test_integrity_errors_are_of_that_kind(world: World) -> None:
