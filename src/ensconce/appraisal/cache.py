@@ -190,7 +190,12 @@ class CollateralCache:
             _log.warning("no new collateral for %s from %s: %s", platform, self._origin.name, failure)
         except Exception as failure:
             _log.exception("fetching collateral for %s failed", platform)
-            error = EnsconceError("collateral.fetch", "fetching collateral failed", found=repr(failure)[:200])
+            error = EnsconceError(
+                "collateral.fetch",
+                "fetching collateral failed",
+                found=repr(failure)[:200],
+                remedy="this is a fault of Ensconce: report it with the traceback in the log",
+            )
         with self._lock:
             self._make_room(self._tried)
             self._tried[platform] = (now, error)
@@ -202,9 +207,13 @@ class CollateralCache:
         try:
             vetted = vet(collateral, self._roots, platform)
             if self._now() >= vetted.end:
-                problem = f"{self._origin.name} gave collateral that has expired"
-                found, rule = f"expired at {vetted.end}", f"now {self._now()}"
-                raise UnreachableError("collateral.expired", problem, found=found, rule=rule)
+                raise UnreachableError(
+                    "collateral.expired",
+                    f"{self._origin.name} gave collateral that has expired",
+                    found=f"expired at {vetted.end}",
+                    rule=f"now {self._now()}",
+                    remedy="let the PCCS refresh what it has or make a new bundle, and check this machine's clock",
+                )
             # Even a list that comes with what is refused next was signed, and what it revokes is revoked.
             self.revocations.learn(vetted.lists)
             admit(self._store, vetted)

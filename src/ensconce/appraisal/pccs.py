@@ -25,10 +25,7 @@ from ensconce.appraisal.http import Answer, Asker, Pace, StatusError, tls_contex
 from ensconce.appraisal.root import name_of_root
 from ensconce.errors import EvidenceError, UnreachableError
 
-__all__ = ["INTEL_PCS", "fetch_collateral"]
-
-INTEL_PCS = "https://api.trustedservices.intel.com"
-"""Intel's own service. What is asked here needs no subscription key."""
+__all__ = ["fetch_collateral"]
 
 _MAX_CHAIN = 32 * 1024
 _MAX_DER_URL = 2048

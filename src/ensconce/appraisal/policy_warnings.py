@@ -9,7 +9,7 @@ from ensconce.appraisal.policy_tcb import day_of
 
 __all__ = ["warnings_about"]
 
-SOON_DAYS = 30
+_SOON_DAYS = 30
 
 
 def warnings_about(policy: Policy, now: int) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def _exceptions(policy: Policy, now: int) -> Iterator[str]:
         left = (each.until - today).days
         if left < 0:
             yield f"tcb_statuses: the exception for {each.status} ended on {each.until}"
-        elif left <= SOON_DAYS:
+        elif left <= _SOON_DAYS:
             when = "today" if left == 0 else f"in {left} day{'s' if left > 1 else ''}, on {each.until}"
             yield f"tcb_statuses: the exception for {each.status} ends {when}"
 

@@ -135,10 +135,6 @@ class AuditLog:
         """
         return self._tree.consistency(first, second)
 
-    def inclusion(self, index: int, size: int) -> list[bytes]:
-        """The path from entry ``index`` to the root of ``size`` entries. Costs and raises as :meth:`consistency`."""
-        return self._tree.inclusion(index, size)
-
     def _commit(self, events: Sequence[_Event]) -> list[Entry]:
         # One at a time: the group has one leader.
         with self._storage.held() as held:

@@ -38,11 +38,22 @@ class RemoteLog:
         except httpx.InvalidURL:
             parsed = httpx.URL("")
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise InputError("audit.url", "this is no URL", found=ascii(url)[:200], rule="http://HOST:PORT or https://")
+            raise InputError(
+                "audit.url",
+                "this is no URL of a status address",
+                found=ascii(url)[:200],
+                rule="http://HOST:PORT or https://HOST:PORT",
+                remedy="ask the owner which address provisioning.status has",
+            )
         try:
             self._tls = ssl.create_default_context(cafile=ca_file)
         except OSError as error:
-            raise InputError("audit.ca_file", f"cannot use {ca_file}: {error}") from error
+            raise InputError(
+                "audit.ca_file",
+                f"cannot use {ca_file}: {error.strerror or error}",
+                rule="PEM certificates of the authorities to expect the server's TLS certificate from",
+                remedy="name such a file with --ca, or leave it out to trust the system's authorities",
+            ) from error
         self._url = url.rstrip("/")
         self._timeout = timeout
 

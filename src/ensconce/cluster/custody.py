@@ -12,14 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from ensconce.audit.log import AuditLog
-from ensconce.audit.verify import read_entries
 from ensconce.cluster.keystore_entry import FileEntry, KeystoreEntry, PassphraseEntry, unlock_of
 from ensconce.cluster.machine import unix_now
 from ensconce.cluster.owner import OwnerFolder
@@ -221,10 +219,10 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
             rule="a keystore is never overwritten",
             remedy="move it away first, if it is worth nothing any more",
         )
-    with _alone(owner), open_backup(read_bounded(source, _MAX_BACKUP), texts) as contents:
+    data = read_bounded(source, _MAX_BACKUP)
+    with _alone(owner), open_backup(data, texts) as contents:
         key = _owner_key(owner, contents)
-        state, (head, _) = open_state(owner), owner.verified_log()
-        entries = list(islice(read_entries(state.log), head.size))
+        _, entries = owner.verified_log()
         gone, highest = retired_in(entries)
         records, retired = dict(contents.records), []
         for key_id, record in contents.records.items():
@@ -233,10 +231,10 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
                 retired.append(key_id)
         added = {str(each.fields["key_id"]) for each in entries if each.event == "key.added"}
         whole = Contents(contents.identity, max(contents.generation, highest), records)
-        AuditLog.open(state.log, key, unix_now, begin=False).append(
+        AuditLog.open(open_state(owner).log, key, unix_now, begin=False).append(
             "keystore.recovered",
             generation=whole.generation,
-            sha256=hashlib.sha256(read_bounded(source, _MAX_BACKUP)).hexdigest(),
+            sha256=hashlib.sha256(data).hexdigest(),
         )
         entry = entry_of(owner.deployment())
         unlock = _recovery_unlock(owner, entry)

@@ -205,7 +205,12 @@ def read_url(path: Path) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text or len(text.split()) != 1:
-        raise InputError("state.url_file", f"{path} does not hold a URL", rule="one line: the database's URL")
+        raise InputError(
+            "state.url_file",
+            f"{path} does not hold a URL",
+            rule="one line: the database's URL",
+            remedy="write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE into it",
+        )
     return text
 
 
@@ -223,6 +228,7 @@ def _parse_url(url: str) -> URL:
             "this is no URL of a database that ensconce can use",
             found=None if parsed is None else ascii(parsed.drivername)[:40],
             rule="sqlite:////absolute/path or postgresql+psycopg://user:password@host/database",
+            remedy="correct the URL that the deployment file names",
         )
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
@@ -230,7 +236,12 @@ def _parse_url(url: str) -> URL:
 def _sqlite_engine(url: URL) -> Engine:
     path = Path(url.database or "")
     if not url.database or not path.is_absolute() or url.query:
-        raise InputError("state.url", "SQLite needs an absolute path, and nothing else", rule="sqlite:////PATH")
+        raise InputError(
+            "state.url",
+            "SQLite needs an absolute path, and nothing else",
+            rule="sqlite:////PATH",
+            remedy="correct the URL; a relative path belongs under state.path of the deployment file",
+        )
     try:
         # SQLite gives its journal the permissions of the file, so the file must exist with the right ones.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
