@@ -16,6 +16,11 @@ __all__ = ["Owners", "key_name", "public_key"]
 
 MAX_OWNERS = 64
 _KEY = re.compile(r"ed25519:[0-9a-f]{64}")
+_P = 2**255 - 19
+# The y of the points whose order is 1, 2, 4 or 8 (RFC 7748, section 7, warns of them; OpenSSL takes them): for such a
+# key, signatures over any text can be written down without a private key.
+_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
 
 
 def key_name(key: Ed25519PublicKey) -> str:
@@ -27,11 +32,15 @@ def public_key(name: str) -> Ed25519PublicKey:
     """The key of that name.
 
     Raises:
-        InputError: ``policy.value``: it is no name of a key.
+        InputError: ``policy.value``: it is no name of a key, or it is a key for which everybody can sign.
     """
     if not _KEY.fullmatch(name):
         raise invalid("owners.keys", name, "ed25519: and 64 hexadecimal digits, lower case")
-    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(name.removeprefix("ed25519:")))
+    key = bytes.fromhex(name.removeprefix("ed25519:"))
+    # The last bit is the sign of x, and y may be written as y + p.
+    if (int.from_bytes(key, "little") & (2**255 - 1)) % _P in _SMALL_ORDER:
+        raise invalid("owners.keys", name, "a key that somebody made: signatures for this point prove nothing")
+    return Ed25519PublicKey.from_public_bytes(key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 A small, safe part of YAML 1.2's core schema is read, because whatever is not checked is not accepted:
 
 * one document, UTF-8, at most 1 MiB, nested at most 16 deep;
+* no control or formatting characters but tabs and newlines: where YAML sees the end of a line, an editor shows one line
+  that goes on, and somebody signs what looks like a comment;
 * no anchors, aliases, merge keys or tags, no key twice in one mapping;
 * unquoted ``true`` and ``false`` are booleans, ``null``, ``~`` and nothing are null, decimal numbers without leading
   zeros of at most 18 digits are integers, numbers with a decimal point are floats. Anything else is text, so ``no``,
@@ -16,6 +18,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,8 @@ Location = tuple[str | int, ...]
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}(?:[eE][-+]?[0-9]{1,2})?\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Unicode's general categories of controls, formatting, and separators of lines and paragraphs.
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 M = TypeVar("M", bound=BaseModel)
@@ -84,6 +89,7 @@ def parse(data: bytes, name: str) -> Document:
             found=f"byte 0x{data[error.start]:02x}",
             remedy="save it as UTF-8",
         ) from None
+    _refuse_invisible(text, name)
     try:
         return _Builder(name, iter(yaml.parse(text, Loader=yaml.SafeLoader))).document()
     except yaml.MarkedYAMLError as error:
@@ -97,6 +103,20 @@ def parse(data: bytes, name: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError("yaml.syntax", f"{name} line {line}: a character that YAML does not allow") from None
+
+
+def _refuse_invisible(text: str, name: str) -> None:
+    """Refuse what makes a file read differently from what it shows; a byte order mark in front shows nothing."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    unseen = {each for each in set(text) if unicodedata.category(each) in _INVISIBLE} - {"\n", "\t"}
+    if unseen:
+        first = min(map(text.index, unseen))
+        raise InputError(
+            "yaml.syntax",
+            f"{name} line {text.count(chr(10), 0, first) + 1}: a character that cannot be seen, and may hide others",
+            found=f"U+{ord(text[first]):04X}",
+            remedy='remove it; in a value, write it as an escape, such as "\\u200d"',
+        )
 
 
 @dataclass(frozen=True)

@@ -199,4 +199,6 @@ def _write(data: bytes, out: Path | None) -> None:
 
 
 def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    """A field for a terminal: what strangers sent may steer none, and may not look like an entry of its own."""
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

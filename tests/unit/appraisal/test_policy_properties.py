@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from ensconce.appraisal.policy import (
 from ensconce.appraisal.policy_diff import compare
 from ensconce.appraisal.policy_file import parse_policy
 from ensconce.appraisal.policy_mask import Mask
+from ensconce.appraisal.policy_owners import key_name
 from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import _MINT, GenuineVerdict, TcbStatus, Verdict
 from ensconce.errors import RefusedError
@@ -92,7 +94,12 @@ exceptions = st.builds(
     st.dates(datetime.date(2020, 1, 1)),
 )
 advisory_ids = st.lists(st.from_regex(r"INTEL-SA-[0-9]{5}", fullmatch=True), unique=True, min_size=1, max_size=4)
-keys = st.lists(hash32.map(lambda b: f"ed25519:{b.hex()}"), unique=True, min_size=1, max_size=4)
+keys = st.lists(
+    hash32.map(lambda b: key_name(Ed25519PrivateKey.from_private_bytes(b).public_key())),
+    unique=True,
+    min_size=1,
+    max_size=4,
+)
 policies = st.builds(
     Policy,
     roots=st.lists(

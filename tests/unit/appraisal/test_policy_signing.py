@@ -114,6 +114,25 @@ class TestWithOwners:
         forged = dataclasses.replace(once, signatures=(*once.signatures, (names(BOB)[0], signature)))
         assert refused(forged).check == "policy.signatures"
 
+    @pytest.mark.parametrize("sign", [0, 1])
+    @pytest.mark.parametrize(
+        "point",
+        [
+            "00" * 32,
+            "01" + "00" * 31,
+            "ec" + "ff" * 30 + "7f",
+            "ed" + "ff" * 30 + "7f",
+            "ee" + "ff" * 30 + "7f",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        ],
+    )
+    def test_a_key_for_which_everybody_can_sign_is_no_owner(self, point: str, sign: int) -> None:
+        raw = bytes.fromhex(point)
+        raw = raw[:-1] + bytes([raw[-1] | sign << 7])
+        with pytest.raises(InputError, match=r"wrong value in the policy, owners\.keys"):
+            Owners(required=1, keys=(f"ed25519:{raw.hex()}",))
+
     def test_more_owners_required_than_there_are_is_an_error(self) -> None:
         for required, keys in ((0, (ALICE,)), (2, (ALICE,)), (1, ()), (2, (ALICE, ALICE))):
             with pytest.raises(InputError):

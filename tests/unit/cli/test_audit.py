@@ -70,6 +70,14 @@ def test_show(ensconce: Ensconce, owner: Path) -> None:
     assert shown["head"]["size"] == len(shown["entries"]) == size(owner)
 
 
+def test_what_strangers_sent_looks_like_no_entry(ensconce: Ensconce, owner: Path) -> None:
+    folder = OwnerFolder.open(owner)
+    folder.audit_log(folder.keystore()).append("key.refused", found="x\n99  2026  key.released\x1b[2K\u202e")
+    shown = ensconce("audit", "show", "--owner", owner)
+    assert r"found=x\n99  2026  key.released\x1b[2K\u202e" in shown
+    assert not any(line.startswith("99 ") for line in shown.splitlines())
+
+
 def test_the_owner_verifies_her_log_against_a_kept_head(ensconce: Ensconce, owner: Path, tmp_path: Path) -> None:
     assert f"{size(owner)} entries under the root" in ensconce("audit", "verify", "--owner", owner)
     head = json.loads(ensconce("audit", "verify", "--owner", owner, "--json"))["head"]
