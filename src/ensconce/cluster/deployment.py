@@ -65,6 +65,14 @@ class PlatformEntry(StrictModel):
     pccs: HostPort
     collateral: CollateralEntry | None = None
 
+    def collateral_from(self, folder: Path) -> tuple[str, Path | None]:
+        """The URL of a server, or the path of a bundle file; and the server's CA file. Paths begin in ``folder``."""
+        entry = self.collateral
+        if entry is None:
+            return f"http://{self.pccs}", None
+        source = entry.url if entry.url is not None else str(folder / str(entry.bundle))
+        return source, None if entry.ca_file is None else folder / entry.ca_file
+
 
 class EnclaveEntry(StrictModel):
     """What the enclave's signature says beside its measurement; a policy by MRSIGNER asks for both."""

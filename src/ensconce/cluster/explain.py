@@ -33,7 +33,7 @@ def explain_evidence(
     Args:
         evidence: a quote, or a certificate that carries one, PEM or DER.
         policy_file: the policy; None for the one in force.
-        collateral: a bundle file or the URL of a PCCS; None for the PCCS that the deployment names.
+        collateral: a bundle file or the URL of a PCCS; None for what the deployment names.
         at: the time to judge for, seconds since 1970; None for now.
         owner: the owner's folder, where it is needed.
 
@@ -46,12 +46,13 @@ def explain_evidence(
     policy = (
         load_policy(policy_file) if policy_file is not None else policy_store(OwnerFolder.open(owner)).in_force().policy
     )
-    if collateral is None:
-        collateral = f"http://{OwnerFolder.open(owner).deployment().platform.pccs}"
-    if "://" in collateral:
-        papers = collateral_cache(policy, collateral).get_for(quote)
+    source, ca_file = collateral, None
+    if source is None:
+        source, ca_file = OwnerFolder.open(owner).deployment().platform.collateral_from(owner)
+    if "://" in source:
+        papers = collateral_cache(policy, source, ca_file=ca_file).get_for(quote)
     else:  # not through the cache, which keeps to the present: this may be about the past
-        papers = CollateralBundle.from_json(read_bounded(Path(collateral), MAX_BUNDLE_SIZE)).get_for(quote)
+        papers = CollateralBundle.from_json(read_bounded(Path(source), MAX_BUNDLE_SIZE)).get_for(quote)
     root = root_named(claimed_root(parse_quote(quote)), papers)
     return explain(policy, verify_quote(quote, papers, at=unix_now() if at is None else at, root=root))
 

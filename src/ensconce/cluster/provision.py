@@ -84,11 +84,8 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
 
 def _collateral(owner: OwnerFolder, deployment: Deployment) -> Callable[[Policy], CollateralCache]:
     """Collateral as the deployment file says, kept in the state that the owner's servers share."""
-    entry, store = deployment.platform.collateral, open_state(owner).store
-    source, ca_file = f"http://{deployment.platform.pccs}", None
-    if entry is not None:
-        source = entry.url if entry.url is not None else str(owner.path / str(entry.bundle))
-        ca_file = None if entry.ca_file is None else owner.path / entry.ca_file
+    store = open_state(owner).store
+    source, ca_file = deployment.platform.collateral_from(owner.path)
     return lambda policy: collateral_cache(policy, source, ca_file=ca_file, store=store)
 
 

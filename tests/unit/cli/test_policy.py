@@ -323,6 +323,14 @@ class TestExplain:
         command: list[object] = ["explain", world / "quote.bin", "--owner", owner.path, "--at", NOW]
         assert run(*command, "--collateral", world / "collateral.json").status == 0
 
+    def test_collateral_comes_from_where_the_deployment_says(self, run: Run, world: Path, owner: OwnerFolder) -> None:
+        text = owner.deployment_file.read_text()
+        named = "platform:\n  collateral: {bundle: bundle.json}\n"
+        owner.deployment_file.write_text(text.replace("platform:\n", named))
+        (world / "collateral.json").rename(owner.path / "bundle.json")
+        command: list[object] = ["explain", world / "quote.bin", "--policy", world / "policy.yaml", "--at", NOW]
+        assert run(*command, "--owner", owner.path).status == 0
+
     @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
     def test_what_is_no_evidence(self, run: Run, world: Path, content: bytes) -> None:
         (world / "quote.bin").write_bytes(content)
