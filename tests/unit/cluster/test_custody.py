@@ -9,51 +9,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ensconce.cluster import custody, unlocking
 from ensconce.cluster.custody import Recovered, backup, checked_keystore, put_secret, recover, retire_key, rewrap
-from ensconce.cluster.deployment import Deployment, SqliteState
+from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.keystore_entry import (
-    AwsKmsEntry,
     FileEntry,
     KeystoreEntry,
     PassphraseEntry,
     VaultEntry,
-    read_entry,
-    replaced_in,
     unlock_of,
 )
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError, UnreachableError
-from ensconce.keys import FileKeystore, FolderPlace, KeyFile, SecretBuffer
-from ensconce.keys.aws_kms import AwsKms
+from ensconce.keys import FileKeystore, FolderPlace, SecretBuffer
 from ensconce.keys.unlock import Sort
-from ensconce.keys.vault import VaultTransit
 
 PHRASE = "correct horse battery"
 PASSPHRASE = PassphraseEntry(kind="passphrase")
-DEPLOYMENT = Deployment.check(
-    {
-        "version": 1,
-        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-        "replicas": 1,
-        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-        "provisioning": {
-            "listen": "127.0.0.1:4433",
-            "servers": ["127.0.0.1:4433"],
-            "server_name": "provisioning.d.test",
-        },
-        "models": [{"name": "m"}],
-    }
-)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", DEPLOYMENT).path
+def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
+    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
 
 
 @pytest.fixture
@@ -403,80 +382,11 @@ def test_killed_while_changing_what_opens_it(
     assert not (owner.path / "unlock.key.next").exists()
 
 
-# --- the deployment file's block
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        {"kind": "nothing"},
-        {"kind": "file", "path": "x"},
-        {"kind": "passphrase", "text": "x"},
-        {"kind": "vault", "address": "https://v"},
-        {"kind": "vault", "address": "v:8200", "key": "k", "token_file": "t"},
-        {"kind": "vault", "address": "https://v", "key": "a/b", "token_file": "t"},
-        {"kind": "vault", "address": "https://v", "key": "..", "token_file": "t"},
-        {"kind": "vault", "address": "https://v", "key": "k", "token_file": "t", "mount": "../sys"},
-        {"kind": "vault", "address": "https://v", "key": "k", "token_file": "t", "token": "s.x"},
-        {"kind": "aws-kms", "key_id": "k"},
-        {"kind": "aws-kms", "key_id": "a b", "region": "eu-central-1"},
-        {"kind": "aws-kms", "key_id": "k", "region": "eu central"},
-    ],
-)
-def test_blocks_that_are_none(block: dict[str, object]) -> None:
-    with pytest.raises(InputError):
-        Deployment.check(DEPLOYMENT.model_dump(exclude_none=True) | {"keystore": block})
-
-
-def test_what_the_blocks_stand_for(tmp_path: Path) -> None:
-    vault = VaultEntry(kind="vault", address="https://v", key="k", token_file="t", ca_file="/ca.pem", namespace="a/b")
-    assert unlock_of(vault, tmp_path, str) == VaultTransit(
-        "https://v", "k", tmp_path / "t", "transit", Path("/ca.pem"), "a/b"
-    )
-    kms = AwsKmsEntry(kind="aws-kms", key_id="alias/e", region="eu-central-1", endpoint_url="http://127.0.0.1:1")
-    assert unlock_of(kms, tmp_path, str) == AwsKms("alias/e", "eu-central-1", "http://127.0.0.1:1")
-    assert unlock_of(FileEntry(), tmp_path, str) == KeyFile(tmp_path / "unlock.key")
-
-
-def test_what_a_command_is_told(tmp_path: Path) -> None:
-    assert read_entry("file") == FileEntry()
-    assert read_entry("passphrase") == PASSPHRASE
-    (tmp_path / "v.yaml").write_text("keystore:\n  kind: aws-kms\n  key_id: alias/e\n  region: eu-central-1\n")
-    assert read_entry(str(tmp_path / "v.yaml")) == AwsKmsEntry(kind="aws-kms", key_id="alias/e", region="eu-central-1")
-    for text in ("kind: file\n", "keystore: {kind: file}\nmore: 1\n", "keystore: {}\n", ""):
-        (tmp_path / "v.yaml").write_text(text)
-        with pytest.raises(InputError):
-            read_entry(str(tmp_path / "v.yaml"))
-    refused(lambda: read_entry(str(tmp_path / "nowhere")), "file.read")
-
-
-BLOCKS = ["", "keystore: {kind: file}\n", "keystore:\n  kind: passphrase\n", "keystore:\n    kind: x\n\t\n    # c\n"]
-
-
-@given(
-    st.lists(st.sampled_from(["a: 1\n", "# comment\n", "\n", "b:\n  - 1\n", "keys: 1\n"]), max_size=4),
-    st.sampled_from(BLOCKS),
-    st.lists(st.sampled_from(["c: 1\n", "# comment\n", "d:\n  e: 1\n"]), max_size=4),
-)
-def test_everything_but_the_block_stays(before: list[str], block: str, after: list[str]) -> None:
-    text = "".join(before) + block + "".join(after)
-    without = replaced_in(text, None)
-    assert without == "".join(before) + "".join(after)
-    with_block = replaced_in(text, PASSPHRASE)
-    assert with_block.count("keystore:\n  kind: passphrase\n") == 1
-    assert replaced_in(with_block, None) == without
-
-
-def test_a_file_without_a_newline_at_its_end() -> None:
-    assert replaced_in("a: 1", PASSPHRASE) == "a: 1\nkeystore:\n  kind: passphrase\n"
-
-
 # --- another place
 
 
-def test_a_keystore_in_a_database(tmp_path: Path) -> None:
-    deployment = DEPLOYMENT.model_copy(update={"state": SqliteState(kind="sqlite", path="state.db")})
-    owner = OwnerFolder.create(tmp_path / "owner", deployment)
+def test_a_keystore_in_a_database(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment(state={"kind": "sqlite", "path": "state.db"}))
     assert not (owner.path / "keystore").exists()
     put_secret(owner, "secret/a", b"abc")
     rewrap(owner, None)
@@ -557,7 +467,11 @@ def test_recovery_takes_a_key_file_that_is_there(owner: OwnerFolder, backed_up: 
 
 
 def test_what_recovery_refuses(
-    owner: OwnerFolder, backed_up: tuple[Path, list[str]], tmp_path: Path, made: Path
+    owner: OwnerFolder,
+    backed_up: tuple[Path, list[str]],
+    tmp_path: Path,
+    made: Path,
+    deployment: Callable[..., Deployment],
 ) -> None:
     file, shares = backed_up
     refused(lambda: recover(owner, file, shares), "keystore.exists")
@@ -568,7 +482,7 @@ def test_what_recovery_refuses(
     refused(lambda: recover(owner, tmp_path / "nowhere", shares), "file.read")
     (tmp_path / "cut").write_bytes(file.read_bytes()[:-1])
     refused(lambda: recover(owner, tmp_path / "cut", shares), "keystore.seal", IntegrityError)
-    other = OwnerFolder.create(tmp_path / "other", DEPLOYMENT)
+    other = OwnerFolder.create(tmp_path / "other", deployment())
     handed: list[str] = []
     backup(other, tmp_path / "others", 3, 2, lambda _n, _of, words: handed.append(words))
     refused(lambda: recover(owner, tmp_path / "others", handed), "backup.owner")

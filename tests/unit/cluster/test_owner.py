@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,25 +18,11 @@ from ensconce.errors import EnsconceError, InputError, IntegrityError
 
 ROOT = f"simulated:{'0' * 64}"
 IDENTITY = EnclaveIdentity(mr_enclave=bytes(32), mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
-DEPLOYMENT = Deployment.check(
-    {
-        "version": 1,
-        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-        "replicas": 1,
-        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-        "provisioning": {
-            "listen": "127.0.0.1:4433",
-            "servers": ["127.0.0.1:4433"],
-            "server_name": "provisioning.d.test",
-        },
-        "models": [{"name": "m"}],
-    }
-)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", DEPLOYMENT).path
+def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
+    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
 
 
 @pytest.fixture
@@ -43,16 +30,16 @@ def owner(made: Path, tmp_path: Path) -> OwnerFolder:
     return OwnerFolder.open(shutil.copytree(made, tmp_path / "owner"))
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+def test_an_empty_folder_is_taken(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     (tmp_path / "owner").mkdir()
-    OwnerFolder.create(tmp_path / "owner", DEPLOYMENT)
+    OwnerFolder.create(tmp_path / "owner", deployment())
     assert [path.name for path in tmp_path.iterdir()] == ["owner"]
     assert OwnerFolder.open(tmp_path / "owner").verified_log()[0].size == 1
 
 
 @pytest.mark.parametrize("place", ["file", "loop", "file/below", "x" * 300, "link", "."])
 def test_impossible_places_are_refused_and_leave_nothing(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: Callable[..., Deployment]
 ) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
@@ -61,7 +48,7 @@ def test_impossible_places_are_refused_and_leave_nothing(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(InputError, match="name a new folder") as refused:
-        OwnerFolder.create(Path(place) if place == "." else tmp_path / place, DEPLOYMENT)
+        OwnerFolder.create(Path(place) if place == "." else tmp_path / place, deployment())
     assert refused.value.check in ("owner.exists", "owner.create")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,9 @@ from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedEr
 from ensconce.models.load import open_sealed
 from ensconce.servables import MAX_VERSION
 
-DEPLOYMENT = Deployment.check(
-    {
-        "version": 1,
-        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-        "replicas": 1,
-        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-        "provisioning": {
-            "listen": "127.0.0.1:4433",
-            "servers": ["127.0.0.1:4433"],
-            "server_name": "provisioning.d.test",
-        },
-        "models": [{"name": "m"}],
-    }
-)
-
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
     folder = tmp_path_factory.mktemp("made")
     source = folder / "source"
     (source / "extra").mkdir(parents=True)
@@ -42,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "model.bin").write_bytes(os.urandom(900_000))
     (source / "signatures.json").write_bytes(b"{}")
     (source / "extra" / "empty").write_bytes(b"")
-    OwnerFolder.create(folder / "owner", DEPLOYMENT).seal_model(source, "m", 1)
+    OwnerFolder.create(folder / "owner", deployment()).seal_model(source, "m", 1)
     return folder / "owner"
 
 

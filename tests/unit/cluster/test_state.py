@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,7 @@ from ensconce.state.database import DatabaseStore
 from ensconce.state.folder import FolderStore
 
 
-def deployment(**more: Any) -> Deployment:
-    return Deployment.check(
-        {
-            "version": 1,
-            "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-            "replicas": 1,
-            "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-            "provisioning": {
-                "listen": "127.0.0.1:4433",
-                "servers": ["127.0.0.1:4433"],
-                "server_name": "provisioning.d.test",
-            },
-            "models": [{"name": "m"}],
-            **more,
-        }
-    )
-
-
-def test_the_owners_folder_unless_something_is_said(tmp_path: Path) -> None:
+def test_the_owners_folder_unless_something_is_said(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     owner = OwnerFolder.create(tmp_path / "owner", deployment())
     state = open_state(owner)
     assert isinstance(state.store, FolderStore)
@@ -45,7 +28,7 @@ def test_the_owners_folder_unless_something_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_sqlite(tmp_path: Path, relative: bool) -> None:
+def test_sqlite(tmp_path: Path, relative: bool, deployment: Callable[..., Deployment]) -> None:
     path = tmp_path / "owner" / "state #1?.db" if relative else tmp_path / "elsewhere.db"
     entry = {"kind": "sqlite", "path": path.name if relative else str(path)}
     owner = OwnerFolder.create(tmp_path / "owner", deployment(state=entry))
@@ -60,7 +43,7 @@ def test_sqlite(tmp_path: Path, relative: bool) -> None:
     assert owner.verified_log()[0].size == 1
 
 
-def test_a_log_whose_database_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_log_whose_database_is_gone_is_not_begun_anew(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     owner = OwnerFolder.create(tmp_path / "owner", deployment(state={"kind": "sqlite", "path": str(tmp_path / "s.db")}))
     keystore = owner.keystore()
     for file in tmp_path.glob("s.db*"):
@@ -69,7 +52,7 @@ def test_a_log_whose_database_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
         owner.audit_log(keystore)
 
 
-def test_two_deployments_do_not_share_a_log(tmp_path: Path) -> None:
+def test_two_deployments_do_not_share_a_log(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     entry = {"kind": "sqlite", "path": str(tmp_path / "s.db")}
     OwnerFolder.create(tmp_path / "one", deployment(state=entry))
     before = OwnerFolder.open(tmp_path / "one").verified_log()
@@ -79,7 +62,7 @@ def test_two_deployments_do_not_share_a_log(tmp_path: Path) -> None:
     assert OwnerFolder.open(tmp_path / "one").verified_log() == before
 
 
-def test_the_urls_file_is_private(tmp_path: Path) -> None:
+def test_the_urls_file_is_private(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     owner = OwnerFolder.create(tmp_path / "owner", deployment())
     shutil.copy(owner.deployment_file, tmp_path / "before")
     (owner.path / "url").write_text("postgresql://u:secret@127.0.0.1:1/x")
@@ -103,6 +86,6 @@ def test_the_urls_file_is_private(tmp_path: Path) -> None:
         {"kind": "postgresql", "url": "postgresql://u:secret@h/d"},
     ],
 )
-def test_a_wrong_entry_is_named(entry: dict[str, Any]) -> None:
+def test_a_wrong_entry_is_named(entry: dict[str, Any], deployment: Callable[..., Deployment]) -> None:
     with pytest.raises(InputError, match="state"):
         deployment(state=entry)
