@@ -53,8 +53,12 @@ class Services:
     metrics: Metrics
     exchange_time: float
 
-    async def appraise(self, quote: bytes) -> Acceptance:
-        """Appraise a quote under the policy in force.
+    async def appraise(self, appraiser: Appraiser, quote: bytes) -> Acceptance:
+        """Appraise a quote, within the time of an exchange.
+
+        Args:
+            appraiser: one for all quotes of a request, so that they are accepted as the same identity.
+            quote: as it came.
 
         Raises:
             UnreachableError: ``provisioning.timeout``: it takes longer than an exchange may, mostly for collateral.
@@ -62,7 +66,7 @@ class Services:
         """
         try:
             async with asyncio.timeout(self.exchange_time):
-                acceptance = await self.appraisals.appraise(quote, self.in_force())
+                acceptance = await self.appraisals.appraise(quote, appraiser)
         except TimeoutError:
             raise UnreachableError(
                 "provisioning.timeout",

@@ -6,6 +6,7 @@ Whatever goes wrong ends in exactly one refusal: recorded, and sent as far as th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -70,7 +71,8 @@ class Session:
             return
         await self.asked()
         try:
-            judged = await judge(request, channel, domain=self.services.release.domain, appraise=self.services.appraise)
+            appraise = functools.partial(self.services.appraise, self.services.in_force())
+            judged = await judge(request, channel, domain=self.services.release.domain, appraise=appraise)
         except EnsconceError as error:
             await self._refuse(error, _kind(error), self.services.doubts)
             return

@@ -52,7 +52,7 @@ async def _prepare(
         await asked()
         budget = services.doubts
         client = read_gramine_client(certificate, services.in_force().now())
-        acceptance = await services.appraise(client.quote)
+        acceptance = await services.appraise(services.in_force(), client.quote)
         budget = services.hurry
         if not services.identities.take(acceptance.identity.name):
             raise too_often("identity")

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from ensconce.appraisal.policy import Policy
 from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
 from ensconce.ratls.verify import appraise_certificate
 
@@ -118,25 +119,43 @@ def test_a_running_server_takes_a_new_policy(owner: Any, enclave: Any) -> None:
     assert caught.value.check == "policy.mr_enclave"
 
 
+class Meanwhile:
+    """Collateral, but while that for the first or the second quote is fetched, a new policy comes."""
+
+    def __init__(self, server: Any, policy: Policy, moment: int) -> None:
+        self._server, self._before, self._policy, self._left = server, server.appraiser, policy, moment
+
+    def get_for(self, quote: bytes) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self._server.appraiser = dataclasses.replace(self._before, policy=self._policy)
+        return self._before.collateral.get_for(quote)
+
+
 @pytest.mark.parametrize("moment", [1, 2])
-def test_a_policy_that_comes_while_evidence_is_appraised_decides(owner: Any, enclave: Any, moment: int) -> None:
-    """Of the two quotes, the first or the second is being appraised when the narrower policy comes."""
-    before = owner.server.appraiser
+def test_a_narrower_policy_that_comes_while_evidence_is_appraised_decides(
+    owner: Any, enclave: Any, moment: int
+) -> None:
     narrower = dataclasses.replace(owner.policy, identities=owner.policy.identities[1:])
-    quotes: list[bytes] = []
-
-    class Meanwhile:
-        def get_for(self, quote: bytes) -> Any:
-            quotes.append(quote)
-            if len(quotes) == moment:
-                owner.server.appraiser = dataclasses.replace(before, policy=narrower)
-            return before.collateral.get_for(quote)
-
-    owner.server.appraiser = dataclasses.replace(before, collateral=Meanwhile())
+    meanwhile = Meanwhile(owner.server, narrower, moment)
+    owner.server.appraiser = dataclasses.replace(owner.server.appraiser, collateral=meanwhile)
     with pytest.raises(RefusedError) as caught:
         owner.provision(enclave)
     assert caught.value.check == "policy.mr_enclave"
     assert [event for event, _ in owner.log()] == ["key.refused"]
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_another_policy_that_comes_meanwhile_and_says_yes_as_well_refuses_nobody(
+    owner: Any, enclave: Any, moment: int
+) -> None:
+    first, *others = owner.policy.identities
+    renamed = dataclasses.replace(owner.policy, identities=(dataclasses.replace(first, name="renamed"), *others))
+    meanwhile = Meanwhile(owner.server, renamed, moment)
+    owner.server.appraiser = dataclasses.replace(owner.server.appraiser, collateral=meanwhile)
+    owner.provision(enclave)
+    [(event, fields)] = owner.log()
+    assert (event, fields["identity"], fields["policy_sha256"]) == ("key.released", "renamed", renamed.sha256)
 
 
 def test_a_failure_that_nobody_foresaw_releases_nothing_and_is_in_the_log(owner: Any, enclave: Any) -> None:
