@@ -21,7 +21,7 @@ from cryptography import x509
 
 from ensconce import strict_json
 from ensconce.appraisal.collateral import Collateral, PlatformKind
-from ensconce.appraisal.newest import admit
+from ensconce.appraisal.newest import Newest
 from ensconce.appraisal.origin import Origin
 from ensconce.appraisal.pck import read_pck
 from ensconce.appraisal.revocations import Revocations
@@ -69,6 +69,7 @@ class CollateralCache:
     def __init__(self, store: Store, origin: Origin, now: Callable[[], int], *, roots: Collection[str]) -> None:
         self.revocations = Revocations(store)
         self.refused = 0
+        self._newest = Newest(store)
         self._store = store
         self._origin = origin
         self._now = now
@@ -216,7 +217,7 @@ class CollateralCache:
                 )
             # Even a list that comes with what is refused next was signed, and what it revokes is revoked.
             self.revocations.learn(vetted.lists)
-            admit(self._store, vetted)
+            self._newest.admit(vetted)
         except EvidenceError:
             with self._lock:
                 self.refused += 1
@@ -240,6 +241,8 @@ class CollateralCache:
                 return entry
             content: Any = strict_json.loads(data)
             vetted = vet(Collateral.from_object(content["collateral"]), self._roots, platform)
+            # Whoever can write the store may have put an older one back, and say that it was fetched just now.
+            self._newest.check_kept(vetted)
             stored = _Entry(vetted, int(content["fetched"]))
         except (EnsconceError, ValueError, KeyError, TypeError) as error:
             _log.warning("the collateral for %s in the store cannot be used: %s", platform, error)

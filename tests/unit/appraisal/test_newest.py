@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.appraisal.newest import NEWEST, _read, admit
+from ensconce.appraisal.newest import NEWEST, Newest, _read
 from ensconce.appraisal.vetting import Vetted, vet
 from ensconce.errors import EvidenceError, IntegrityError
 from ensconce.platform.simulated.collateral import CollateralRecipe, DocumentRecipe
@@ -43,7 +43,7 @@ def made(vendor: SimulatedVendor) -> Callable[..., Vetted]:
 
 def refused(store: FolderStore, vetted: Vetted) -> str:
     with pytest.raises(EvidenceError) as caught:
-        admit(store, vetted)
+        Newest(store).admit(vetted)
     assert caught.value.check == "collateral.rollback"
     assert caught.value.remedy
     return str(caught.value)
@@ -51,19 +51,19 @@ def refused(store: FolderStore, vetted: Vetted) -> str:
 
 @pytest.mark.parametrize("what", ["tcb", "qe"])
 def test_neither_number_nor_date_goes_back(store: FolderStore, made: Callable[..., Vetted], what: str) -> None:
-    admit(store, made())
-    admit(store, made())  # the same again is no way back
+    Newest(store).admit(made())
+    Newest(store).admit(made())  # the same again is no way back
     assert "number 4" in refused(store, made(**{what: (4, 0)}))
     assert "issued" in refused(store, made(**{what: (5, HOUR + 1)}))
     assert "issued" in refused(store, made(**{what: (6, HOUR + 1)}))
-    admit(store, made(**{what: (5, 0)}))
-    admit(store, made(**{what: (6, 0)}))
+    Newest(store).admit(made(**{what: (5, 0)}))
+    Newest(store).admit(made(**{what: (6, 0)}))
     refused(store, made(**{what: (5, 0)}))
     refused(FolderStore(store._folder), made())
 
 
 def test_what_was_refused_sets_no_mark(store: FolderStore, made: Callable[..., Vetted]) -> None:
-    admit(store, made())
+    Newest(store).admit(made())
     before = store.read(NEWEST)
     refused(store, made(tcb=(9, 0), qe=(4, 0)))
     assert store.read(NEWEST) == before
@@ -72,23 +72,49 @@ def test_what_was_refused_sets_no_mark(store: FolderStore, made: Callable[..., V
 def test_numbers_count_for_all_platforms_that_a_document_is_for(
     store: FolderStore, made: Callable[..., Vetted]
 ) -> None:
-    admit(store, made())
+    Newest(store).admit(made())
     refused(store, made(tcb=(4, 0), ca="processor"))
     refused(store, made(qe=(4, 0), ca="processor"))
     # Dates do not: the vendor's machines answer with documents some minutes apart.
-    admit(store, made(tcb=(5, 2 * HOUR), qe=(5, 2 * HOUR), ca="processor"))
-    admit(store, made())
+    Newest(store).admit(made(tcb=(5, 2 * HOUR), qe=(5, 2 * HOUR), ca="processor"))
+    Newest(store).admit(made())
 
 
 def test_enclaves_and_trust_domains_have_numbers_of_their_own(store: FolderStore, made: Callable[..., Vetted]) -> None:
-    admit(store, made())
-    admit(store, made(tcb=(4, 0), qe=(4, 0), tee="tdx"))
+    Newest(store).admit(made())
+    Newest(store).admit(made(tcb=(4, 0), qe=(4, 0), tee="tdx"))
     refused(store, made(tcb=(3, 0), qe=(4, 0), tee="tdx"))
 
 
 def test_so_have_roots(store: FolderStore, made: Callable[..., Vetted], stranger: SimulatedVendor) -> None:
-    admit(store, made())
-    admit(store, made(tcb=(1, 0), qe=(1, 0), by=stranger))
+    Newest(store).admit(made())
+    Newest(store).admit(made(tcb=(1, 0), qe=(1, 0), by=stranger))
+
+
+def test_a_store_that_was_put_back_takes_nothing_from_who_saw_more(
+    store: FolderStore, made: Callable[..., Vetted]
+) -> None:
+    Newest(store).admit(made())
+    before = store.read(NEWEST)
+    assert before is not None
+    newest = Newest(store)
+    newest.admit(made(tcb=(6, 0)))
+    with store.locked(NEWEST) as slot:
+        slot.write(before)
+    for ask in (newest.admit, newest.check_kept):
+        with pytest.raises(EvidenceError):
+            ask(made())
+    newest.admit(made(tcb=(6, 0)))  # and writes down again what it saw
+    refused(store, made(tcb=(5, 0)))
+
+
+def test_what_was_kept_is_held_against_its_own_kind(store: FolderStore, made: Callable[..., Vetted]) -> None:
+    newest = Newest(store)
+    newest.admit(made())
+    newest.admit(made(qe=(6, HOUR), ca="processor"))
+    newest.check_kept(made())  # it serves until it expires, also when the vendor has gone on elsewhere
+    with pytest.raises(EvidenceError):
+        Newest(store).check_kept(made(tcb=(5, HOUR + 1)))
 
 
 MARKS = {"tcb_number": 1, "tcb_issued": 1, "qe_number": 1, "qe_issued": 1}
@@ -108,7 +134,7 @@ def test_a_document_that_cannot_be_read_admits_nothing(
     with store.locked(NEWEST) as slot:
         slot.write(json.dumps(value).encode())
     with pytest.raises(IntegrityError) as caught:
-        admit(store, made())
+        Newest(store).admit(made())
     assert caught.value.check == "collateral.newest"
 
 

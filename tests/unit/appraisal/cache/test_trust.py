@@ -120,6 +120,30 @@ def test_there_is_no_way_back(
     assert caught.value.check == "collateral.expired"
 
 
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["one document", "the whole store"])
+def test_nor_for_who_can_write_the_store(
+    shelf: Any, cache: CollateralCache, folder: Path, fetched: Fetched, all_of_it: bool
+) -> None:
+    older = cache.get(KIND)
+    before = {path: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+    shelf.now += DAY
+    shelf.recipe = CollateralRecipe(tcb_info=DocumentRecipe(changes={"tcbEvaluationDataNumber": 2}))
+    cache.get(KIND)
+    fetched(cache, 2)
+    newer = cache.get(KIND)
+    assert newer != older
+    shelf.now += DAY
+    for path, data in before.items():
+        if path.name == f"collateral_{str(KIND).lower()}":
+            path.write_bytes(json.dumps(json.loads(data) | {"fetched": shelf.now}).encode())
+        elif all_of_it:
+            path.write_bytes(data)
+    shelf.down = True
+    for _ in range(2):
+        assert cache.get(KIND) == newer
+        fetched(cache, 3)
+
+
 def test_revoked_once_is_revoked_for_good(
     shelf: Any, cache: CollateralCache, open_cache: Open, fetched: Fetched, quote: Callable[..., bytes]
 ) -> None:
