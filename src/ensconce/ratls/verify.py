@@ -133,15 +133,16 @@ def read_signed_request(der: bytes) -> SignedRequest:
     """
     evidence = read_request(der)
     request = x509.load_der_x509_csr(der)
+    # The kind of key first: a stranger can choose one whose signatures take a hundred times as long to check.
+    public_key = request.public_key()
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
+        raise EvidenceError("request.key", "the certificate request is for a key of another kind", rule="ECDSA, P-256")
     try:
         signed = request.is_signature_valid
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         signed = False
     if not signed:
         raise EvidenceError("request.signature", "the certificate request is not signed by its own key")
-    public_key = request.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-        raise EvidenceError("request.key", "the certificate request is for a key of another kind", rule="ECDSA, P-256")
     names = [e.value for e in request.extensions if isinstance(e.value, x509.SubjectAlternativeName)]
     others = [e.oid for e in request.extensions if e.oid not in (OID_TCG, x509.SubjectAlternativeName.oid)]
     domains = [name.value for name in names[0] if isinstance(name, x509.DNSName)] if names else []
@@ -170,11 +171,14 @@ def key_in_container(certificate_der: bytes) -> bytes:
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
         public_key = certificate.public_key()
-        certificate.verify_directly_issued_by(certificate)
     except Exception:  # cryptography has half a dozen kinds for DER that is not right
+        raise EvidenceError("ratls.container", "the client's certificate cannot be read") from None
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
+        raise EvidenceError("ratls.container", "the client's key is of another kind", rule="ECDSA, P-256")
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except Exception:  # as above
         raise EvidenceError(
             "ratls.container", "the client's certificate is not signed by its own key", rule="self-signed, ECDSA"
         ) from None
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-        raise EvidenceError("ratls.container", "the client's key is of another kind", rule="ECDSA, P-256")
     return spki_of(public_key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -162,3 +163,24 @@ def test_a_refusal_leads_to_no_error_that_holds_the_message() -> None:
         parse_request(b'{"type": "request", "quote": "=", "certificate_request": "AA==", "models": []}')
     assert refused.value.__context__ is None
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        b'"models":[' + b",".join([b"{}"] * 20_000) + b"]",
+        b'"models":[' + b",".join([b"1e0"] * 15_000) + b"]",
+        b",".join(b'"%x":1' % number for number in range(7_000)),
+        b'"models":[{' + b",".join(b'"%x":1' % number for number in range(7_000)) + b"}]",
+    ],
+)
+def test_a_request_with_thousands_of_members_costs_next_to_nothing(members: bytes) -> None:
+    data = b'{"type":"request",' + members + b"}"
+    assert len(data) <= MAX_FRAME
+    began = time.process_time()
+    for _ in range(10):
+        with pytest.raises(UnreachableError) as caught:
+            parse_request(data)
+    # It took 0.4 s for the first of them: one address could keep a server busy.
+    assert time.process_time() - began < 0.05
+    assert caught.value.check == "provisioning.message"
