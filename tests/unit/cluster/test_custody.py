@@ -470,7 +470,6 @@ def test_what_recovery_refuses(
     owner: OwnerFolder,
     backed_up: tuple[Path, list[str]],
     tmp_path: Path,
-    made: Path,
     deployment: Callable[..., Deployment],
 ) -> None:
     file, shares = backed_up

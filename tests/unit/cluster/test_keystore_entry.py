@@ -68,7 +68,7 @@ def test_what_a_command_is_told(tmp_path: Path) -> None:
         (tmp_path / "v.yaml").write_text(text)
         with pytest.raises(InputError):
             read_entry(str(tmp_path / "v.yaml"))
-    with pytest.raises(InputError, match="file.read"):
+    with pytest.raises(InputError, match=r"file\.read"):
         read_entry(str(tmp_path / "nowhere"))
 
 
