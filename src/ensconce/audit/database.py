@@ -99,6 +99,16 @@ class _Rows:
         changed = self._connection.execute(sa.update(LOG_HEAD).where(LOG_HEAD.c.id == 1).values(head=head))
         if changed.rowcount == 0:
             self._connection.execute(sa.insert(LOG_HEAD).values(id=1, head=head))
+        # A trigger or a rule in the database may drop what it was given, and nobody be told.
+        kept = self._connection.scalar(sa.select(sa.func.count()).where(LOG_LINES.c.seq >= after.size))
+        if kept != len(lines) or self.head != head:
+            raise IntegrityError(
+                "audit.write",
+                "the database did not keep what was written to the audit log",
+                found=f"{kept} lines of {len(lines)}, {'the' if self.head == head else 'another'} head",
+                rule="what is not recorded does not happen",
+                remedy="find out who put a trigger, a rule or a view in its way",
+            )
 
     def cut(self, after: Position) -> None:
         raise IntegrityError(

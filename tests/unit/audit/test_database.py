@@ -183,6 +183,22 @@ def test_an_append_that_fails_leaves_nothing(log: AuditLog, storage: DatabaseLog
     assert log.append("c").seq == SIZE
 
 
+@pytest.mark.parametrize("table", ["ensconce_log", "ensconce_log_head"])
+@pytest.mark.parametrize("drop", ["BEFORE {} ON {} BEGIN SELECT RAISE(IGNORE)", "AFTER {} ON {} BEGIN DELETE FROM {}"])
+def test_what_a_trigger_drops_is_not_acknowledged(
+    log: AuditLog, storage: DatabaseLog, change: Callable[..., None], drop: str, table: str
+) -> None:
+    action = "INSERT" if table == "ensconce_log" else "UPDATE"
+    change(f"CREATE TRIGGER thief {drop.format(action, table, table)}; END")
+    for _ in range(2):
+        with pytest.raises((IntegrityError, UnreachableError)):
+            log.append("key.released")
+    assert verify_log(storage, PUBLIC).size == SIZE
+    change("DROP TRIGGER thief")
+    log.append("key.released")
+    assert verify_log(storage, PUBLIC).size == SIZE + 1
+
+
 def test_a_log_longer_than_a_page(log: AuditLog, storage: DatabaseLog) -> None:
     log.append_many([("b", {"n": n}) for n in range(200)])
     assert verify_log(storage, PUBLIC).size == SIZE + 200
