@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ensconce.appraisal.policy import Policy, StatusUntil
+from ensconce.appraisal.policy import MAX_SERIAL, Policy, StatusUntil
 from ensconce.appraisal.policy_tcb import day_of
 
 __all__ = ["warnings_about"]
 
 _SOON_DAYS = 30
+_HIGH_SERIAL = MAX_SERIAL // 2
 
 
 def warnings_about(policy: Policy, now: int) -> tuple[str, ...]:
@@ -19,7 +20,14 @@ def warnings_about(policy: Policy, now: int) -> tuple[str, ...]:
         policy: the policy.
         now: the time, seconds since 1970.
     """
-    return (*_exceptions(policy, now), *_roots(policy), *_identities(policy))
+    return (*_head(policy), *_exceptions(policy, now), *_roots(policy), *_identities(policy))
+
+
+def _head(policy: Policy) -> Iterator[str]:
+    if policy.serial > _HIGH_SERIAL:
+        yield f"serial: there is little left up to {MAX_SERIAL}, the highest, and there is no way back"
+    if policy.owners is not None and policy.service is None:
+        yield "service: not given, so that whoever applies it may do so for any service of these owners"
 
 
 def _exceptions(policy: Policy, now: int) -> Iterator[str]:

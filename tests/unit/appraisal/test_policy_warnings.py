@@ -5,7 +5,7 @@ import datetime
 
 import pytest
 
-from ensconce.appraisal.policy import Identity, Policy, StatusUntil, TrustDomain, WireV1
+from ensconce.appraisal.policy import Identity, Owners, Policy, StatusUntil, TrustDomain, WireV1
 from ensconce.appraisal.policy_warnings import warnings_about
 from ensconce.appraisal.verdict import TcbStatus
 
@@ -47,3 +47,13 @@ def test_lines_that_promise_little() -> None:
     for words in ("no hardware", "'code': the host of a debug", "Gramine's protocol", "rtmr1, rtmr2, rtmr3 not"):
         assert sum(words in warning for warning in warnings) == 1
     assert len(warnings) == 4
+
+
+def test_what_its_signers_may_regret() -> None:
+    owners = Owners(required=1, keys=("ed25519:" + "33" * 32,))
+    (warning,) = warnings_about(dataclasses.replace(SOUND, owners=owners), NOW)
+    assert "any service of these owners" in warning
+    named = dataclasses.replace(SOUND, owners=owners, service="digits.example.test")
+    assert warnings_about(named, NOW) == ()
+    (warning,) = warnings_about(dataclasses.replace(named, serial=2**31 - 2), NOW)
+    assert "serial" in warning
