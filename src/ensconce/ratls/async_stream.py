@@ -1,7 +1,8 @@
 """The server's end of a TLS connection on an event loop, with one deadline and one allowance for everything on it.
 
 OpenSSL reads from memory, not from the socket: the stream hands it what came, 16 KiB at a time, and counts. So no peer
-can keep OpenSSL busy inside one call (a flood of key updates would), and no connection receives more than it may.
+can keep OpenSSL busy inside one call, and no connection receives more than it may: bytes, and TLS records, since an
+empty one or a key update costs as much as a long one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from OpenSSL import SSL
 from ensconce.errors import UnreachableError
 from ensconce.ratls.stream import reasons
 
-__all__ = ["ALLOWANCE", "AsyncTlsStream", "first_byte"]
+__all__ = ["ALLOWANCE", "HANDSHAKE_ALLOWANCE", "MAX_RECORDS", "AsyncTlsStream", "first_byte"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +27,14 @@ T = TypeVar("T")
 ALLOWANCE = 256 * 1024
 """Bytes on the wire that a peer may send on one connection: the longest frame, a long handshake, and room to spare."""
 
+HANDSHAKE_ALLOWANCE = 48 * 1024
+"""Of them, until the handshake is done: a certificate with the two longest quotes takes 34 kB."""
+
+MAX_RECORDS = 256
+"""TLS records that a peer may send on one connection; the longest frame takes five, a handshake as many."""
+
 _CHUNK = 16384
+_HEADER = 5  # type, version, two bytes of length: RFC 8446, 5.1
 
 
 class AsyncTlsStream:
@@ -44,6 +52,11 @@ class AsyncTlsStream:
     ) -> None:
         self.deadline = deadline
         self._received = 0
+        self._shaken = False
+        self._records = 0
+        # Of the record that is being received: its header so far, and how much of its content is to come.
+        self._header = b""
+        self._content = 0
         self._allowance = allowance
         self._socket = sock
         self._outgoing = bytearray()
@@ -63,6 +76,7 @@ class AsyncTlsStream:
                 own checks raise.
         """
         await self._until_done(self.connection.do_handshake)
+        self._shaken = True
 
     async def read(self, size: int) -> bytes:
         """Read exactly ``size`` bytes.
@@ -136,14 +150,29 @@ class AsyncTlsStream:
         if not data:
             raise _closed()
         self._received += len(data)
-        if self._received > self._allowance:
-            raise UnreachableError(
-                "tls.excess",
-                "the other side sends more than any conversation takes",
-                found=f"{self._received} bytes",
-                rule=f"at most {self._allowance} bytes on one connection",
-            )
+        self._count_records(data)
+        allowance = self._allowance if self._shaken else min(self._allowance, HANDSHAKE_ALLOWANCE)
+        if self._received > allowance:
+            when = "on one connection" if self._shaken else "before the end of the handshake"
+            raise _excess(f"{self._received} bytes", f"at most {allowance} bytes {when}")
+        if self._records > MAX_RECORDS:
+            raise _excess(f"{self._records} TLS records", f"at most {MAX_RECORDS} TLS records on one connection")
         self.connection.bio_write(data)
+
+    def _count_records(self, data: bytes) -> None:
+        while data and self._records <= MAX_RECORDS:
+            if self._content:
+                skipped = min(self._content, len(data))
+                self._content -= skipped
+                data = data[skipped:]
+                continue
+            missing = _HEADER - len(self._header)
+            self._header += data[:missing]
+            data = data[missing:]
+            if len(self._header) == _HEADER:
+                self._records += 1
+                self._content = int.from_bytes(self._header[3:], "big")
+                self._header = b""
 
     async def _receive(self) -> bytes:
         while True:
@@ -230,6 +259,12 @@ async def _ready(sock: socket.socket, add: Callable[..., Any], remove: Callable[
 def _settle(future: asyncio.Future[bool], value: bool) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _excess(found: str, rule: str) -> UnreachableError:
+    return UnreachableError(
+        "tls.excess", "the other side sends more than any conversation takes", found=found, rule=rule
+    )
 
 
 def _closed() -> UnreachableError:

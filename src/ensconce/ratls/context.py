@@ -11,11 +11,11 @@ import datetime as dt
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import VerificationError
 from OpenSSL import SSL, crypto
 
-from ensconce.errors import EvidenceError, UnreachableError
+from ensconce.errors import EnsconceError, EvidenceError, UnreachableError
 from ensconce.evidence.spki import spki_of
 from ensconce.ratls.binding import EXPORTER_SIZE
 from ensconce.ratls.trust import verify_server
@@ -45,6 +45,14 @@ _DATES = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 _TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
+# The client chooses what an exchange of keys costs the server: over a finite field six times as much as over these.
+# OpenSSL before 3.5 knows only the last three.
+_GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+
+# Checking a signature takes as long as the exponent is: 65537 in all keys that are made, and OpenSSL takes 3,072 bits.
+_MAX_RSA_BITS = 4096
+_MAX_RSA_EXPONENT = 2**32
+
 
 def server_context(
     key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, *, wire_v1: bool = False
@@ -65,6 +73,7 @@ def server_context(
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.check_privatekey()
+    _restrict_groups(context)
     context.set_tlsext_servername_callback(_forbid_tickets)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_bare_key)
     context.set_alpn_select_callback(_select_or_alert if wire_v1 else _select)
@@ -218,13 +227,31 @@ def _forbid_tickets(connection: SSL.Connection) -> None:
     SSL._lib.SSL_set_options(connection._ssl, SSL.OP_NO_TICKET)  # type: ignore[attr-defined]
 
 
-def _accept_bare_key(connection: SSL.Connection, _certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
+def _restrict_groups(context: SSL.Context) -> None:
+    """Exchange keys over a few curves alone; pyOpenSSL has no word for it."""
+    if not any(SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1 for groups in _GROUPS):  # type: ignore[attr-defined]
+        raise EnsconceError("tls.groups", "this OpenSSL knows none of the groups that keys are exchanged over")
+
+
+def _accept_bare_key(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
     """Accept a lone self-signed certificate, whose signature and key are judged later; refuse everything else.
+
+    Also one with an RSA key that nobody makes: checking its signatures would keep the server busy.
 
     The dates of a certificate of wire v1 are judged later as well, so that the log can say what was wrong with them.
     """
     judged_later = error in _DATES and not connection.get_alpn_proto_negotiated()
-    return depth == 0 and (error in (0, _SELF_SIGNED_LEAF) or judged_later)
+    return depth == 0 and (error in (0, _SELF_SIGNED_LEAF) or judged_later) and _is_cheap(certificate)
+
+
+def _is_cheap(certificate: crypto.X509) -> bool:
+    try:
+        key = certificate.to_cryptography().public_key()
+    except Exception:  # cryptography has half a dozen kinds for DER that is not right
+        return True  # OpenSSL has read it; whoever reads it next says what is wrong
+    if not isinstance(key, rsa.RSAPublicKey):
+        return True
+    return key.key_size <= _MAX_RSA_BITS and key.public_numbers().e <= _MAX_RSA_EXPONENT
 
 
 def _note_issuer(connection: SSL.Connection, certificate: crypto.X509, error: int, _depth: int, ok: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import math
 import os
 import socket
 import ssl
@@ -26,6 +27,7 @@ from ensconce.errors import RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame
 from ensconce.provisioning.messages import parse_answer
 from ensconce.provisioning.server import Limits
+from ensconce.ratls.async_stream import HANDSHAKE_ALLOWANCE
 from ensconce.ratls.context import ALPN, client_context, exporter
 from ensconce.ratls.request import make_key_container
 from ensconce.ratls.stream import TlsStream
@@ -62,6 +64,19 @@ def of_version_8(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def context_with(owner: Any, key: Any, certificate: x509.Certificate) -> SSL.Context:
     return client_context(key, certificate, owner.authority.certificate)
+
+
+def with_exponent(exponent: int) -> rsa.RSAPrivateKey:
+    """An RSA key that nobody makes by accident."""
+    while True:
+        made = rsa.generate_private_key(65537, 2048).private_numbers()
+        order = (made.p - 1) * (made.q - 1)
+        if math.gcd(exponent, order) == 1:
+            break
+    d = pow(exponent, -1, order)
+    public = rsa.RSAPublicNumbers(exponent, made.p * made.q)
+    parts = (made.p, made.q, d, d % (made.p - 1), d % (made.q - 1), made.iqmp, public)
+    return rsa.RSAPrivateNumbers(*parts).private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def drain(sock: socket.socket) -> None:
@@ -196,6 +211,37 @@ class TestClientCertificates:
         client = raw(key=key, context=context_with(owner, key, leaf), hello=False)
         with pytest.raises(UnreachableError):
             client.answer()
+
+    @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
+    def test_a_key_whose_signatures_take_long_to_check_is_refused_in_the_handshake(self, owner: Any, raw: Any) -> None:
+        # OpenSSL takes exponents of as many bits as 3072: five milliseconds for each of two signatures.
+        key = with_exponent(2**40 + 15)
+        with pytest.raises(UnreachableError):
+            raw(key=key, context=context_with(owner, key, self_signed(key)))
+        [(_, fields)] = owner.wait_for_log(1)
+        assert (fields["check"], fields["found"]) == ("tls.handshake", "certificate verify failed")
+
+    def test_keys_are_exchanged_over_a_few_groups_alone(self, owner: Any, raw: Any) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        for groups, taken in ((b"P-384", True), (b"X25519", True), (b"ffdhe3072", False), (b"P-521", False)):
+            context = context_with(owner, key, make_key_container(key))
+            assert SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1
+            with contextlib.nullcontext() if taken else pytest.raises(UnreachableError):
+                raw(key=key, context=context)
+        assert {fields["check"] for _, fields in owner.wait_for_log(2)} == {"tls.handshake"}
+
+    def test_a_handshake_has_an_allowance_of_its_own(self, owner: Any, raw: Any) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        context = context_with(owner, key, make_key_container(key))
+        extra = self_signed(key)
+        for _ in range(HANDSHAKE_ALLOWANCE // len(extra.public_bytes(Encoding.DER)) + 1):
+            context.add_extra_chain_cert(extra)
+        client = raw(key=key, context=context, hello=False)
+        with pytest.raises(UnreachableError):
+            client.answer()
+        [(_, fields)] = owner.wait_for_log(1)
+        assert fields["check"] == "tls.excess"
+        assert "handshake" in fields["rule"]
 
     def test_more_than_one_certificate_is_refused(self, owner: Any, raw: Any) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
