@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ensconce.appraisal.policy_authority import AdmittedPolicy, Authority
 from ensconce.appraisal.policy_signing import SignedPolicy
@@ -27,6 +27,11 @@ DOCUMENT = "policy"
 """Name of the document that holds the policy in force."""
 
 _log = logging.getLogger(__name__)
+
+_APPLY_AGAIN = (
+    "restore the store from a backup, or apply the signed file of that policy again, which puts it by even where "
+    "another is in force; and find out who changed the store"
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,9 @@ class PolicyStore:
     def apply(self, signed: SignedPolicy, record: Callable[[AdmittedPolicy, str], object]) -> AdmittedPolicy:
         """Put a policy into force; the very one in force is made the document again, unrecorded.
 
+        A policy that was in force before is put by again with its signatures, should the store have lost them; then it
+        is refused, unless it is in force.
+
         Args:
             signed: the policy with its signatures.
             record: writes the log's ``policy.applied``, with the fingerprint of the policy that it takes the place of,
@@ -131,6 +139,7 @@ class PolicyStore:
         """
         with self._store.locked(DOCUMENT) as slot:
             # Whatever the document says: to apply a policy is the remedy for one that was changed.
+            self._put_back(signed)
             current = self.follow(None, None)
             admitted = self._authority.admit(signed, current)
             document = admitted.signed.to_document()
@@ -148,6 +157,18 @@ class PolicyStore:
             slot.write(document)
         return admitted
 
+    def _put_back(self, signed: SignedPolicy) -> None:
+        for record in self._records():
+            if record.sha256 != signed.policy.sha256:
+                continue
+            with self._store.locked(_put_by_name(record.sha256)) as slot:
+                try:
+                    kept = self._put_by(record)
+                except IntegrityError:
+                    kept = replace(signed, signatures=())
+                if not set(signed.signers) <= set(kept.signers):
+                    slot.write(replace(signed, signatures=kept.signatures + signed.signatures).to_document())
+
     def _put_by(self, record: Record) -> SignedPolicy:
         document = self._store.read(_put_by_name(record.sha256))
         if document is None:
@@ -155,16 +176,19 @@ class PolicyStore:
                 "policy.missing",
                 "a policy that was applied is not in the store",
                 rule=f"the log's policy.applied: serial {record.serial}, sha256 {record.sha256}",
-                remedy="restore the store from a backup",
+                remedy=_APPLY_AGAIN,
             )
-        signed = SignedPolicy.from_document(document)
+        try:
+            signed = SignedPolicy.from_document(document)
+        except IntegrityError as error:
+            raise error.altered(rule=f"serial {record.serial}, sha256 {record.sha256}", remedy=_APPLY_AGAIN) from error
         if (signed.policy.serial, signed.policy.sha256) != (record.serial, record.sha256):
             raise IntegrityError(
                 "policy.document",
                 "a stored policy is not the one that was applied",
                 found=f"serial {signed.policy.serial}, sha256 {signed.policy.sha256}",
                 rule=f"the log's policy.applied: serial {record.serial}, sha256 {record.sha256}",
-                remedy="restore the store from a backup, and find out who changed it",
+                remedy=_APPLY_AGAIN,
             )
         return signed
 

@@ -213,6 +213,31 @@ class TestAStoreThatWasChanged:
         world.log.append(Record(2, "00" * 32))
         assert check_of(world.policies.in_force) == "policy.missing"
 
+    @pytest.mark.parametrize("left", [b"", b"{}", "stripped", "another"])
+    def test_one_that_is_lost_can_be_put_by_again(self, world: World, left: bytes | str) -> None:
+        two = Owners(required=2, keys=tuple(key_name(key.public_key()) for key in (ALICE, BOB)))
+        first = world.apply(1, ALICE, BOB, owners=two).signed
+        world.apply(2, ALICE, BOB, owners=two)
+        documents = {
+            "stripped": dataclasses.replace(first, signatures=first.signatures[:1]).to_document(),
+            "another": signed(3, THIEF).to_document(),
+        }
+        world.put(f"policies/{first.policy.sha256}", left if isinstance(left, bytes) else documents[left])
+        for _ in range(2):
+            assert check_of(world.policies.in_force) in ("policy.document", "policy.signatures")
+            assert check_of(lambda: world.apply(3, ALICE, BOB, owners=two)) in ("policy.document", "policy.signatures")
+        assert check_of(lambda: world.policies.apply(first, world.record)) == "policy.serial"
+        assert world.serial() == 2
+        world.apply(3, ALICE, BOB, owners=two)
+        assert world.serial() == 3
+
+    def test_a_file_without_signatures_takes_none_away(self, world: World) -> None:
+        first = world.apply(1).signed
+        world.apply(2)
+        bare = dataclasses.replace(first, signatures=())
+        assert check_of(lambda: world.policies.apply(bare, world.record)) == "policy.serial"
+        assert world.serial() == 2
+
     def test_the_deployments_key_alone_cannot_get_round_the_owners(self, world: World) -> None:
         # Whoever holds the key that signs the log can write an entry, but not the owners' signatures.
         two = Owners(required=2, keys=tuple(key_name(key.public_key()) for key in (ALICE, BOB)))
