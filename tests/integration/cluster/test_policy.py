@@ -206,6 +206,23 @@ def test_a_bad_policy_is_recorded_once_and_the_old_one_stays(
     assert checks == ["policy.unrecorded", "policy.document", "policy.rollback"]
 
 
+def test_whoever_holds_a_document_back_keeps_no_policy_from_a_server(
+    world: World, wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
+    world.apply(1)
+    store = open_state(world.owner).store
+    wide = store.read(DOCUMENT)
+    assert wide is not None
+    with world.serving() as server:
+        assert set(world.ask().secrets) == {"model/digits/1"}
+        world.apply(2, mr_enclave=b"\x22" * 32)
+        with store.locked(DOCUMENT) as slot:
+            slot.write(wide)
+        wait_for(lambda: server.appraiser.policy.serial == 2, "policy 2")
+        with pytest.raises(RefusedError):
+            world.ask()
+
+
 def test_a_policy_named_on_the_command_line_is_fixed_for_the_run(world: World, tmp_path: Path) -> None:
     world.apply(1, mr_enclave=b"\x22" * 32)
     file = tmp_path / "own.yaml"
