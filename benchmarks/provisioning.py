@@ -250,7 +250,8 @@ def steps(folder: Path) -> dict[str, Callable[[], object]]:
     quote = make_quote(vendor, report)
     case = appraiser.gather(quote)
     verdict = appraiser.verify(case)
-    judged = Judged(appraiser.policy.judge(verdict), read_signed_request(request))
+    accepted = appraiser.policy.judge(verdict)
+    judged = Judged(accepted, read_signed_request(request), accepted)
     release = Release(parts["keystore"], parts["authority"], DOMAIN, now, 24 * 3600)
     prepared = release.prepare(judged, ["model/digits/1"], "127.0.0.1:1")
     events = [(event.name, event.fields) for event in prepared.events]

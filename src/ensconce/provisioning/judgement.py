@@ -43,10 +43,12 @@ class Judged:
     Attributes:
         acceptance: the enclave at the other end of the channel.
         request: its certificate request, whose evidence is of the same enclave.
+        in_request: the acceptance of that evidence.
     """
 
     acceptance: Acceptance
     request: SignedRequest
+    in_request: Acceptance
 
 
 async def judge(
@@ -103,7 +105,7 @@ async def judge(
     in_request = await appraise(wanted.evidence.quote)
     check_binding(wanted.evidence, in_request.report.report_data)
     _check_same_enclave(acceptance, in_request)
-    return Judged(acceptance, wanted)
+    return Judged(acceptance, wanted, in_request)
 
 
 def _check_same_enclave(one: Acceptance, other: Acceptance) -> None:

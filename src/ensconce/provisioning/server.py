@@ -49,6 +49,7 @@ _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
 _OWN_LIFETIME = 30 * 24 * 3600
+_CLOCK_STEP = 60  # certificates begin five minutes before they are made
 _RELEASE_THREADS = 8
 _LOOK_EVERY = 1.0
 
@@ -60,6 +61,7 @@ class _Identity:
     strict: SSL.Context
     with_v1: SSL.Context
     spki: bytes
+    made_at: int
     renew_at: int
 
 
@@ -266,7 +268,8 @@ class ProvisioningServer:
         )
 
     def _current_identity(self) -> _Identity:
-        if self._now() >= self._identity.renew_at:
+        # Also when the clock was ahead at the time: its certificate is not valid yet, for nobody.
+        if not self._identity.made_at - _CLOCK_STEP <= self._now() < self._identity.renew_at:
             self._identity = self._new_identity()
         return self._identity
 
@@ -279,5 +282,6 @@ class ProvisioningServer:
             strict=server_context(key, certificate),
             with_v1=server_context(key, certificate, wire_v1=True),
             spki=spki_of(key.public_key()),
+            made_at=now,
             renew_at=now + _OWN_LIFETIME // 2,
         )

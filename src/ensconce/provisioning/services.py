@@ -15,7 +15,7 @@ from ensconce.provisioning.metrics import Metrics, Wire
 from ensconce.provisioning.rates import TokenBuckets
 from ensconce.provisioning.recorder import Recorder
 from ensconce.provisioning.refusal_budget import RefusalBudget
-from ensconce.provisioning.release import Release, refusal
+from ensconce.provisioning.release import Prepared, Release, refusal
 from ensconce.provisioning.threads import Threads
 
 __all__ = ["Services"]
@@ -77,13 +77,29 @@ class Services:
         self.metrics.collateral_expiry.set(acceptance.verdict.valid_until)
         return acceptance
 
-    def judge_again(self, acceptance: Acceptance) -> Acceptance:
-        """What the policy in force says now: a narrower one may have come while the client took its time.
+    async def answer(self, prepare: Callable[[Acceptance], Prepared], *acceptances: Acceptance) -> Prepared:
+        """An answer under the policy in force, recorded.
+
+        A narrower one may have come while the client took its time, and may come while keystore or log take theirs:
+        then everything is judged and prepared anew. What was recorded before was not sent, as the log allows.
+
+        Args:
+            prepare: makes the answer to the first of ``acceptances``, judged anew; it runs in a thread.
+            acceptances: of all evidence that the answer rests on.
 
         Raises:
-            RefusedError: no longer.
+            RefusedError: the policy in force does not accept all of it.
+            EnsconceError: whatever ``prepare`` raises; the log fails.
         """
-        return self.in_force().policy.judge(acceptance.verdict)
+        while True:
+            policy = self.in_force().policy
+            with self.metrics.timed("release"):
+                judged = [policy.judge(acceptance.verdict) for acceptance in acceptances]
+                prepared = await self.threads.run(prepare, judged[0])
+            with self.metrics.timed("log"):
+                await self.recorder.record(*prepared.events)
+            if self.in_force().policy.sha256 == policy.sha256:
+                return prepared
 
     async def refuse(
         self,

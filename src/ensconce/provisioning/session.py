@@ -94,11 +94,13 @@ class Session:
             await self._refuse(too_often("identity"), "unavailable", services.hurry, acceptance)
             return
         try:
-            with services.metrics.timed("release"):
-                judged = dataclasses.replace(judged, acceptance=services.judge_again(acceptance))
-            prepared = await services.threads.run(services.release.prepare, judged, request.key_ids, self.peer)
-            with services.metrics.timed("log"):
-                await services.recorder.record(*prepared.events)
+            prepared = await services.answer(
+                lambda now: services.release.prepare(
+                    dataclasses.replace(judged, acceptance=now), request.key_ids, self.peer
+                ),
+                acceptance,
+                judged.in_request,
+            )
         except EnsconceError as error:
             await self._refuse(error, _kind(error), acceptance=acceptance)
             return

@@ -57,11 +57,7 @@ async def _prepare(
         if not services.identities.take(acceptance.identity.name):
             raise too_often("identity")
         budget = None
-        with services.metrics.timed("release"):
-            acceptance = services.judge_again(acceptance)
-        prepared = await services.threads.run(prepare_v1, services.release, client, acceptance, peer)
-        with services.metrics.timed("log"):
-            await services.recorder.record(*prepared.events)
+        prepared = await services.answer(lambda now: prepare_v1(services.release, client, now, peer), acceptance)
     except EnsconceError as error:
         await services.refuse(error, peer, "v1", budget, acceptance)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ensconce.appraisal.policy import Policy
-from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+from ensconce.appraisal.policy_tcb import StatusUntil
+from ensconce.appraisal.verdict import TcbStatus
+from ensconce.errors import EnsconceError, EvidenceError, InputError, RefusedError, UnreachableError
+from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.ratls.verify import appraise_certificate
 
 
@@ -143,6 +147,67 @@ def test_a_narrower_policy_that_comes_while_evidence_is_appraised_decides(
         owner.provision(enclave)
     assert caught.value.check == "policy.mr_enclave"
     assert [event for event, _ in owner.log()] == ["key.refused"]
+
+
+class RecordedLate:
+    """A log that takes its time: a new policy comes before the first entry is on disk."""
+
+    def __init__(self, server: Any, real: Any, policy: Policy) -> None:
+        self._server, self._real, self._policy = server, real, policy
+
+    def append_many(self, events: Any) -> Any:
+        self._server.appraiser = dataclasses.replace(self._server.appraiser, policy=self._policy)
+        return self._real.append_many(events)
+
+
+def test_a_narrower_policy_that_comes_while_the_log_is_written_decides(owner: Any, enclave: Any) -> None:
+    first, *others = owner.policy.identities
+    narrower = dataclasses.replace(
+        owner.policy, identities=(dataclasses.replace(first, receives=("model/faces",)), *others)
+    )
+    recorder = owner.server._services.recorder
+    recorder._audit = RecordedLate(owner.server, recorder._audit, narrower)
+    with pytest.raises(RefusedError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "policy.receives"
+    # The log says too much rather than too little: what it says was released before was not sent.
+    assert [event for event, _ in owner.log()] == ["key.released", "key.refused"]
+
+
+def test_a_narrower_policy_judges_the_evidence_in_the_request_as_well(
+    owner: Any, enclave: Any, vendor: Any, policy: Policy
+) -> None:
+    class OutdatedSecond:
+        """A platform that is up to date in the fresh quote, and not in the one for the certificate."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def get_for(self, quote: bytes) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                return vendor.collateral(int(time.time()))
+            owner.server.appraiser = dataclasses.replace(owner.server.appraiser, policy=policy)
+            return vendor.collateral(int(time.time()), CollateralRecipe(tcb_status="OutOfDate"))
+
+    outdated = StatusUntil(TcbStatus.OUT_OF_DATE, dt.date(9999, 12, 31))
+    lax = dataclasses.replace(policy, tcb_statuses=(TcbStatus.UP_TO_DATE, outdated))
+    owner.server.appraiser = dataclasses.replace(owner.server.appraiser, policy=lax, collateral=OutdatedSecond())
+    with pytest.raises(RefusedError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "policy.tcb_status"
+
+
+def test_a_clock_that_was_ahead_when_the_server_began_keeps_nobody_out_for_long(
+    owners: Callable[..., Any], enclave: Any
+) -> None:
+    ahead = [60 * 24 * 3600]
+    owner = owners(now=lambda: int(time.time()) + ahead[0])
+    with pytest.raises(EvidenceError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "provisioning.server_certificate"
+    ahead[0] = 0
+    assert owner.provision(enclave).secrets
 
 
 @pytest.mark.parametrize("moment", [1, 2])
