@@ -8,9 +8,11 @@ speed, not for isolation.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 from multiprocessing.connection import Connection
@@ -74,6 +76,7 @@ class _Worker:
         self, job: tuple[bytes, Collateral, int, TrustRoot], patience: float
     ) -> Verdict | tuple[dict[str, str], int]:
         try:
+            _limit(self._connection, patience)
             self._connection.send(job)
             if not self._connection.poll(patience):
                 raise EOFError
@@ -95,6 +98,14 @@ class _Worker:
             self._connection.close()
         self._process.kill()
         self._process.wait()
+
+
+def _limit(connection: Connection, patience: float) -> None:
+    """Have reading and writing fail rather than wait longer: whoever stops amid a message must not stop this end."""
+    limit = struct.pack("@ll", max(1, math.ceil(patience)), 0)  # struct timeval; zero would be for ever
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        for way in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, way, limit)
 
 
 def _begin() -> tuple[subprocess.Popen[bytes], Connection]:

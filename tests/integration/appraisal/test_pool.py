@@ -108,6 +108,22 @@ def test_a_process_that_hangs_is_killed(case: dict[str, Any], wait_for: Any) -> 
         pool.close()
 
 
+def test_a_process_that_hangs_over_more_than_the_pipe_holds_is_killed(case: dict[str, Any]) -> None:
+    pool = VerifierPool(1)
+    try:
+        assert pool.verify(**case)
+        [hung] = processes(pool)
+        os.kill(hung.pid, signal.SIGSTOP)
+        pool._patience = 0.2
+        # More than it would take in while it stands still: writing waited for ever, and a thread of the server with it.
+        with pytest.raises(UnreachableError) as caught:
+            pool.verify(**(case | {"quote": bytes(4_000_000)}))
+        assert caught.value.check == "appraisal.worker"
+        assert hung.poll() == -signal.SIGKILL
+    finally:
+        pool.close()
+
+
 def test_threads_share_it(pool: VerifierPool, case: dict[str, Any]) -> None:
     pool.verify(**case) if processes(pool)[0].poll() is None else None
     results: list[Any] = []
