@@ -9,12 +9,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.dcap import verify_quote
+from ensconce.appraisal.pck import read_pck
 from ensconce.appraisal.policy_explanation import Explanation, explain
 from ensconce.appraisal.policy_file import load_policy
+from ensconce.appraisal.revocations import Revocations
 from ensconce.appraisal.root import claimed_root, root_named
+from ensconce.appraisal.vetting import links_of, vet
 from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
+from ensconce.cluster.state import open_state
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
 from ensconce.files import read_bounded
@@ -38,7 +42,8 @@ def explain_evidence(
         owner: the owner's folder, where it is needed.
 
     Raises:
-        EvidenceError: the evidence is not genuine, under whatever root it claims.
+        EvidenceError: the evidence is not genuine, under whatever root it claims; or, where the deployment is asked
+            for policy or collateral, its servers have once seen a certificate revoked.
         InputError: a file is missing or wrong.
         UnreachableError: there is no collateral to be had.
     """
@@ -53,8 +58,14 @@ def explain_evidence(
         papers = collateral_cache(policy, source, ca_file=ca_file).get_for(quote)
     else:  # not through the cache, which keeps to the present: this may be about the past
         papers = CollateralBundle.from_json(read_bounded(Path(source), MAX_BUNDLE_SIZE)).get_for(quote)
-    root = root_named(claimed_root(parse_quote(quote)), papers)
-    return explain(policy, verify_quote(quote, papers, at=unix_now() if at is None else at, root=root))
+    parsed = parse_quote(quote)
+    root = root_named(claimed_root(parsed), papers)
+    verdict = verify_quote(quote, papers, at=unix_now() if at is None else at, root=root)
+    if policy_file is None or collateral is None:
+        # What this deployment's servers know to be revoked they refuse, whatever this collateral says.
+        links = (*links_of(read_pck(parsed).chain, "pck_chain"), *vet(papers, (root.name,)).links)
+        Revocations(open_state(OwnerFolder.open(owner)).store).refuse(links)
+    return explain(policy, verdict)
 
 
 def _quote_in(data: bytes) -> bytes:

@@ -25,17 +25,23 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from ensconce.appraisal.pck import read_pck
 from ensconce.appraisal.policy_owners import key_name
+from ensconce.appraisal.revocations import Revocations
+from ensconce.appraisal.vetting import vet
 from ensconce.cli.main import main
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store, write_policy
+from ensconce.cluster.state import open_state
 from ensconce.enclave.build import EnclaveIdentity
 from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.certificate import evidence_extension
 from ensconce.evidence.claims import encode_claims
+from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.report import SgxReport
 from ensconce.evidence.spki import spki_of
+from ensconce.platform.simulated.collateral import CollateralRecipe, CrlRecipe
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.ratls.request import make_key_container
@@ -330,6 +336,20 @@ class TestExplain:
         (world / "collateral.json").rename(owner.path / "bundle.json")
         command: list[object] = ["explain", world / "quote.bin", "--policy", world / "policy.yaml", "--at", NOW]
         assert run(*command, "--owner", owner.path).status == 0
+
+    def test_what_its_servers_know_to_be_revoked_is_refused(self, run: Run, world: Path, owner: OwnerFolder) -> None:
+        run("sign", world / "policy.yaml", "--owner", owner.path)
+        run("apply", world / "policy.yaml", "--owner", owner.path)
+        # A server once saw a list that revokes the machine; the list at hand does not.
+        leaf = read_pck(parse_quote((world / "quote.bin").read_bytes())).chain[0]
+        recipe = CollateralRecipe(pck_crl=CrlRecipe(revoked=(leaf.serial_number,)))
+        Revocations(open_state(owner).store).learn(vet(VENDOR.collateral(NOW, recipe), (VENDOR.root_name,)).lists)
+        command: list[object] = ["explain", world / "quote.bin", "--at", NOW]
+        command += ["--collateral", world / "collateral.json", "--owner", owner.path]
+        ran = run(*command)
+        assert ran.status == 3
+        assert "revoked" in ran.err
+        assert run(*command, "--policy", world / "policy.yaml").status == 0  # this deployment was not asked
 
     @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
     def test_what_is_no_evidence(self, run: Run, world: Path, content: bytes) -> None:
