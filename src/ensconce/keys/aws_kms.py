@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
+import logging
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from ensconce.keys.unlock import ROOT_KEY_SIZE, Sort
 __all__ = ["AwsKms"]
 
 _TIMEOUT_S = 10
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHOWN = 300
 # KMS's error codes (API reference, "Encrypt", "Decrypt", "Common Errors").
 _DAMAGED = ("InvalidCiphertextException", "IncorrectKeyException")
@@ -47,7 +50,8 @@ class AwsKms:
         key_id: key id, ARN, ``alias/NAME`` or the alias's ARN. An alias may be pointed at a new key only together with
             `ensconce key rewrap`.
         region: such as ``eu-central-1``.
-        endpoint_url: another endpoint than the region's own, such as an interface VPC endpoint; None for that.
+        endpoint_url: another endpoint than the region's own, such as an interface VPC endpoint; None for that. ``http``
+            only to this machine, because the root key travels with the question.
     """
 
     key_id: str
@@ -63,8 +67,8 @@ class AwsKms:
         """As :meth:`~ensconce.keys.unlock.KeyService.wrap`.
 
         Raises:
-            InputError: ``kms.missing``: boto3 is not installed; ``kms.credentials``, ``kms.permission``, ``kms.key``,
-                ``kms.request``.
+            InputError: ``kms.missing``: boto3 is not installed; ``kms.endpoint``, ``kms.credentials``,
+                ``kms.permission``, ``kms.key``, ``kms.request``.
             UnreachableError: ``kms.unreachable``, ``kms.busy``, ``kms.answer``.
         """
         answer = self._ask("encrypt", Plaintext=bytes(root.view), EncryptionContext=dict(binding))
@@ -91,11 +95,18 @@ class AwsKms:
         return SecretBuffer.of(plaintext)
 
     def _ask(self, operation: str, **arguments: object) -> dict[str, Any]:
+        _check_endpoint(self.endpoint_url)
         boto3 = _boto3("boto3")
         failures = _boto3("botocore.exceptions")
         config = _boto3("botocore.config").Config(
-            connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"mode": "standard", "total_max_attempts": 3}
+            connect_timeout=_TIMEOUT_S,
+            read_timeout=_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            # Another endpoint is named in ensconce.yaml, where the owner sees it, or not at all.
+            ignore_configured_endpoint_urls=True,
         )
+        # Every detail that it would say includes the root key, and the session's token.
+        logging.getLogger("botocore").setLevel(logging.INFO)
         try:
             # A session of its own: credentials that were replaced meanwhile are found.
             session = boto3.session.Session(region_name=self.region)
@@ -117,6 +128,24 @@ class AwsKms:
                 "kms.request", "AWS KMS could not be asked", found=f"{type(error).__name__}: {error}"[:_SHOWN]
             ) from None
         return answer
+
+
+def _check_endpoint(endpoint_url: str | None) -> None:
+    if endpoint_url is None:
+        return
+    try:
+        url = urllib.parse.urlsplit(endpoint_url)
+        safe = url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK)
+    except ValueError:
+        safe = False
+    if not safe:
+        raise InputError(
+            "kms.endpoint",
+            "this is no endpoint of AWS KMS",
+            found=ascii(endpoint_url)[:_SHOWN],
+            rule="https://HOST; http:// only to this machine, because the root key travels with the question",
+            remedy="correct it in ensconce.yaml",
+        )
 
 
 def _boto3(module: str) -> Any:

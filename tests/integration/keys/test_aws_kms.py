@@ -6,6 +6,7 @@ import base64
 import builtins
 import importlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -193,6 +194,38 @@ def test_no_credentials(kms: AwsKms, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: kms.wrap(root(), BINDING), InputError, "kms.credentials")
 
 
+def test_no_detail_of_the_conversation_is_logged(
+    kms: AwsKms, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-of-hers")
+    with caplog.at_level(logging.DEBUG):  # `ensconce -v -v`
+        kms.unwrap(kms.wrap(root(), BINDING), BINDING)
+    for secret in (base64.b64encode(ROOT).decode(), repr(ROOT), "a-session-of-hers", "do-not-print"):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["http://kms.test", "ftp://127.0.0.1", "http://[::1", "http://127.0.0.1.test", "x"])
+def test_the_root_key_goes_nowhere_in_the_clear(kms: AwsKms, url: str) -> None:
+    refused(lambda: AwsKms(kms.key_id, REGION, url).wrap(root(), BINDING), InputError, "kms.endpoint")
+
+
+def test_an_endpoint_of_the_environment_is_not_asked(
+    kms: AwsKms, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{other.getsockname()[1]}")
+        monkeypatch.setattr("socket.getaddrinfo", _nowhere)
+        monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+        refused(lambda: AwsKms(kms.key_id, REGION).wrap(root(), BINDING), UnreachableError, "kms.unreachable")
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def _nowhere(*arguments: object, **named: object) -> object:
+    raise socket.gaierror("no names here")
+
+
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     with socket.socket() as probe:
@@ -202,7 +235,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(lambda: kms.wrap(root(), BINDING), UnreachableError, "kms.unreachable")
 
 
-@pytest.mark.parametrize(("region", "url"), [("no region", None), ("eu-central-1", "not a url")])
+@pytest.mark.parametrize(("region", "url"), [("no region", None), ("eu-central-1", "https://not a host")])
 def test_regions_and_endpoints_that_are_none(region: str, url: str | None) -> None:
     refused(lambda: AwsKms("k", region, url).wrap(root(), BINDING), InputError, "kms.request")
 
