@@ -8,6 +8,7 @@ key; a wrapped key names its own (``vault:v3:...``), and a new root key is wrapp
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -15,7 +16,6 @@ import logging
 import os
 import ssl
 import stat
-import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,9 +78,12 @@ class VaultTransit:
             UnreachableError: ``vault.unreachable``, ``vault.tls``, ``vault.sealed``, ``vault.standby``,
                 ``vault.busy``, ``vault.failed``, ``vault.answer``.
         """
+        return asyncio.run(self._wrap(root, binding))
+
+    async def _wrap(self, root: SecretBuffer, binding: Mapping[str, str]) -> str:
         question = {"plaintext": base64.b64encode(root.view).decode(), "associated_data": _associated(binding)}
-        with self._session() as session:
-            wrapped = _text(session.ask("POST", f"{self.mount}/encrypt/{self.key}", question), "ciphertext")
+        async with _Session(self) as session:
+            wrapped = _text(await session.ask("POST", f"{self.mount}/encrypt/{self.key}", question), "ciphertext")
         if not (
             wrapped.isascii() and wrapped.isprintable() and 0 < len(wrapped) <= _MAX_WRAPPED and " " not in wrapped
         ):
@@ -95,9 +98,12 @@ class VaultTransit:
                 not unwrap any more.
             IntegrityError: ``vault.ciphertext``: it is damaged, or was wrapped by another key or for something else.
         """
+        return asyncio.run(self._unwrap(wrapped, binding))
+
+    async def _unwrap(self, wrapped: str, binding: Mapping[str, str]) -> SecretBuffer:
         question = {"ciphertext": wrapped, "associated_data": _associated(binding)}
-        with self._session() as session:
-            plaintext = _text(session.ask("POST", f"{self.mount}/decrypt/{self.key}", question), "plaintext")
+        async with _Session(self) as session:
+            plaintext = _text(await session.ask("POST", f"{self.mount}/decrypt/{self.key}", question), "plaintext")
             try:
                 root = bytearray(base64.b64decode(plaintext, validate=True))
             except binascii.Error:
@@ -105,11 +111,8 @@ class VaultTransit:
             if len(root) != ROOT_KEY_SIZE:
                 raise _answer("what it unwrapped is no root key", f"{len(root)} bytes")
             buffer = SecretBuffer.of(root)
-            session.renew()
+            await session.renew()
         return buffer
-
-    def _session(self) -> _Session:
-        return _Session(self)
 
 
 class _Session:
@@ -117,7 +120,7 @@ class _Session:
 
     def __init__(self, vault: VaultTransit) -> None:
         self._vault = vault
-        self._until = time.monotonic() + _TOTAL_S
+        self._until = asyncio.get_running_loop().time() + _TOTAL_S
         headers = {
             "X-Vault-Token": _read_token(vault.token_file),
             "X-Vault-Request": "true",
@@ -126,7 +129,7 @@ class _Session:
         if vault.namespace is not None:
             headers["X-Vault-Namespace"] = vault.namespace
         # Without trust_env: a proxy that the environment names is nobody that the owner chose.
-        self._client = httpx.Client(
+        self._client = httpx.AsyncClient(
             base_url=_base(vault.address),
             verify=_tls(vault.ca_file),
             headers=headers,
@@ -135,38 +138,38 @@ class _Session:
             follow_redirects=False,
         )
 
-    def __enter__(self) -> _Session:
+    async def __aenter__(self) -> _Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
-    def ask(self, method: str, path: str, question: Mapping[str, str] | None = None) -> dict[str, Any]:
+    async def ask(self, method: str, path: str, question: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The ``data`` of a good answer; every other is an error that says what to do."""
-        status, answer = self._exchange(method, path, question)
+        status, answer = await self._exchange(method, path, question)
         if status == 200:
             data = answer.get("data")
             return data if isinstance(data, dict) else {}
         said = answer.get("errors")
         words = "; ".join(map(str, said))[:_SHOWN] if isinstance(said, list) else ""
         if status == 403 and path != "auth/token/lookup-self":
-            self._refused(path, words)
+            await self._refused(path, words)
         raise _refusal(status, words, self._vault, path)
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Ask for a longer life of a token that is past half of it; that it cannot be had is worth a warning only."""
         try:
-            token = self.ask("GET", "auth/token/lookup-self")
+            token = await self.ask("GET", "auth/token/lookup-self")
             life, left = token.get("creation_ttl"), token.get("ttl")
             if token.get("renewable") is True and type(life) is int and type(left) is int and left < life / 2:
-                self.ask("POST", "auth/token/renew-self")
+                await self.ask("POST", "auth/token/renew-self")
         except EnsconceError as error:
             _log.warning("the Vault token could not be looked up or renewed: %s", error)
 
-    def _refused(self, path: str, words: str) -> NoReturn:
+    async def _refused(self, path: str, words: str) -> NoReturn:
         # Vault says the same to a token that it does not know and to one that may not: ask which.
         try:
-            self.ask("GET", "auth/token/lookup-self")
+            await self.ask("GET", "auth/token/lookup-self")
         except InputError as error:
             if error.check != "vault.permission":
                 raise
@@ -178,18 +181,19 @@ class _Session:
             ) from None
         raise _refusal(403, words, self._vault, path)
 
-    def _exchange(self, method: str, path: str, question: Mapping[str, str] | None) -> tuple[int, dict[str, Any]]:
+    async def _exchange(self, method: str, path: str, question: Mapping[str, str] | None) -> tuple[int, dict[str, Any]]:
         url = "/v1/" + urllib.parse.quote(path)
         try:
-            with self._client.stream(method, url, json=question) as response:
+            # A limit on each read alone would let a server keep us for ever, byte by byte.
+            async with asyncio.timeout_at(self._until), self._client.stream(method, url, json=question) as response:
                 body = bytearray()
-                for chunk in response.iter_raw():  # unpacked, a small answer could be endless
+                async for chunk in response.aiter_raw():  # unpacked, a small answer could be endless
                     body += chunk
                     if len(body) > _MAX_ANSWER:
                         raise _answer("its answer is too long", f"more than {_MAX_ANSWER} bytes")
-                    if time.monotonic() > self._until:
-                        raise httpx.ReadTimeout("the whole answer takes too long")
                 status = response.status_code
+        except TimeoutError:
+            raise _unreachable(httpx.ReadTimeout("the whole answer takes too long"), self._vault) from None
         except httpx.HTTPError as error:
             raise _unreachable(error, self._vault) from None
         if status == 204:

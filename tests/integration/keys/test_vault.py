@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -266,6 +269,38 @@ def test_nobody_answers(tmp_path: Path, fake_vault: Vault) -> None:
         port = probe.getsockname()[1]
     transit = fake_vault.transit(address=f"https://127.0.0.1:{port}")
     refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")
+
+
+@pytest.mark.parametrize("more", [b"a", b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_an_answer_that_never_ends(
+    more: bytes, fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+
+    def dribble(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: " if more == b"a" else more)
+            while not done.wait(0.02):
+                connection.sendall(more)
+
+    monkeypatch.setattr("ensconce.keys.vault._TOTAL_S", 0.3)
+    server = listen(dribble)
+    try:
+        transit = fake_vault.transit(address=f"http://{server.address}")
+        refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")
+    finally:
+        done.set()
+        server.stop()
+
+
+def test_no_detail_of_the_conversation_is_logged(fake_vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+    token_file = fake_vault.token()
+    transit = fake_vault.transit(token_file=token_file)
+    with caplog.at_level(logging.DEBUG):  # `ensconce -v -v`
+        transit.unwrap(transit.wrap(root(), BINDING), BINDING)
+    assert "transit/decrypt" in caplog.text
+    for secret in (token_file.read_text().strip(), base64.b64encode(ROOT).decode(), repr(ROOT)):
+        assert secret not in caplog.text
 
 
 def test_a_proxy_of_the_environment_is_not_asked(fake_vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
