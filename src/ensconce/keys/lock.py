@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Iterator
 from typing import assert_never
 
-from ensconce.errors import InputError
+from ensconce.errors import InputError, IntegrityError
 from ensconce.keys.header import Header, Shared, Wrapped, binding, new_salt, passphrase_cost
 from ensconce.keys.memory import SecretBuffer
 from ensconce.keys.unlock import (
@@ -37,6 +38,7 @@ def new_lock(unlock: Unlock, deployment: str) -> tuple[Header, SealKeys]:
     Raises:
         InputError: ``keystore.passphrase``: too short, or not text; ``keystore.key_file``; ``vault.*``, ``kms.*``.
         UnreachableError: the key service does not work.
+        IntegrityError: ``keystore.wrap``: it does not unwrap what it has wrapped.
     """
     salt = new_salt()
     match unlock:
@@ -45,13 +47,21 @@ def new_lock(unlock: Unlock, deployment: str) -> tuple[Header, SealKeys]:
             cost = passphrase_cost()
             return Header(Sort.PASSPHRASE, cost, salt), from_passphrase(unlock, salt, cost)
         case KeyFile():
-            *_, keys = from_key_file(unlock, salt)
-            return Header(Sort.KEY_FILE, None, salt), keys
+            return Header(Sort.KEY_FILE, None, salt), next(from_key_file(unlock, salt))
         case RootKey():
             raise TypeError("a backup names its shares: see ensconce.keys.backup")
         case service:
             with SecretBuffer.of(bytearray(secrets.token_bytes(ROOT_KEY_SIZE))) as root:
-                wrapped = service.wrap(root, binding(deployment, salt))
+                purpose = binding(deployment, salt)
+                wrapped = service.wrap(root, purpose)
+                # A service may be allowed to wrap and not to unwrap: nothing is sealed that could not be opened.
+                with service.unwrap(wrapped, purpose) as again:
+                    if not hmac.compare_digest(again.view, root.view):
+                        raise IntegrityError(
+                            "keystore.wrap",
+                            "the key service does not unwrap what it has wrapped",
+                            remedy="check the service; nothing was sealed under this root key",
+                        )
                 header = Header(service.sort, None, salt, Wrapped(deployment=deployment, wrapped=wrapped))
                 return header, from_root_key(root, salt)
 

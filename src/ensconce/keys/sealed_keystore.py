@@ -6,7 +6,6 @@ Whole or absent after any crash: each change reads, changes and replaces the sea
 from __future__ import annotations
 
 import contextlib
-import hmac
 import secrets
 import threading
 import time
@@ -110,12 +109,8 @@ class SealedKeystore:
             IntegrityError: ``keystore.format`` or ``keystore.seal`` (wrong unlock, or damaged).
             UnreachableError: the key service or the store cannot be reached.
         """
-        data = place.read()
-        if data is None:
-            raise _missing(place)
-        header = parse_header(data)
-        keys, contents = open_sealed(data, header, open_lock(unlock, header))
-        keystore = cls(place, unlock, _Opened(header, keys), now)
+        opened, contents = _open(place, place.read, unlock)
+        keystore = cls(place, unlock, opened, now)
         with contents:
             keystore._believe(contents, 0)
         return keystore
@@ -179,12 +174,9 @@ class SealedKeystore:
 
         Raises:
             InputError, UnreachableError: the new unlock cannot be used; nothing has changed.
-            IntegrityError: the keystore is damaged; ``keystore.rewrap``: the new unlock does not open what it seals.
+            IntegrityError: the keystore is damaged; ``keystore.wrap``: the new service does not unwrap what it wraps.
         """
         header, keys = new_lock(unlock, deployment)
-        # A service may be allowed to wrap and not to unwrap: nothing is sealed that could not be opened.
-        if not any(hmac.compare_digest(each.both.view, keys.both.view) for each in open_lock(unlock, header)):
-            raise IntegrityError("keystore.rewrap", "what was wrapped does not unwrap", remedy="check the key service")
         with self._changing() as (slot, contents):
             record(contents.generation)
             self._write(slot, contents, contents.records, _Opened(header, keys))
@@ -194,28 +186,22 @@ class SealedKeystore:
     @contextlib.contextmanager
     def contents(self) -> Iterator[Contents]:
         """Everything, in the clear, for the length of a block. Raises as :meth:`Keystore.entries`."""
-        floor = self._generation
-        data = self._place.read()
-        with self._unsealed(data, floor) as contents:
+        with self._unsealed(self._place.read) as contents:
             yield contents
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[tuple[Slot, Contents]]:
-        with self._place.locked() as slot, self._unsealed(slot.read(), self._generation) as contents:
+        with self._place.locked() as slot, self._unsealed(slot.read) as contents:
             yield slot, contents
 
     @contextlib.contextmanager
-    def _unsealed(self, data: bytes | None, floor: int) -> Iterator[Contents]:
-        if data is None:
-            raise _missing(self._place)
-        header, opened = parse_header(data), self._opened
-        # Another header: whoever holds the same unlock has sealed it under a new root key meanwhile.
-        candidates = iter((opened.keys,)) if header == opened.header else open_lock(self._unlock, header)
-        keys, contents = open_sealed(data, header, candidates)
+    def _unsealed(self, read: Callable[[], bytes | None]) -> Iterator[Contents]:
+        floor, before = self._generation, self._opened
+        opened, contents = _open(self._place, read, self._unlock, before)
         with contents:
             self._believe(contents, floor)
-            if keys is not opened.keys:
-                self._opened = _Opened(header, keys)
+            if opened is not before:
+                self._opened = opened
             yield contents
 
     def _believe(self, contents: Contents, floor: int) -> None:
@@ -242,6 +228,27 @@ class SealedKeystore:
         slot.write(data)
         self._opened = opened
         self._believe(new, 0)
+
+
+def _open(
+    place: Place, read: Callable[[], bytes | None], unlock: Unlock, known: _Opened | None = None
+) -> tuple[_Opened, Contents]:
+    """What is sealed, and how it was opened: as before while the header is the same, else by the unlock."""
+    data = read()
+    while True:
+        if data is None:
+            raise _missing(place)
+        try:
+            header = parse_header(data)
+            if known is not None and header == known.header:
+                return known, open_sealed(data, header, iter((known.keys,)))[1]
+            keys, contents = open_sealed(data, header, open_lock(unlock, header))
+            return _Opened(header, keys), contents
+        except (InputError, IntegrityError):
+            # What opens it may have been replaced after it was read, and it with that.
+            before, data = data, read()
+            if data == before:
+                raise
 
 
 def rolled_back(found: int, seen: int) -> IntegrityError:

@@ -223,15 +223,25 @@ def from_passphrase(passphrase: Passphrase, salt: bytes, cost: ScryptCost) -> Se
 
 
 def from_key_file(file: KeyFile, salt: bytes) -> Iterator[SealKeys]:
-    """The keys of a keystore that the key file opens, then those that its successor would, where there is one.
+    """The keys of a keystore that the key file's successor opens, where there is one, then those of the file itself.
+
+    In this order, because a successor that has just gone has become the file.
 
     Raises:
         InputError: ``keystore.key_file``, ``keystore.permissions``: it cannot be used.
     """
-    if file.path.exists() or not file.successor.exists():
-        yield _expand(_read_key_file(file.path), salt, _KEY_FILE_INFO)
-    if file.successor.exists():
-        yield _expand(_read_key_file(file.successor), salt, _KEY_FILE_INFO)
+    found = False
+    for path in (file.successor, file.path):
+        secret = _read_key_file(path)
+        if secret is not None:
+            found = True
+            yield _expand(secret, salt, _KEY_FILE_INFO)
+    if not found:
+        raise InputError(
+            "keystore.key_file",
+            f"there is no key file {file.path}",
+            remedy="check the path; if the file is lost, recover the keys from a backup",
+        )
 
 
 def from_root_key(root: SecretBuffer, salt: bytes) -> SealKeys:
@@ -264,10 +274,12 @@ def _passphrase_bytes(passphrase: Passphrase) -> bytes:
     return data
 
 
-def _read_key_file(path: Path) -> bytearray:
+def _read_key_file(path: Path) -> bytearray | None:
     try:
         # O_NONBLOCK: a FIFO in the file's place must not hang us. The checks are made on what was opened.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise InputError(
             "keystore.key_file",

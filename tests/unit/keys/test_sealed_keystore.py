@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import hmac
+import itertools
 import json
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError
-from ensconce.keys import FileKeystore, KeyFile, Passphrase, SealedKeystore, StorePlace, new_key_file
+from ensconce.keys import FileKeystore, FolderPlace, KeyFile, Passphrase, SealedKeystore, StorePlace, new_key_file
 from ensconce.keys.header import Header
-from ensconce.keys.unlock import Sort, Unlock, from_key_file
+from ensconce.keys.unlock import Sort, Unlock, _read_key_file, from_key_file
 from ensconce.state.database import DatabaseStore
 from ensconce.state.folder import FolderStore
 
@@ -197,6 +199,42 @@ def test_a_key_file_and_its_successor_while_it_is_replaced(keystore: FileKeystor
     assert running.get("a") == FileKeystore.open(file.parent, unlock).get("a") == SECRET
 
 
+@pytest.mark.parametrize("moments", list(itertools.combinations_with_replacement(range(6), 3)), ids=str)
+def test_whenever_a_key_file_is_replaced_nobody_notices(
+    keystore: FileKeystore,
+    file: Path,
+    unlock: KeyFile,
+    moments: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The three steps of replacing it fall between any of those of opening: each look at a file is one."""
+    keystore.put("a", SECRET, kind="wrap")
+    running = FileKeystore.open(file.parent, unlock)
+    steps = [
+        lambda: new_key_file(unlock.successor),
+        lambda: keystore.rewrap(unlock),
+        lambda: unlock.successor.replace(unlock.path),
+    ]
+    looks, inside = itertools.count(), [False]
+
+    def look(real: Callable[..., object]) -> Callable[..., object]:
+        def looking(*arguments: object) -> object:
+            if not inside[0]:
+                inside[0], now = True, next(looks)
+                for moment, step in zip(moments, steps, strict=True):
+                    if moment == now:
+                        step()
+                inside[0] = False
+            return real(*arguments)
+
+        return looking
+
+    monkeypatch.setattr(FolderPlace, "read", look(FolderPlace.read))
+    monkeypatch.setattr("ensconce.keys.unlock._read_key_file", look(_read_key_file))
+    for each in (FileKeystore.open(file.parent, unlock), running):
+        assert each.get("a") == SECRET
+
+
 def test_what_cannot_be_recorded_is_not_rewrapped(keystore: FileKeystore, file: Path, tmp_path: Path) -> None:
     before = file.read_bytes()
 
@@ -261,5 +299,8 @@ class HalfAService:
 
 def test_nothing_is_sealed_that_would_not_open(keystore: FileKeystore, file: Path) -> None:
     before = file.read_bytes()
-    refused(lambda: keystore.rewrap(HalfAService()), "keystore.rewrap")  # type: ignore[arg-type]
+    refused(lambda: keystore.rewrap(HalfAService()), "keystore.wrap")  # type: ignore[arg-type]
     assert file.read_bytes() == before
+    place = FolderPlace(file.parent.with_name("other"))
+    refused(lambda: SealedKeystore.start(place, HalfAService()), "keystore.wrap")  # type: ignore[arg-type]
+    assert place.read() is None
