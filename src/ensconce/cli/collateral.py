@@ -18,7 +18,6 @@ __all__ = ["app", "bundle", "fetch", "show"]
 
 app = typer.Typer(no_args_is_help=True, help="Fetch what the vendor says of platforms, and carry it along.")
 
-_MAX_QUOTE_FILE = 1024 * 1024
 _MAX_ROOT_FILE = 64 * 1024
 
 _Url = Annotated[
@@ -42,7 +41,7 @@ _INTEL = "https://api.trustedservices.intel.com"
 def fetch(
     output: _Output,
     quote: Annotated[
-        Path | None, typer.Argument(metavar="[QUOTE]", help="For the platform of this quote, in binary.")
+        Path | None, typer.Argument(metavar="[QUOTE]", help="For the platform of this quote, or RA-TLS certificate.")
     ] = None,
     fmspc: Annotated[str | None, typer.Option(metavar="HEX", help="For this kind of machine: 12 digits.")] = None,
     ca: Annotated[
@@ -70,7 +69,10 @@ def fetch(
 
 @app.command(epilog="Example: ensconce collateral bundle replica.quote guest.quote -o bundle.json")
 def bundle(
-    quotes: Annotated[list[Path], typer.Argument(metavar="QUOTE...", help="For the platforms of these quotes.")],
+    quotes: Annotated[
+        list[Path],
+        typer.Argument(metavar="QUOTE...", help="For the platforms of these quotes, or RA-TLS certificates."),
+    ],
     output: _Output,
     url: _Url = _INTEL,
     ca_file: _CaFile = None,
@@ -109,9 +111,9 @@ def show(
 def _kind_of(path: Path) -> PlatformKind:
     from ensconce.appraisal.collateral import PlatformKind
     from ensconce.evidence.quote import parse_quote
-    from ensconce.files import read_bounded
+    from ensconce.ratls.quote_file import read_quote
 
-    return PlatformKind.of(parse_quote(read_bounded(path, _MAX_QUOTE_FILE)))
+    return PlatformKind.of(parse_quote(read_quote(path)))
 
 
 def _write(kinds: Iterable[PlatformKind], output: Path, url: str, ca_file: Path | None, root: str) -> None:

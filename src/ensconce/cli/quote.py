@@ -16,16 +16,14 @@ from ensconce.cli.output import print_json, say
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import Quote, parse_quote
 from ensconce.files import read_bounded
+from ensconce.ratls.quote_file import read_quote
 from ensconce.times import utc_text
 
 __all__ = ["app", "show", "verify"]
 
 app = typer.Typer(no_args_is_help=True, help="Look at quotes, and verify them.")
 
-# Beyond this a file is not taken for a quote at all; a shorter one that is too long for a quote is bad evidence.
-_MAX_FILE = 1024 * 1024
-
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="The quote, in binary.")]
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The quote, in binary, or an RA-TLS certificate.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
 
 
@@ -37,7 +35,7 @@ def show(file: _File, json: _Json = False) -> None:
 
     Exit status: 0, or 2 when the file cannot be read, or 3 when it is no quote.
     """
-    shown = _describe(parse_quote(read_bounded(file, _MAX_FILE)))
+    shown = _describe(parse_quote(read_quote(file)))
     if json:
         print_json(shown)
     else:
@@ -66,7 +64,7 @@ def verify(
     """
     trusted: TrustRoot = IntelRoot() if root == "intel" else parse_root_certificate(read_bounded(Path(root), 64 * 1024))
     bundle = CollateralBundle.from_json(read_bounded(collateral, MAX_BUNDLE_SIZE))
-    data = read_bounded(file, _MAX_FILE)
+    data = read_quote(file)
     verdict = verify_quote(data, bundle.get_for(data), at=at, root=trusted)
     if json:
         print_json(verdict.to_json_object())

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pck import read_pck
@@ -19,14 +16,11 @@ from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.state import open_state
-from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
 from ensconce.files import read_bounded
-from ensconce.ratls.verify import evidence_of
+from ensconce.ratls.quote_file import read_quote
 
 __all__ = ["explain_evidence"]
-
-_MAX_FILE = 1 << 20
 
 
 def explain_evidence(
@@ -47,7 +41,7 @@ def explain_evidence(
         InputError: a file is missing or wrong.
         UnreachableError: there is no collateral to be had.
     """
-    quote = _quote_in(read_bounded(evidence, _MAX_FILE))
+    quote = read_quote(evidence)
     policy = (
         load_policy(policy_file) if policy_file is not None else policy_store(OwnerFolder.open(owner)).in_force().policy
     )
@@ -66,17 +60,3 @@ def explain_evidence(
         links = (*links_of(read_pck(parsed).chain, "pck_chain"), *vet(papers, (root.name,)).links)
         Revocations(open_state(OwnerFolder.open(owner)).store).refuse(links)
     return explain(policy, verdict)
-
-
-def _quote_in(data: bytes) -> bytes:
-    """The quote in a file: the file itself, or what a certificate carries about its own key."""
-    try:
-        pem = data.lstrip().startswith(b"-----BEGIN CERTIFICATE")
-        certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-    except ValueError:
-        if data.lstrip().startswith(b"-----BEGIN"):
-            raise EvidenceError(
-                "certificate.format", "this is no certificate", remedy="name a quote, or a certificate in PEM or DER"
-            ) from None
-        return data
-    return evidence_of(certificate.public_bytes(Encoding.DER))

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.appraisal.bundle import CollateralBundle
 from ensconce.cli.main import main
@@ -91,6 +94,7 @@ def folder(tmp_path: Path, sound_report: Callable[..., SgxReport]) -> Path:
     (tmp_path / "root.pem").write_text(VENDOR.root.pem)
     report = sound_report(VENDOR)
     (tmp_path / "one").write_bytes(make_quote(VENDOR, report))
+    (tmp_path / "text").write_text("nothing of the kind")
     (tmp_path / "two").write_bytes(make_quote(VENDOR, report, QuoteRecipe(ca="processor")))
     return tmp_path
 
@@ -102,6 +106,26 @@ def test_fetch_by_quote_and_verify_with_it(run: Callable[..., Outcome], pccs: Ru
     assert done.out.startswith(f"sgx-{FMSPC}-platform is good until ")
     verified = run("quote", "verify", folder / "one", "--collateral", out, "--at", int(time.time()), "--root", root)
     assert verified.status == 0, verified.err
+
+
+def test_the_certificate_that_a_replica_shows_does_for_its_quote(
+    run: Callable[..., Outcome],
+    pccs: Running,
+    folder: Path,
+    sound_report: Callable[..., SgxReport],
+    gramine_certificate: Callable[..., x509.Certificate],
+) -> None:
+    report = sound_report(VENDOR)
+    certificate = gramine_certificate(
+        ec.generate_private_key(ec.SECP256R1()), lambda data: make_quote(VENDOR, replace(report, report_data=data))
+    )
+    shown, out, root = folder / "replica.pem", folder / "bundle.json", folder / "root.pem"
+    shown.write_bytes(certificate.public_bytes(Encoding.PEM))
+    done = run("collateral", "bundle", shown, "--url", pccs.url, "--root", root, "-o", out)
+    assert done.status == 0, done.err
+    verified = run("quote", "verify", shown, "--collateral", out, "--at", int(time.time()), "--root", root)
+    assert verified.status == 0, verified.err
+    assert run("quote", "show", shown, "--json").json["mr_enclave"] == report.mr_enclave.hex()
 
 
 @pytest.mark.parametrize("tee", ["sgx", "tdx"])
@@ -160,7 +184,8 @@ def test_show_refuses_what_nobody_signed(run: Callable[..., Outcome], folder: Pa
         (("fetch", "one", "--fmspc", FMSPC), 2, "collateral.platform"),
         (("fetch", "--fmspc", "xyz"), 2, "pccs.fmspc"),
         (("fetch", "missing"), 2, "file.read"),
-        (("fetch", "root.pem"), 3, "quote."),
+        (("fetch", "root.pem"), 3, "certificate.evidence"),
+        (("fetch", "text"), 3, "quote."),
         (("fetch", "one", "--root", "missing"), 2, "file.read"),
         (("fetch", "one", "--root", "intel"), 3, "collateral.root"),
         (("fetch", "one", "--ca-file", "missing"), 2, "pccs.ca_file"),
