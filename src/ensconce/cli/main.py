@@ -32,6 +32,7 @@ from ensconce.cli import (
     quote,
     verify,
 )
+from ensconce.cli.text_log import TextLines
 from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 
@@ -71,7 +72,9 @@ def _options(
 ) -> None:
     """Serve machine-learning models from machines that nobody has to trust."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 app.command("init")(owner.init)
