@@ -23,7 +23,7 @@ from ensconce.cluster.machine import unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore, check_against_log, retired_in
 from ensconce.cluster.state import open_state
-from ensconce.cluster.unlocking import announce, entry_of, finish, new_text, place_of
+from ensconce.cluster.unlocking import announce, claim, entry_of, finish, forget, new_text, place_of
 from ensconce.errors import InputError
 from ensconce.files import read_bounded, write_aside
 from ensconce.keys import KeyEntry, KeyFile, Passphrase, SealedKeystore, new_key_file
@@ -116,6 +116,7 @@ def rewrap(owner: OwnerFolder, entry: KeystoreEntry | None) -> None:
         UnreachableError: the key service does not answer; nothing has changed.
     """
     with _alone(owner):
+        claim(owner)
         keystore = checked_keystore(owner)
         log = owner.audit_log(keystore)
         before = entry_of(owner.deployment())
@@ -236,6 +237,7 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
             generation=whole.generation,
             sha256=hashlib.sha256(data).hexdigest(),
         )
+        forget(owner)  # a change of what opened the keystore that is lost
         entry = entry_of(owner.deployment())
         unlock = _recovery_unlock(owner, entry)
         SealedKeystore.start(place, unlock, deployment=owner.deployment().service.domain, contents=whole, now=unix_now)
@@ -271,7 +273,6 @@ def _new_unlock(owner: OwnerFolder, entry: KeystoreEntry) -> Unlock:
         return Passphrase(first)
     unlock = unlock_of(entry, owner.path, owner.ask)
     if isinstance(unlock, KeyFile):
-        unlock.successor.unlink(missing_ok=True)  # of a change that ended before it had begun
         new_key_file(unlock.successor)
     return unlock
 

@@ -7,8 +7,10 @@ without its writer looks which of the two opens the keystore, and finishes or dr
 
 from __future__ import annotations
 
+import functools
 import getpass
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,18 +30,28 @@ from ensconce.cluster.keystore_entry import (
 )
 from ensconce.cluster.machine import unix_now
 from ensconce.cluster.state import open_state
-from ensconce.errors import InputError, IntegrityError
+from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
 from ensconce.keys import FolderPlace, KeyFile, Place, SealedKeystore, StorePlace
 from ensconce.keys.header import parse_header
-from ensconce.keys.lock import open_lock
+from ensconce.keys.lock import open_lock, other_unlock
 from ensconce.keys.sealed import open_sealed
-from ensconce.keys.unlock import Sort
+from ensconce.keys.unlock import Sort, Unlock
 
 if TYPE_CHECKING:
     from ensconce.cluster.owner import OwnerFolder
 
-__all__ = ["announce", "ask_at_terminal", "entry_of", "finish", "new_text", "open_keystore", "place_of"]
+__all__ = [
+    "announce",
+    "ask_at_terminal",
+    "claim",
+    "entry_of",
+    "finish",
+    "forget",
+    "new_text",
+    "open_keystore",
+    "place_of",
+]
 
 _NEXT = "keystore.next.yaml"
 _SORTS = {
@@ -89,18 +101,29 @@ def open_keystore(owner: OwnerFolder) -> SealedKeystore:
         IntegrityError: it is damaged; ``owner.folder``: the key file is missing.
         UnreachableError: the key service or the database cannot be reached.
     """
-    place = place_of(owner)
-    if (owner.path / _NEXT).exists():
-        _settle(owner, place)
-    entry = entry_of(owner.deployment())
-    unlock = unlock_of(entry, owner.path, owner.ask)
+    place, marker = place_of(owner), owner.path / _NEXT
+    ask = functools.cache(owner.ask)  # once, however often it is tried
+    while True:
+        if marker.exists():
+            _settle(owner, place, ask)
+        entry = entry_of(owner.deployment())
+        try:
+            return SealedKeystore.unseal(place, _unlock(entry, owner, ask), now=unix_now)
+        except (InputError, IntegrityError):
+            # Another command may have changed what opens it after we had read what does.
+            if not marker.exists() and entry_of(owner.deployment()) == entry:
+                raise
+
+
+def _unlock(entry: KeystoreEntry, owner: OwnerFolder, ask: Callable[[str], str]) -> Unlock:
+    unlock = unlock_of(entry, owner.path, ask)
     if isinstance(unlock, KeyFile) and not (unlock.path.exists() or unlock.successor.exists()):
         raise IntegrityError(
             "owner.folder",
             f"{unlock.path} is missing",
             remedy="restore it from a backup, or recover the keys with `ensconce key recover`",
         )
-    return SealedKeystore.unseal(place, unlock, now=unix_now)
+    return unlock
 
 
 def new_text(owner: OwnerFolder, entry: KeystoreEntry) -> str:
@@ -145,38 +168,58 @@ def finish(owner: OwnerFolder, entry: KeystoreEntry) -> None:
     _drop(owner.path / _NEXT)
 
 
-def _settle(owner: OwnerFolder, place: Place) -> None:
+def forget(owner: OwnerFolder) -> None:
+    """Drop a change that was interrupted, and the key file that was made for it."""
+    KeyFile(owner.path / "unlock.key").successor.unlink(missing_ok=True)
+    _drop(owner.path / _NEXT)
+
+
+def claim(owner: OwnerFolder) -> None:
+    """Let the next opening decide about an ``unlock.key.next`` that was made, and whose change was never announced.
+
+    For whoever keeps other changes out.
+    """
+    if KeyFile(owner.path / "unlock.key").successor.exists() and not (owner.path / _NEXT).exists():
+        announce(owner, FileEntry())
+
+
+def _settle(owner: OwnerFolder, place: Place, ask: Callable[[str], str]) -> None:
+    """Finish an interrupted change if the new opens the keystore, drop it if the old does, else leave all as it is."""
     with place.locked() as slot:
         path, data = owner.path / _NEXT, slot.read()
         if not path.exists() or data is None:
             return  # its writer was at it, and has finished
-        entry = read_entry(str(path))
-        if _opens(data, entry, entry_of(owner.deployment()), owner):
-            finish(owner, entry)
-        else:
-            KeyFile(owner.path / "unlock.key").successor.unlink(missing_ok=True)
+        file = KeyFile(owner.path / "unlock.key")
+        # The successor is gone when only the deployment file was still to be written.
+        successor = KeyFile(file.successor) if file.successor.exists() else file
+        new, old = read_entry(str(path)), entry_of(owner.deployment())
+        after = _what_hinders(data, new, owner, ask, successor)
+        if after is None:
+            finish(owner, new)
+            return
+        before = _what_hinders(data, old, owner, ask, file)
+        if before is None:
+            if isinstance(new, FileEntry):
+                file.successor.unlink(missing_ok=True)
             _drop(path)
+            return
+    # What may pass says more than that the other one is wrong.
+    raise min((after, before), key=lambda error: (error.check == "keystore.unlock", isinstance(error, IntegrityError)))
 
 
-def _opens(data: bytes, new: KeystoreEntry, old: KeystoreEntry, owner: OwnerFolder) -> bool:
-    header = parse_header(data)
-    if _SORTS[type(new)] is not header.sort:
-        return False
-    if type(new) is not type(old):
-        return True
-    unlock = _successor(owner.path) if isinstance(new, FileEntry) else unlock_of(new, owner.path, owner.ask)
+def _what_hinders(
+    data: bytes, entry: KeystoreEntry, owner: OwnerFolder, ask: Callable[[str], str], file: KeyFile
+) -> EnsconceError | None:
+    """Why this entry does not open a keystore; None when it does. ``file`` is the key file, if it should be one."""
     try:
-        _, contents = open_sealed(data, header, open_lock(unlock, header))
-    except (InputError, IntegrityError):
-        return False
-    with contents:
-        return True
-
-
-def _successor(folder: Path) -> KeyFile:
-    # Gone, when only the deployment file is still to be written.
-    file = KeyFile(folder / "unlock.key")
-    return KeyFile(file.successor) if file.successor.exists() else file
+        header, sort = parse_header(data), _SORTS[type(entry)]
+        if sort is not header.sort:
+            return other_unlock(header.sort, sort)
+        unlock = file if isinstance(entry, FileEntry) else unlock_of(entry, owner.path, ask)
+        with open_sealed(data, header, open_lock(unlock, header))[1]:
+            return None
+    except EnsconceError as error:
+        return error
 
 
 def _drop(path: Path) -> None:

@@ -25,7 +25,7 @@ from ensconce.keys.unlock import (
     sort_of,
 )
 
-__all__ = ["new_lock", "open_lock"]
+__all__ = ["new_lock", "open_lock", "other_unlock"]
 
 
 def new_lock(unlock: Unlock, deployment: str) -> tuple[Header, SealKeys]:
@@ -74,10 +74,7 @@ def open_lock(unlock: Unlock, header: Header) -> Iterator[SealKeys]:
         IntegrityError, UnreachableError: a key service refuses, or does not answer.
     """
     if sort_of(unlock) is not header.sort:
-        needed, given = header.sort.words, sort_of(unlock).words
-        raise InputError(
-            "keystore.unlock", f"this keystore is opened by {needed}, not by {given}", remedy=f"give it {needed}"
-        )
+        raise other_unlock(header.sort, sort_of(unlock))
     match unlock, header.label:
         case Passphrase(), None:
             assert header.cost is not None  # parse_header has made sure
@@ -91,3 +88,12 @@ def open_lock(unlock: Unlock, header: Header) -> Iterator[SealKeys]:
                 yield from_root_key(root, header.salt)
         case _:
             assert_never(unlock)  # type: ignore[arg-type]  # parse_header ties the label to the sort
+
+
+def other_unlock(needed: Sort, given: Sort) -> InputError:
+    """The error for a keystore that something else opens."""
+    return InputError(
+        "keystore.unlock",
+        f"this keystore is opened by {needed.words}, not by {given.words}",
+        remedy=f"give it {needed.words}",
+    )

@@ -1,13 +1,17 @@
-"""The smallest deployment that there is."""
+"""The smallest deployment that there is, and an owner's folder for it."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.keys.unlock import ScryptCost
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,17 @@ def deployment() -> Callable[..., Deployment]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
+    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
+
+
+@pytest.fixture
+def owner(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnerFolder:
+    """A fresh folder, whose keystore a key file opens; a passphrase that is asked for is always the same."""
+    # A cost that tests can afford; what is written in earnest is tested with the format.
+    monkeypatch.setattr("ensconce.keys.header._WRITTEN_COST", ScryptCost(15, 8, 1))
+    path = shutil.copytree(made, tmp_path / "owner")
+    return OwnerFolder(path, ask=lambda _: "correct horse battery")

@@ -30,21 +30,6 @@ PHRASE = "correct horse battery"
 PASSPHRASE = PassphraseEntry(kind="passphrase")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
-    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
-
-
-@pytest.fixture
-def owner(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnerFolder:
-    # A cost that tests can afford; what is written in earnest is tested with the format.
-    from ensconce.keys.unlock import ScryptCost
-
-    monkeypatch.setattr("ensconce.keys.header._WRITTEN_COST", ScryptCost(15, 8, 1))
-    path = shutil.copytree(made, tmp_path / "owner")
-    return OwnerFolder(path, ask=lambda _: PHRASE)
-
-
 def refused(act: Callable[[], object], check: str, kind: type[EnsconceError] = InputError) -> EnsconceError:
     with pytest.raises(kind) as caught:
         act()
