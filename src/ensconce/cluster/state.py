@@ -11,6 +11,7 @@ from ensconce.audit.database import DatabaseLog
 from ensconce.audit.folder import FolderLog
 from ensconce.audit.storage import LogStorage
 from ensconce.cluster.deployment import Deployment, FolderState, SqliteState
+from ensconce.errors import InputError
 from ensconce.state.database import DatabaseStore
 from ensconce.state.engine import Database, read_url
 from ensconce.state.folder import FolderStore
@@ -38,10 +39,21 @@ def open_state(owner: OwnerFolder) -> State:
     """The state that the owner's deployment file names; a database's connections last as long as it is used.
 
     Raises:
-        InputError: the deployment file or the URL's file is wrong; ``state.*``: the database cannot be used.
+        InputError: the deployment file or the URL's file is wrong; ``state.*``: the database cannot be used, or the
+            file of SQLite is not there (``state.missing``).
         UnreachableError: ``state.unreachable``.
     """
-    return _open(owner.path, owner.deployment())[0]
+    deployment = owner.deployment()
+    if isinstance(deployment.state, SqliteState):
+        file = (owner.path / deployment.state.path).absolute()
+        if not file.exists():  # SQLite would make an empty one, which hides what happened
+            raise InputError(
+                "state.missing",
+                f"the database {file} is missing",
+                rule="`ensconce init` alone makes it",
+                remedy="check state.path in ensconce.yaml, or restore the file from a backup",
+            )
+    return _open(owner.path, deployment)[0]
 
 
 @contextlib.contextmanager

@@ -43,13 +43,15 @@ def test_sqlite(tmp_path: Path, relative: bool, deployment: Callable[..., Deploy
     assert owner.verified_log()[0].size == 1
 
 
-def test_a_log_whose_database_is_gone_is_not_begun_anew(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
+def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
     owner = OwnerFolder.create(tmp_path / "owner", deployment(state={"kind": "sqlite", "path": str(tmp_path / "s.db")}))
     keystore = owner.keystore()
     for file in tmp_path.glob("s.db*"):
         file.unlink()
-    with pytest.raises(InputError, match=r"audit\.missing"):
-        owner.audit_log(keystore)
+    for use in (lambda: owner.audit_log(keystore), owner.verified_log, owner.keystore):
+        with pytest.raises(InputError, match=r"\[state\.missing\]"):
+            use()
+    assert not list(tmp_path.glob("s.db*"))
 
 
 def test_two_deployments_do_not_share_a_log(tmp_path: Path, deployment: Callable[..., Deployment]) -> None:
