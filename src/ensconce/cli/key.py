@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +171,7 @@ def backup(
 
     folder = OwnerFolder.open(owner)
     if shares_to is not None:
-        shares_to.mkdir(mode=0o700)
+        _make_folder(shares_to)
 
     def hand_out(number: int, count: int, words: str) -> None:
         if shares_to is not None:
@@ -184,11 +184,19 @@ def backup(
     try:
         backup(folder, output, shares, threshold, hand_out)
     except BaseException:
-        if shares_to is not None:
-            with contextlib.suppress(OSError):
-                shares_to.rmdir()
+        if shares_to is not None and not output.exists():
+            shutil.rmtree(shares_to, ignore_errors=True)  # shares of a backup that does not exist look like some
         raise
     notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        raise InputError(
+            "backup.exists", f"{path} exists", rule="shares are never overwritten", remedy="choose a new folder"
+        ) from None
 
 
 @app.command("recover")

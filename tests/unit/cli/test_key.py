@@ -123,8 +123,11 @@ def test_a_backup_that_fails_leaves_no_folder_and_needs_a_terminal_or_one(owner:
     wrong = ("--shares", "2", "--threshold", "3")
     assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *wrong, *to) == "backup.shares"
     (tmp_path / "shares").mkdir()
-    done = run("key", "backup", "-o", str(tmp_path / "b"), *numbers, *to, "--owner", str(owner))
-    assert isinstance(done.exception, FileExistsError)
+    assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *numbers, *to) == "backup.exists"
+    assert (tmp_path / "shares").exists()
+    others = ("--shares-to", str(tmp_path / "others"))
+    assert check_of(owner, "key", "backup", "-o", str(tmp_path / "no" / "b"), *numbers, *others) == "file.create"
+    assert not (tmp_path / "others").exists()
 
 
 class Terminal:
