@@ -9,6 +9,7 @@ import numpy as np
 from cryptography import x509
 
 from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.client.codec import Array, InputSpec
 from ensconce.cluster.machine import collateral_cache, unix_now
@@ -29,9 +30,12 @@ def open_appraiser(policy_file: Path, pccs: str) -> Appraiser:
         pccs: URL of a PCCS or of Intel's service, or the path of a bundle file.
 
     Raises:
-        InputError: the policy is wrong or missing.
+        InputError: the policy or the bundle is wrong or missing.
     """
     policy = load_policy(policy_file)
+    if "://" not in pccs:
+        # Read here already: with collateral of an earlier time at hand, a mistyped path would go unnoticed.
+        CollateralBundle.from_json(read_bounded(Path(pccs), MAX_BUNDLE_SIZE))
     return Appraiser(policy, collateral_cache(policy, pccs), unix_now)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ensconce.client.codec import InputSpec
-from ensconce.cluster.client import fit_inputs, read_rows
+from ensconce.cluster.client import fit_inputs, open_appraiser, read_rows
 from ensconce.errors import InputError
 
 SPECS = {"images": InputSpec(np.dtype(np.float32), (-1, 8, 8, 1))}
@@ -69,3 +69,14 @@ def test_what_does_not_fit_is_refused(arrays: dict[str, np.ndarray], found: str)
 def test_fractions_are_not_dropped() -> None:
     with pytest.raises(InputError, match="float64; rule: int64"):
         fit_inputs({"n": np.array([1.5])}, {"n": InputSpec(np.dtype(np.int64), (-1,))})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"version": 1}'])
+def test_a_bundle_that_is_none_is_said_at_once(tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        f'version: 1\nroots: [intel]\ntcb_statuses: [UpToDate]\nidentities: [{{name: a, mr_enclave: "{"1f" * 32}"}}]\n'
+    )
+    if content is not None:
+        (tmp_path / "bundle.json").write_bytes(content)
+    with pytest.raises(InputError):
+        open_appraiser(tmp_path / "policy.yaml", str(tmp_path / "bundle.json"))
