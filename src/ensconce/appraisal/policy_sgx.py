@@ -81,7 +81,7 @@ def sgx_checks(report: SgxReport) -> Iterator[Check]:
     yield Check(
         field="attributes",
         passed=not chosen,
-        found=", ".join(chosen) or "zero",
+        found=", ".join(chosen) or f"{', '.join(_HOST_CHOSEN)} zero",
         rule="config_id, config_svn, isv_ext_prod_id and isv_family_id are zero",
         problem="the enclave was started with values that its host chose and nobody measured",
         remedy="start the enclave without key separation and sharing (KSS)",

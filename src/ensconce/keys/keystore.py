@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from ensconce.errors import InputError, RefusedError
+from ensconce.times import utc_text
 
 __all__ = [
     "KINDS",
@@ -149,7 +150,7 @@ def key_retired(entry: KeyEntry) -> RefusedError:
     return RefusedError(
         "key.retired",
         f"the key {entry.key_id} was retired and its bytes were destroyed",
-        found=f"retired at Unix time {entry.retired}",
+        found=f"retired at {utc_text(entry.retired)}" if entry.retired is not None else None,
         rule="a retired key opens nothing any more",
         remedy="use a live version of the model, or seal a new one",
     )
