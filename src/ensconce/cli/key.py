@@ -170,6 +170,7 @@ def backup(
         )
 
     folder = OwnerFolder.open(owner)
+    there = output.exists()
     if shares_to is not None:
         _make_folder(shares_to)
 
@@ -184,8 +185,8 @@ def backup(
     try:
         backup(folder, output, shares, threshold, hand_out)
     except BaseException:
-        if shares_to is not None and not output.exists():
-            shutil.rmtree(shares_to, ignore_errors=True)  # shares of a backup that does not exist look like some
+        if shares_to is not None and (there or not output.exists()):
+            shutil.rmtree(shares_to, ignore_errors=True)  # shares that open nothing look like some that do
         raise
     notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
 
