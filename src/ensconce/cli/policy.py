@@ -9,7 +9,7 @@ import typer
 
 from ensconce.cli.output import notices, print_json, say
 from ensconce.cli.owner import Owner
-from ensconce.errors import InputError
+from ensconce.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     from ensconce.appraisal.policy_authority import AdmittedPolicy
@@ -42,8 +42,14 @@ def write(
     from ensconce.cluster.policy import write_policy
 
     folder = OwnerFolder.open(owner)
-    write_policy(folder, folder.enclave_identity(), simulated_root(), replace)
+    try:
+        admitted = write_policy(folder, folder.enclave_identity(), simulated_root(), replace)
+    except RefusedError as error:
+        if error.check == "policy.signatures":
+            notices.print(f"wrote {folder.policy_file}; it is not in force yet", markup=False)
+        raise
     say(folder.policy_file.read_text().rstrip())
+    notices.print(f"wrote {folder.policy_file}; in force: serial {admitted.policy.serial}", markup=False)
 
 
 @app.command("check")
@@ -140,7 +146,8 @@ def sign(
     if owners is not None:
         say(f"{owners.required} of {len(owners.keys)} owners must sign; missing: {owners.missing(signed.signers)}")
         if name not in owners.keys:
-            notices.print(f"{name} is not among the policy's owners", markup=False)
+            remark = "this signature counts only if the policy in force asks for it"
+            notices.print(f"{name} is not among the policy's owners: {remark}", markup=False)
 
 
 @app.command("apply")
@@ -162,9 +169,13 @@ def apply(file: _File, owner: Owner = _HERE, json: _Json = False) -> None:
 
 @app.command("show")
 def show(owner: Owner = _HERE, json: _Json = False) -> None:
-    """Show the policy in force, its serial, its fingerprint, and whose signatures count.
+    """Show the policy in force; beside it, on standard error, its serial, its fingerprint and whose signatures count.
+
+    What it prints is a policy file: the one to start the next from.
 
     Examples:
+
+      ensconce policy show > next.yaml
 
       ensconce policy show --json
     """
@@ -172,9 +183,12 @@ def show(owner: Owner = _HERE, json: _Json = False) -> None:
     from ensconce.cluster.policy import policy_store
 
     admitted = policy_store(OwnerFolder.open(owner)).in_force()
-    if not json:
-        say(admitted.signed.text.rstrip() + "\n")
-    _print_in_force(admitted, json)
+    if json:
+        _print_in_force(admitted, json)
+        return
+    say(admitted.signed.text.rstrip())
+    for line in _in_force(admitted):
+        notices.print(line, markup=False)
 
 
 @app.command("explain")
@@ -212,5 +226,10 @@ def _print_in_force(admitted: AdmittedPolicy, json: bool) -> None:
     if json:
         print_json(value | {"policy": policy.to_json_object()})
         return
-    say(f"in force: serial {policy.serial}, sha256 {policy.sha256}")
-    say(f"signed by {', '.join(admitted.signers)}")
+    for line in _in_force(admitted):
+        say(line)
+
+
+def _in_force(admitted: AdmittedPolicy) -> tuple[str, str]:
+    policy = admitted.policy
+    return f"in force: serial {policy.serial}, sha256 {policy.sha256}", f"signed by {', '.join(admitted.signers)}"

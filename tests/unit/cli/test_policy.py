@@ -247,7 +247,9 @@ class TestApplyAndShow:
         assert "in force: serial 1" in ran.out
         shown = run("show", *folder, "--json").json()
         assert (shown["serial"], shown["signers"]) == (1, [key_name(owner.public_key())])
-        assert run("show", *folder).out.startswith(file.read_text().rstrip())
+        printed = run("show", *folder)
+        assert printed.out == file.read_text().rstrip() + "\n"
+        assert "in force: serial 1" in printed.err
         assert events(owner)[1:] == [("policy.applied", 1)]
 
     def test_nothing_older_and_nothing_twice(self, run: Run, file: Path, owner: OwnerFolder) -> None:
