@@ -21,7 +21,7 @@ from ensconce.cluster.machine import collateral_cache, unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry
-from ensconce.cluster.recorded import check_against_log
+from ensconce.cluster.recorded import ReleasingKeystore
 from ensconce.cluster.state import open_state
 from ensconce.errors import IntegrityError, RefusedError
 from ensconce.provisioning.limits import Limits
@@ -31,6 +31,7 @@ __all__ = ["open_server"]
 
 _DESCRIPTORS = 65536
 _OWN_DESCRIPTORS = 256
+_STAGES = 4  # of a connection's life, each with its own places
 
 
 @contextlib.contextmanager
@@ -51,7 +52,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
     entry = deployment.provisioning
     keystore = owner.keystore()
     audit = owner.audit_log(keystore)
-    check_against_log(keystore, audit.entries())
+    releasing = ReleasingKeystore(keystore, audit, open_state(owner).log, owner.public_key())
     source = None
     if policy_file is not None:
         policy = load_policy(policy_file)
@@ -68,7 +69,7 @@ def open_server(owner: OwnerFolder, policy_file: Path | None) -> Iterator[Provis
             server_name=entry.server_name,
             authority=owner.authority(keystore),
             appraiser=Appraiser(policy, cache, unix_now),
-            keystore=keystore,
+            keystore=releasing,
             audit=audit,
             domain=deployment.service.domain,
             now=unix_now,
@@ -142,5 +143,6 @@ def _within_descriptors(limits: Limits) -> Limits:
         allowed = _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     else:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    # One for each stage.
-    return dataclasses.replace(limits, connections=max(1, min(limits.connections, (allowed - _OWN_DESCRIPTORS) // 3)))
+    return dataclasses.replace(
+        limits, connections=max(1, min(limits.connections, (allowed - _OWN_DESCRIPTORS) // _STAGES))
+    )

@@ -31,11 +31,14 @@ class Stages:
     """Places for the stages of connections' lives.
 
     Attributes:
-        handshake: from accepting to the end of the handshake.
+        waiting: from accepting until there is a place for the handshake. Crowds are not left alone here, so that
+            nobody else has to wait behind them in the kernel's queue, where those who come first are served first.
+        handshake: from there to the end of the handshake.
         request: from there until the request has come. Who sent it has shown nothing yet but patience.
         answer: from there to the end; nobody who got here has to go again.
     """
 
+    waiting: Places
     handshake: Places
     request: Places
     answer: Places
@@ -57,7 +60,7 @@ class Connection:
         self.task: asyncio.Task[None] | None = None
         self._socket = sock
         self._stages = stages
-        self._place = stages.handshake
+        self._place = stages.waiting
 
     def evict(self) -> None:
         """Give way to another connection."""
@@ -84,7 +87,7 @@ class Connection:
 
         Args:
             context: TLS, for the protocols that are offered.
-            deadline: by ``time.monotonic()``, of the handshake.
+            deadline: by ``time.monotonic()``, of the handshake, if it need not wait for a place.
             server_spki: the server's leaf key, DER SubjectPublicKeyInfo.
             services: for the session.
             too_many: its address connects too often.
@@ -92,6 +95,9 @@ class Connection:
         """
         stream = None
         try:
+            came = time.monotonic()
+            await self._move(self._stages.handshake)
+            deadline += time.monotonic() - came  # waiting is not the client's doing
             # Who connects and leaves, as health checks do, is no refusal worth recording.
             if not await first_byte(self._socket, deadline):
                 return
@@ -108,7 +114,8 @@ class Connection:
             # Also after a failed handshake: its alert tells the other side why.
             await stream.finish()
         except EnsconceError as error:
-            _log.info("connection ended", extra={"fields": {"peer": self.peer, "check": error.check}})
+            # Strangers can have this as often as they like.
+            _log.debug("connection ended", extra={"fields": {"peer": self.peer, "check": error.check}})
         except Exception as error:
             # Its message and its values stay out of the log: they might be anything.
             _log.error("connection failed inside", extra={"fields": {"peer": self.peer, "kind": type(error).__name__}})

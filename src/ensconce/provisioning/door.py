@@ -101,8 +101,7 @@ class Door:
         if crowded and not self._stages.handshake.evict_one_of(address):
             self._turn_away(connection, "address")
             return
-        # Nobody else is let in while this one waits: they wait in the kernel's queue, which is bounded as well.
-        await self._stages.handshake.enter(connection)
+        await self._stages.waiting.enter(connection)
         deadline = time.monotonic() + self._limits.handshake_time
         too_many = not self._askers.take(address)
         task = asyncio.get_running_loop().create_task(self._talk(connection, deadline, too_many))

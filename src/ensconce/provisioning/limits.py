@@ -15,8 +15,9 @@ class Limits:
     for a fleet that starts at once behind one address; lower them where every replica has its own.
 
     Attributes:
-        connections: at a time that are in their handshake; as many more that have finished it and not yet sent their
-            request; and as many more whose request waits for its appraisal or its answer.
+        connections: at a time that are in their handshake; as many more that wait to begin it; as many more that have
+            finished it and not yet sent their request; and as many more whose request waits for its appraisal or its
+            answer.
         connections_per_address: at a time, whatever they are doing.
         address_rate: connections per second of one address, in the long run.
         address_burst: connections of one address at once, before the rate counts.

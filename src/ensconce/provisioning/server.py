@@ -135,6 +135,7 @@ class ProvisioningServer:
             exchange_time=limits.exchange_time,
         )
         self._stages = Stages(
+            waiting=Places(limits.connections, 0.0, among_equals=False),
             handshake=Places(limits.connections, limits.grace),
             request=Places(limits.connections, limits.grace),
             answer=Places(limits.connections),

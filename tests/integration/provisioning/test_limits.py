@@ -109,6 +109,27 @@ class TestPlaces:
         for stream in idle:
             stream.close()
 
+    def test_a_crowd_before_the_door_keeps_nobody_else_waiting(self, owners: Callable[..., Any], enclave: Any) -> None:
+        # All places are within their grace, and whoever came later stayed behind the crowd in the kernel's queue.
+        owner = owners(limits=Limits(connections=16, grace=2.0, closing_time=0.5))
+        with contextlib.ExitStack() as held:
+            for number in range(80):
+                held.enter_context(connect(owner, f"127.0.3.{1 + number % 4}"))
+            began = time.monotonic()
+            assert owner.provision(enclave).secrets
+            assert time.monotonic() - began < 4
+
+    def test_strangers_see_to_no_line_of_the_servers_own_log(
+        self, owner: Any, raw: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "ensconce")
+        for _ in range(5):
+            client = raw(hello=False)
+            client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.stream._socket.close()
+        owner.wait_for_log(5)
+        assert {record.message for record in caplog.records} <= {"key.refused"}
+
     def test_more_than_any_conversation_takes_is_not_read(self, owner: Any, raw: Any) -> None:
         client = raw()
 

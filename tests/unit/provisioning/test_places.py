@@ -88,6 +88,50 @@ async def test_places_without_an_end_of_grace_are_never_taken_away() -> None:
     await asyncio.wait_for(enter(places, "z"), 5)
 
 
+async def test_of_those_who_wait_the_lightest_address_is_next() -> None:
+    places = Places(4, grace=math.inf)
+    taken = await enter(places, "a", "a", "a", "b")
+    order: list[str] = []
+
+    async def wait(address: str) -> None:
+        await enter(places, address)
+        order.append(address)
+
+    waiting = [asyncio.create_task(wait(address)) for address in ("a", "a", "b", "a", "b", "c")]
+    await asyncio.sleep(0)
+    for guest in taken:
+        places.leave(guest)
+        await asyncio.sleep(0)
+    assert order == ["c", "a", "b", "a"]
+    assert len(places) == 4
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+
+
+async def test_whoever_gives_up_while_its_turn_comes_keeps_no_place() -> None:
+    places = Places(1, grace=math.inf)
+    [old] = await enter(places, "a")
+    waiting = asyncio.create_task(enter(places, "b"))
+    await asyncio.sleep(0)
+    places.leave(old)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert len(places) == 0
+
+
+async def test_among_equals_newcomers_wait() -> None:
+    for addresses, moves in (("abc", False), ("aaa", False), ("aab", True)):
+        places = Places(3, grace=0.0, among_equals=False)
+        guests = await enter(places, *addresses)
+        newcomer = asyncio.create_task(enter(places, "d"))
+        await asyncio.sleep(0)
+        assert [guest.evicted for guest in guests] == [moves, False, False]
+        places.leave(guests[1])
+        await asyncio.wait_for(newcomer, 5)
+
+
 async def test_leaving_twice_frees_one_place() -> None:
     places = Places(2, grace=1.0)
     one, _ = await enter(places, "a", "a")
