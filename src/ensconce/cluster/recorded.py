@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from ensconce.audit.entry import Entry
 from ensconce.audit.log import AuditLog
+from ensconce.audit.reader import LogReader
+from ensconce.audit.storage import LogStorage
 from ensconce.errors import IntegrityError
 from ensconce.keys import KeyEntry, Kind, SealedKeystore
 from ensconce.keys.keystore import check_new_key, key_exists, key_unknown
 from ensconce.keys.sealed_keystore import rolled_back
 
-__all__ = ["RecordedKeystore", "check_against_log", "retired_in"]
+__all__ = ["RecordedKeystore", "ReleasingKeystore", "check_against_log", "retired_in"]
 
-_RETIRED = ("key.retiring", "key.retired")
+_RETIRED = ("key.retiring", "key.retired")  # announced, and done
 
 
 class RecordedKeystore:
@@ -64,6 +68,41 @@ class RecordedKeystore:
         return next((entry for entry in self._keystore.entries() if entry.key_id == key_id), None)
 
 
+class ReleasingKeystore(RecordedKeystore):
+    """The keystore of a running server: it gives nothing that the log says was retired, whatever the keystore holds.
+
+    Whoever can write the store might put an earlier keystore there before the server has seen the later one. The log
+    shows that: the server goes on appending to it, so it cannot be put back as well.
+
+    Args:
+        keystore: opened.
+        log: the server's own, to be written.
+        storage: where that log is.
+        public_key: the owner's.
+
+    Raises:
+        IntegrityError: ``keystore.rollback``: the keystore is older than the log; ``audit.*``: the log was changed.
+    """
+
+    def __init__(
+        self, keystore: SealedKeystore, log: AuditLog, storage: LogStorage, public_key: Ed25519PublicKey
+    ) -> None:
+        super().__init__(keystore, log)
+        self._events = LogReader(
+            storage, public_key, lambda entry: entry.event in _RETIRED or "generation" in entry.fields
+        )
+        check_against_log(keystore, self._events.entries())
+
+    def get(self, key_id: str) -> bytes:
+        """The secret of a live key. Raises as :meth:`Keystore.get`, and as :meth:`LogReader.entries`."""
+        # Before the keystore is asked: what is retired in between is not live there any more.
+        events = self._events.entries()
+        secret = super().get(key_id)
+        if any(each.event == _RETIRED[-1] and each.fields.get("key_id") == key_id for each in events):
+            raise _put_back([key_id])
+        return secret
+
+
 def retired_in(entries: Iterable[Entry]) -> tuple[frozenset[str], int]:
     """The ids of all keys that a log says were retired, and the highest generation that it names."""
     retired, highest = set(), 0
@@ -95,10 +134,14 @@ def check_against_log(keystore: SealedKeystore, entries: Iterable[Entry]) -> Non
         live = sorted(entry.key_id for entry in contents.entries() if entry.retired is None)
     back = [key_id for key_id in live if key_id in retired]
     if back:
-        raise IntegrityError(
-            "keystore.rollback",
-            "a key is live that the audit log says was retired: the keystore was put back to an earlier state, or "
-            "retiring it was interrupted",
-            found=", ".join(back[:5]),
-            remedy=f"ensconce key retire {back[0]}",
-        )
+        raise _put_back(back)
+
+
+def _put_back(live: list[str]) -> IntegrityError:
+    return IntegrityError(
+        "keystore.rollback",
+        "a key is live that the audit log says was retired: the keystore was put back to an earlier state, or "
+        "retiring it was interrupted",
+        found=", ".join(live[:5]),
+        remedy=f"ensconce key retire {live[0]}",
+    )

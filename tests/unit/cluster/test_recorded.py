@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.audit.entry import Entry, make_entry
-from ensconce.cluster.recorded import check_against_log, retired_in
-from ensconce.errors import IntegrityError
+from ensconce.cluster.custody import put_secret, retire_key
+from ensconce.cluster.deployment import Deployment
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.recorded import ReleasingKeystore, check_against_log, retired_in
+from ensconce.cluster.state import open_state
+from ensconce.cluster.unlocking import place_of
+from ensconce.errors import IntegrityError, RefusedError
 from ensconce.keys import FileKeystore, new_key_file
 
 KEY = Ed25519PrivateKey.generate()
@@ -61,3 +67,37 @@ def test_a_keystore_that_is_older_than_the_log(keystore: FileKeystore, seen: Ent
         check_against_log(keystore, [seen])
     assert caught.value.check == "keystore.rollback"
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "state", [{"kind": "folder"}, {"kind": "sqlite", "path": "state.db"}], ids=["folder", "sqlite"]
+)
+def test_a_server_gives_nothing_that_was_retired_whatever_it_is_shown(
+    tmp_path: Path, deployment: Callable[..., Deployment], state: dict[str, str]
+) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment(state=state))
+    put_secret(owner, "secret/a", b"abc")
+    put_secret(owner, "secret/b", b"def")
+    opened = owner.keystore()
+    server = ReleasingKeystore(opened, owner.audit_log(opened), open_state(owner).log, owner.public_key())
+    assert server.get("secret/a") == b"abc"
+    with place_of(owner).locked() as slot:
+        early = slot.read()
+    assert early is not None
+    retire_key(owner, "secret/a")
+    # Before the server has looked, so that to it nothing has changed.
+    with place_of(owner).locked() as slot:
+        late = slot.read()
+        slot.write(early)
+    with pytest.raises(IntegrityError) as caught:
+        server.get("secret/a")
+    assert caught.value.check == "keystore.rollback"
+    assert server.get("secret/b") == b"def"
+    with pytest.raises(IntegrityError, match=r"keystore\.rollback"):
+        ReleasingKeystore(opened, owner.audit_log(opened), open_state(owner).log, owner.public_key())
+    with place_of(owner).locked() as slot:
+        assert late is not None
+        slot.write(late)
+    with pytest.raises(RefusedError) as refused:
+        server.get("secret/a")
+    assert refused.value.check == "key.retired"
