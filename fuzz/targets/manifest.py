@@ -40,8 +40,9 @@ def _insecure(table: dict[str, Any], prefix: str) -> list[str]:
         where = prefix + name
         if where in ("loader.env", "fs.mounts"):
             continue
-        if name.startswith("insecure__") and value is True:
-            found.append(where)
+        if name.startswith("insecure__"):
+            if value is True or (isinstance(value, dict) and value):  # a table is one option, whatever is in it
+                found.append(where)
         elif isinstance(value, dict):
             found += _insecure(value, where + ".")
     return found
