@@ -24,6 +24,13 @@ _HERE = Path()
 _CLEAR = "\x1b[2J\x1b[3J\x1b[H"
 
 
+@app.callback()
+def _protect() -> None:
+    from ensconce.keys import forbid_core_dumps
+
+    forbid_core_dumps()  # such as Ctrl-\ makes, where a passphrase is being typed
+
+
 @app.command("put")
 def put(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="secret/NAME.")],
@@ -175,12 +182,10 @@ def backup(
         _make_folder(shares_to)
 
     def hand_out(number: int, count: int, words: str) -> None:
-        if shares_to is not None:
+        if shares_to is None:
+            _show_share(number, count, words)
+        else:
             write_aside(shares_to / f"share-{number}-of-{count}.txt", f"{words}\n".encode(), mode=0o600)
-            return
-        sys.stdout.write(f"{_CLEAR}Share {number} of {count}. Write it down, for one person alone:\n\n{words}\n\n")
-        input("Return shows the next one: " if number < count else "Return clears the screen: ")
-        sys.stdout.write(_CLEAR)
 
     try:
         backup(folder, output, shares, threshold, hand_out)
@@ -189,6 +194,21 @@ def backup(
             shutil.rmtree(shares_to, ignore_errors=True)  # shares that open nothing look like some that do
         raise
     notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
+
+
+def _show_share(number: int, count: int, words: str) -> None:
+    try:
+        sys.stdout.write(f"{_CLEAR}Share {number} of {count}. Write it down, for one person alone:\n\n{words}\n\n")
+        input("Return shows the next one: " if number < count else "Return clears the screen: ")
+    except EOFError:
+        raise InputError(
+            "backup.terminal",
+            "the input ended before all shares were shown",
+            remedy="throw away those that were written down, and run it again",
+        ) from None
+    finally:
+        sys.stdout.write(_CLEAR)
+        sys.stdout.flush()
 
 
 def _make_folder(path: Path) -> None:

@@ -22,6 +22,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _HERE = Path()
 
 
+@app.callback()
+def _protect() -> None:
+    from ensconce.keys import forbid_core_dumps
+
+    forbid_core_dumps()
+
+
 @app.command("seal")
 def seal(
     source: Annotated[Path, typer.Argument(help="The version's folder, in the form that the engine reads.")],

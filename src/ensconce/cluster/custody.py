@@ -25,7 +25,7 @@ from ensconce.cluster.recorded import RecordedKeystore, check_against_log, retir
 from ensconce.cluster.state import open_state
 from ensconce.cluster.unlocking import announce, claim, entry_of, finish, forget, new_text, place_of
 from ensconce.errors import InputError
-from ensconce.files import read_bounded, write_aside
+from ensconce.files import read_bounded, writing_aside
 from ensconce.keys import KeyEntry, KeyFile, Passphrase, SealedKeystore, new_key_file
 from ensconce.keys.backup import make_backup, open_backup
 from ensconce.keys.keystore import key_unknown
@@ -151,12 +151,9 @@ def backup(
         hand_out: is given each share: its number from 1, how many there are, and its words.
 
     Raises:
-        InputError: ``backup.shares``, ``backup.exists``; the file cannot be written.
+        InputError: ``backup.shares``, ``backup.exists``; the file cannot be written, which shows before any share does.
     """
-    if target.exists():
-        raise InputError(
-            "backup.exists", f"{target} exists", rule="a backup is never overwritten", remedy="choose another file"
-        )
+    _check_free(target)
     keystore = checked_keystore(owner)
     log = owner.audit_log(keystore)
     with keystore.contents() as contents:
@@ -168,18 +165,29 @@ def backup(
             now=unix_now(),
         )
         generation = contents.generation
-    log.append(
-        "keystore.backed_up",
-        shares=shares,
-        threshold=threshold,
-        identifier=made.shares.identifier,
-        generation=generation,
-        sha256=hashlib.sha256(made.data).hexdigest(),
-    )
-    # The shares first: a file without them is worth nothing, and looks like a backup.
-    for number, words in enumerate(made.shares.texts, 1):
-        hand_out(number, shares, words)
-    write_aside(target, made.data, mode=0o600)
+    # On the disk before anybody writes down a share, and in its place after: without shares it is worth nothing.
+    with writing_aside(target, mode=0o600) as file:
+        file.write(made.data)
+        file.flush()
+        os.fsync(file.fileno())
+        log.append(
+            "keystore.backed_up",
+            shares=shares,
+            threshold=threshold,
+            identifier=made.shares.identifier,
+            generation=generation,
+            sha256=hashlib.sha256(made.data).hexdigest(),
+        )
+        for number, words in enumerate(made.shares.texts, 1):
+            hand_out(number, shares, words)
+        _check_free(target)  # handing them out may have taken an hour
+
+
+def _check_free(target: Path) -> None:
+    if target.exists():
+        raise InputError(
+            "backup.exists", f"{target} exists", rule="a backup is never overwritten", remedy="choose another file"
+        )
 
 
 @dataclass(frozen=True)

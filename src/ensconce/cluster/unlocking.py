@@ -7,6 +7,7 @@ without its writer looks which of the two opens the keystore, and finishes or dr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import warnings
@@ -66,8 +67,18 @@ def ask_at_terminal(prompt: str) -> str:
     """What is typed at the terminal, without echo.
 
     Raises:
-        InputError: ``keystore.passphrase``: there is no terminal.
+        InputError: ``keystore.passphrase``: there is no terminal, or what was typed is not text.
     """
+    with contextlib.suppress(UnicodeDecodeError):  # it carries what was typed, and would travel as a cause
+        return _read_at_terminal(prompt)
+    raise InputError(
+        "keystore.passphrase",
+        "what was typed is not text in the terminal's encoding",
+        remedy="set the terminal and the locale (LANG) to UTF-8",
+    )
+
+
+def _read_at_terminal(prompt: str) -> str:
     try:
         with warnings.catch_warnings():
             # Without a terminal getpass would warn, and read with echo.

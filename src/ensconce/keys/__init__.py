@@ -7,7 +7,7 @@ out as ``cryptography`` objects through ``put_private_key`` and ``get_private_ke
 
 from ensconce.keys.file import FileKeystore
 from ensconce.keys.keystore import KeyEntry, Keystore, Kind
-from ensconce.keys.memory import Protection, SecretBuffer, protect_process
+from ensconce.keys.memory import Protection, SecretBuffer, forbid_core_dumps, protect_process
 from ensconce.keys.place import FolderPlace, Place, StorePlace
 from ensconce.keys.private import get_private_key, put_private_key
 from ensconce.keys.sealed_keystore import SealedKeystore
@@ -28,6 +28,7 @@ __all__ = [
     "SecretBuffer",
     "StorePlace",
     "Unlock",
+    "forbid_core_dumps",
     "get_private_key",
     "new_key_file",
     "protect_process",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Protection", "SecretBuffer", "protect_process"]
+__all__ = ["Protection", "SecretBuffer", "forbid_core_dumps", "protect_process"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
@@ -102,6 +102,16 @@ class Protection:
     remark: str | None
 
 
+def forbid_core_dumps() -> bool:
+    """Whether from now on this process leaves no core file, and no other process of this user can read its memory."""
+    undumpable: bool = _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (OSError, ValueError):
+        return False
+    return undumpable
+
+
 def protect_process() -> Protection:
     """Switch core dumps off for this process and lock its memory, as far as the system allows; never fails.
 
@@ -109,11 +119,7 @@ def protect_process() -> Protection:
     allocation beyond it would fail and take the server down.
     """
     remarks = []
-    undumpable = _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
-    try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    except (OSError, ValueError):
-        undumpable = False
+    undumpable = forbid_core_dumps()
     if not undumpable:
         remarks.append("core dumps could not be switched off")
     locked = False

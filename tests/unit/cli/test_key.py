@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -135,10 +137,9 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self.said = ""
-        pid, self._handle = pty.fork()
-        if pid == 0:
+        self.pid, self._handle = pty.fork()
+        if self.pid == 0:
             os.execv(sys.executable, [sys.executable, "-P", "-m", "ensconce", *arguments])
-        self._pid = pid
 
     def wait_for(self, text: str) -> str:
         deadline = time.monotonic() + 30
@@ -151,7 +152,10 @@ class Terminal:
         return before
 
     def type(self, text: str) -> None:
-        os.write(self._handle, f"{text}\n".encode())
+        self.press(f"{text}\n".encode())
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._handle, keys)
 
     def end(self) -> int:
         rest = b""
@@ -162,7 +166,7 @@ class Terminal:
             pass  # EIO: the other side has gone
         self.said += rest.decode()
         os.close(self._handle)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owner: Path, tmp_path: Path) -> None:
@@ -215,6 +219,43 @@ def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owne
     person.wait_for("recovered 3 keys")
     assert person.end() == 0
     assert " ".join(papers[0].split()[4:7]) not in person.said
+
+
+@pytest.mark.parametrize("ending", [b"\x04", b"\x03"], ids=["Ctrl-D", "Ctrl-C"])
+def test_no_share_stays_on_the_screen(owner: Path, tmp_path: Path, ending: bytes) -> None:
+    numbers = ("--shares", "3", "--threshold", "2", "--owner", str(owner))
+    person = Terminal("key", "backup", "-o", str(tmp_path / "backup"), *numbers)
+    person.wait_for("Share 1 of 3.")
+    person.wait_for("Return shows the next one: ")
+    person.press(ending)
+    person.wait_for("\x1b[2J\x1b[3J\x1b[H")
+    status = person.end()
+    assert status == (2 if ending == b"\x04" else 130), person.said
+    assert ("backup.terminal" in person.said) is (status == 2)
+    assert list(tmp_path.glob("*backup*")) == []
+
+
+def test_no_share_is_shown_of_a_backup_that_has_no_place(owner: Path, tmp_path: Path) -> None:
+    numbers = ("--shares", "3", "--threshold", "2", "--owner", str(owner))
+    person = Terminal("key", "backup", "-o", str(tmp_path / "no" / "b"), *numbers)
+    assert person.end() == 2
+    assert "Share 1" not in person.said
+
+
+def test_a_passphrase_that_is_no_text_and_one_that_is_broken_off(owner: Path, tmp_path: Path) -> None:
+    person = Terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
+    person.wait_for("New passphrase of the keystore: ")
+    person.press(b"correct \xe9 horse\n")
+    assert person.end() == 2
+    assert "keystore.passphrase" in person.said
+    assert "0xe9" not in person.said
+
+    person = Terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
+    person.wait_for("New passphrase of the keystore: ")
+    limits = Path(f"/proc/{person.pid}/limits").read_text()
+    person.press(b"\x1c")  # Ctrl-\, which would leave a core file with what was typed so far
+    assert person.end() == -signal.SIGQUIT
+    assert re.search(r"Max core file size +0 +0 ", limits), limits
 
 
 def test_reseal(owner: Path) -> None:

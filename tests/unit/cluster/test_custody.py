@@ -496,9 +496,38 @@ def test_killed_while_recovering(
 
 
 def test_killed_while_backing_up_leaves_no_file(owner: OwnerFolder, tmp_path: Path) -> None:
-    killed(lambda: backup(owner, tmp_path / "b", 3, 2, lambda *_: None), on(custody, "write_aside"))
+    handed = on(custody, "_check_free", 2)
+    killed(lambda: backup(owner, tmp_path / "b", 3, 2, lambda *_: None), handed)
     assert not (tmp_path / "b").exists()
     backup(owner, tmp_path / "b", 3, 2, lambda *_: None)
+
+
+def test_a_backup_shows_no_share_before_its_file_is_on_the_disk(
+    owner: OwnerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    def hand_out(number: int, *_: object) -> None:
+        shown.append(number)
+        (part,) = tmp_path.glob(".b.*.part")
+        assert part.stat().st_mode & 0o777 == 0o600
+        assert len(part.read_bytes()) > 1000
+        (tmp_path / "b").write_bytes(b"somebody else's")
+
+    refused(lambda: backup(owner, tmp_path / "nowhere" / "b", 3, 2, hand_out), "file.create")
+    assert shown == []
+    refused(lambda: backup(owner, tmp_path / "b", 3, 2, hand_out), "backup.exists")
+    assert (tmp_path / "b").read_bytes() == b"somebody else's"
+    (tmp_path / "b").unlink()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(custody.os, "fsync", full)
+    shown.clear()
+    refused(lambda: backup(owner, tmp_path / "b", 3, 2, hand_out), "file.write")
+    assert shown == []
+    assert list(tmp_path.glob(".b.*")) == []
 
 
 def test_a_recorded_keystore_is_a_keystore(owner: OwnerFolder) -> None:
