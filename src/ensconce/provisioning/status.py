@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import h11
 
+from ensconce.provisioning.places import Places
+
 __all__ = ["Answer", "serve_status"]
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,21 @@ class Answer:
     content_type: str = "application/json"
 
 
+class _Visitor:
+    """One connection, which may have to give way to another."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        name = writer.get_extra_info("peername")
+        self.address = str(name[0]) if name else ""
+        self.evicted = False
+        self._task = asyncio.current_task()
+
+    def evict(self) -> None:
+        self.evicted = True
+        if self._task is not None:
+            self._task.cancel()
+
+
 async def serve_status(listener: socket.socket, answer: Callable[[str], Awaitable[Answer]]) -> asyncio.Server:
     """Serve status requests until the server that is returned is closed.
 
@@ -46,24 +63,24 @@ async def serve_status(listener: socket.socket, answer: Callable[[str], Awaitabl
         listener: a listening socket.
         answer: called with the target (path and query, printable ASCII) of each GET request.
     """
-    # Counted here rather than by asyncio, which has no bound.
-    open_now = 0
+    # asyncio has no bound. Whoever dawdles gives way at once: an answer takes milliseconds.
+    places = Places(_MAX_CONNECTIONS, 0.0)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal open_now
-        if open_now >= _MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        open_now += 1
+        visitor = _Visitor(writer)
         try:
+            await places.enter(visitor)
             async with asyncio.timeout(_TIME):
                 await _converse(reader, writer, answer)
         except (TimeoutError, OSError, h11.ProtocolError):
             pass
         except Exception as error:
             _log.error("a status request failed inside", extra={"fields": {"kind": type(error).__name__}})
+        except asyncio.CancelledError:
+            if not visitor.evicted:
+                raise
         finally:
-            open_now -= 1
+            places.leave(visitor)
             writer.transport.abort()
 
     return await asyncio.start_server(serve, sock=listener, limit=_MAX_REQUEST)

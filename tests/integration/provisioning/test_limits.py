@@ -297,6 +297,16 @@ class TestStatus:
         assert self.get(owner, request_)[0] == status
         assert self.get(owner, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
 
+    def test_those_who_dawdle_keep_nobody_out(self, owner: Any) -> None:
+        with contextlib.ExitStack() as held:
+            for number in range(64):
+                sock = socket.create_connection(
+                    ("127.0.0.1", owner.server.status_port), 5, source_address=(f"127.0.4.{1 + number % 2}", 0)
+                )
+                held.enter_context(sock).sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+            for _ in range(5):
+                assert self.get(owner, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+
     def test_it_has_places_of_its_own(self, owner: Any, enclave: Any) -> None:
         crowd = [socket.create_connection(("127.0.0.1", owner.server.status_port), 5) for _ in range(80)]
         assert owner.provision(enclave).secrets
