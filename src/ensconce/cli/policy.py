@@ -12,6 +12,7 @@ from ensconce.cli.owner import Owner
 from ensconce.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
+    from ensconce.appraisal.policy import Policy
     from ensconce.appraisal.policy_authority import AdmittedPolicy
 
 __all__ = ["app"]
@@ -33,23 +34,34 @@ def write(
     Signs it with the owner's key and puts it into force. Where the policy in force names owners, more of them may have
     to sign; then it is written, not put into force, and the exit status is 4.
 
+    --replace keeps the owners of the policy in force, and nothing else of it: what it changes is told on standard
+    error, in the words of `ensconce policy diff`.
+
     Examples:
 
       ensconce policy write
     """
+    from ensconce.appraisal.policy_file import load_policy
     from ensconce.cluster.machine import simulated_root
     from ensconce.cluster.owner import OwnerFolder
-    from ensconce.cluster.policy import write_policy
+    from ensconce.cluster.policy import policy_store, write_policy
 
     folder = OwnerFolder.open(owner)
+    before = policy_store(folder).follow(None, None)
+
+    def tell(outcome: str) -> None:
+        for line in _changes(before.policy, load_policy(folder.policy_file)) if before is not None else ():
+            notices.print(line, markup=False)
+        notices.print(f"wrote {folder.policy_file}; {outcome}", markup=False)
+
     try:
         admitted = write_policy(folder, folder.enclave_identity(), simulated_root(), replace)
     except RefusedError as error:
         if error.check == "policy.signatures":
-            notices.print(f"wrote {folder.policy_file}; it is not in force yet", markup=False)
+            tell("it is not in force yet")
         raise
     say(folder.policy_file.read_text().rstrip())
-    notices.print(f"wrote {folder.policy_file}; in force: serial {admitted.policy.serial}", markup=False)
+    tell(f"in force: serial {admitted.policy.serial}")
 
 
 @app.command("check")
@@ -97,15 +109,13 @@ def diff(
     from ensconce.appraisal.policy_diff import compare
     from ensconce.appraisal.policy_file import load_policy
 
-    changes = compare(load_policy(old), load_policy(new))
+    before, after = load_policy(old), load_policy(new)
     if json:
+        changes = compare(before, after)
         print_json([{"effect": change.effect, "field": change.field, "text": change.text} for change in changes])
         return
-    signs = {"accepts": "+", "refuses": "-", "other": "~"}
-    for change in changes:
-        say(f"{signs[change.effect]} {change.field}: {change.text}")
-    if not changes:
-        say("they say the same")
+    for line in _changes(before, after) or ["they say the same"]:
+        say(line)
 
 
 @app.command("sign")
@@ -218,6 +228,13 @@ def explain(
     from ensconce.cluster.explain import explain_evidence
 
     print_explanation(explain_evidence(evidence, policy, collateral, at, owner), json)
+
+
+def _changes(before: Policy, after: Policy) -> list[str]:
+    from ensconce.appraisal.policy_diff import compare
+
+    signs = {"accepts": "+", "refuses": "-", "other": "~"}
+    return [f"{signs[change.effect]} {change.field}: {change.text}" for change in compare(before, after)]
 
 
 def _print_in_force(admitted: AdmittedPolicy, json: bool) -> None:

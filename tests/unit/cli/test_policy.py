@@ -236,6 +236,42 @@ class TestSign:
         assert f"{keys['bob']} is not among" in ran.err
 
 
+class TestTheWriteCommand:
+    @pytest.fixture(autouse=True)
+    def built(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """An enclave in the bundle, as far as its measurement goes, and a simulated platform of the test's own."""
+        code = EnclaveIdentity(mr_enclave=b"\x22" * 32, mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
+        monkeypatch.setattr(OwnerFolder, "enclave_identity", lambda _: code)
+        monkeypatch.setenv("ENSCONCE_SIMULATED_HOME", str(tmp_path / "simulated"))
+
+    def test_it_says_that_the_policy_is_in_force(self, run: Run, owner: OwnerFolder) -> None:
+        ran = run("write", "--owner", owner.path)
+        assert ran.status == 0
+        assert ran.out == owner.policy_file.read_text().rstrip() + "\n"
+        assert ran.err.splitlines() == [f"wrote {owner.policy_file}; in force: serial 1"]
+
+    def test_it_says_what_replacing_takes_away(self, run: Run, file: Path, owner: OwnerFolder) -> None:
+        folder = ("--owner", owner.path)
+        run("sign", file, *folder)
+        run("apply", file, *folder)
+        told = run("write", "--replace", *folder).err.splitlines()
+        assert any(line.startswith("- identity 'code'") for line in told)
+        assert told[-1].endswith("in force: serial 2")
+
+    def test_it_says_that_more_must_sign(
+        self, run: Run, file: Path, owner: OwnerFolder, keys: dict[str, str], tmp_path: Path
+    ) -> None:
+        file.write_text(policy_text(1, *keys.values()))
+        for key in (("--owner", owner.path), ("--key", tmp_path / "alice.pem"), ("--key", tmp_path / "bob.pem")):
+            run("sign", file, *key)
+        assert run("apply", file, "--owner", owner.path).status == 0
+        ran = run("write", "--replace", "--owner", owner.path)
+        assert ran.status == 4
+        assert "- identity 'code'" in ran.err
+        assert f"wrote {owner.policy_file}; it is not in force yet" in ran.err
+        assert "policy.signatures" in ran.err
+
+
 class TestApplyAndShow:
     def test_what_is_signed_takes_effect(self, run: Run, file: Path, owner: OwnerFolder) -> None:
         folder = ("--owner", owner.path)
