@@ -38,6 +38,12 @@ class ServiceEntry(StrictModel):
     grpc: HostPort
     rest: HostPort
 
+    @model_validator(mode="after")
+    def _two_addresses(self) -> ServiceEntry:
+        if self.grpc == self.rest:
+            raise ValueError("grpc and rest are two addresses")
+        return self
+
 
 class CollateralEntry(StrictModel):
     """Where collateral comes from, when that is not the platform's own PCCS: a server, or a bundle file.

@@ -78,6 +78,11 @@ def test_every_wrong_field_is_named(path: str, value: Any) -> None:
     assert path.split(".")[0] in str(caught.value)
 
 
+def test_two_services_do_not_share_an_address() -> None:
+    with pytest.raises(InputError, match="two addresses"):
+        Deployment.check(changed("service.rest", "127.0.0.1:8500"))
+
+
 def test_a_broken_file_names_its_line_and_what_would_be_valid(tmp_path: Path) -> None:
     file = tmp_path / "ensconce.yaml"
     file.write_text(Deployment.check(GOOD).dump().replace("replicas: 2", "replicas: many"))
