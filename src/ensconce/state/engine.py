@@ -243,8 +243,15 @@ def _sqlite_engine(url: URL) -> Engine:
             remedy="correct the URL; a relative path belongs under state.path of the deployment file",
         )
     try:
-        # SQLite gives its journal the permissions of the file, so the file must exist with the right ones.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        # SQLite gives its journal the permissions of the file, so the file must exist with the right ones. One that
+        # exists is left alone: closing it would drop the locks of this process's other connections to it (POSIX), and
+        # whoever closes the database next would delete the journal that they write to.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(
+                "state.open", f"cannot open {path}: it is not a file", remedy="name the database's file itself"
+            ) from None
     except OSError as error:
         raise InputError(
             "state.open", f"cannot open {path}: {error.strerror}", remedy="check the path and its permissions"

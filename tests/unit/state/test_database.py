@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +122,26 @@ def test_nobody_else_may_read_the_file_or_its_journal(store: DatabaseStore, tmp_
         "state.db-shm": 0o600,
         ".state.db.keystore.lock": 0o600,
     }
+
+
+def test_opening_the_file_twice_leaves_the_journal_to_who_writes_it(store: DatabaseStore, file: Path) -> None:
+    """POSIX locks: whoever closes any descriptor of a file drops the locks that its process has on it.
+
+    Another process that closes the database then takes itself for the last, and deletes the journal that is written to.
+    """
+    put(store, "policy", b"one")
+    DatabaseStore.open(f"sqlite:///{file}")
+    look = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('select count(*) from ensconce_documents')"
+    subprocess.run([sys.executable, "-c", f"{look}.fetchone(); c.close()"], check=True)
+    put(store, "policy", b"two")
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        assert other.execute("select data from ensconce_documents").fetchall() == [(b"two",)]
+
+
+def test_what_is_no_file_is_refused(file: Path) -> None:
+    file.symlink_to(file.with_name("elsewhere.db"))
+    with pytest.raises(InputError, match=r"state\.open"):
+        Database.open_sqlite(file)
 
 
 def test_commits_reach_the_disk(database: Database) -> None:
