@@ -46,10 +46,15 @@ def checked_keystore(owner: OwnerFolder) -> SealedKeystore:
         IntegrityError: ``keystore.rollback``; the keystore or the log is damaged.
         EnsconceError: as :meth:`OwnerFolder.keystore`.
     """
+    return _checked(owner)[0]
+
+
+def _checked(owner: OwnerFolder) -> tuple[SealedKeystore, AuditLog]:
     keystore = owner.keystore()
-    _, entries = owner.verified_log()
-    check_against_log(keystore, entries)
-    return keystore
+    # Opened to be written: what a writer left that was killed is put right first, and hinders nobody.
+    log = owner.audit_log(keystore)
+    check_against_log(keystore, log.entries())
+    return keystore, log
 
 
 def put_secret(owner: OwnerFolder, key_id: str, secret: bytes) -> None:
@@ -117,8 +122,7 @@ def rewrap(owner: OwnerFolder, entry: KeystoreEntry | None) -> None:
     """
     with _alone(owner):
         claim(owner)
-        keystore = checked_keystore(owner)
-        log = owner.audit_log(keystore)
+        keystore, log = _checked(owner)
         before = entry_of(owner.deployment())
         after = entry or before
         new_text(owner, after)
@@ -154,8 +158,7 @@ def backup(
         InputError: ``backup.shares``, ``backup.exists``; the file cannot be written, which shows before any share does.
     """
     _check_free(target)
-    keystore = checked_keystore(owner)
-    log = owner.audit_log(keystore)
+    keystore, log = _checked(owner)
     with keystore.contents() as contents:
         made = make_backup(
             contents,
@@ -230,8 +233,9 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
         )
     data = read_bounded(source, _MAX_BACKUP)
     with _alone(owner), open_backup(data, texts) as contents:
-        key = _owner_key(owner, contents)
-        _, entries = owner.verified_log()
+        # As a writer again, or a log that one left unfinished would keep the keystore from coming back.
+        log = AuditLog.open(open_state(owner).log, _owner_key(owner, contents), unix_now, begin=False)
+        entries = list(log.entries())
         gone, highest = retired_in(entries)
         records, retired = dict(contents.records), []
         for key_id, record in contents.records.items():
@@ -240,7 +244,7 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
                 retired.append(key_id)
         added = {str(each.fields["key_id"]) for each in entries if each.event == "key.added"}
         whole = Contents(contents.identity, max(contents.generation, highest), records)
-        AuditLog.open(open_state(owner).log, key, unix_now, begin=False).append(
+        log.append(
             "keystore.recovered",
             generation=whole.generation,
             sha256=hashlib.sha256(data).hexdigest(),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.audit import folder
 from ensconce.cluster import custody, unlocking
 from ensconce.cluster.custody import Recovered, backup, checked_keystore, put_secret, recover, retire_key, rewrap
 from ensconce.cluster.deployment import Deployment
@@ -493,6 +494,31 @@ def test_killed_while_recovering(
     assert not (owner.path / "keystore" / "keystore.sealed").exists()
     assert isinstance(recover(owner, file, shares), Recovered)
     assert checked_keystore(owner).get("secret/a") == b"abc"
+
+
+def test_a_log_whose_writer_was_killed_hinders_nobody(
+    owner: OwnerFolder, backed_up: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """Not the one who recovers, least of all: without a keystore no other command could put the log right."""
+
+    def kill_the_writer() -> None:
+        killed(lambda: put_secret(owner, "secret/c", b"x"), on(folder, "write_aside"))
+        refused(owner.verified_log, "audit.tail", IntegrityError)
+
+    file, shares = backed_up
+    acts: list[Callable[[], object]] = [
+        lambda: checked_keystore(owner),
+        lambda: rewrap(owner, None),
+        lambda: backup(owner, tmp_path / "another", 3, 2, lambda *_: None),
+    ]
+    for act in acts:
+        kill_the_writer()
+        act()
+        owner.verified_log()
+    kill_the_writer()
+    lose(owner)
+    assert recover(owner, file, shares).lost == ("secret/c",)
+    owner.verified_log()
 
 
 def test_killed_while_backing_up_leaves_no_file(owner: OwnerFolder, tmp_path: Path) -> None:
