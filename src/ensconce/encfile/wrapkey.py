@@ -37,7 +37,8 @@ def read_wrap_key(path: Path) -> bytes:
     data = read_bounded(path, limit=4096)
     if len(data) == WRAP_KEY_SIZE:
         return data
-    remedy = f"make a key: head -c {WRAP_KEY_SIZE} /dev/urandom > {shown(path)}"
+    # Not with this path: what is there may be somebody's key of another kind.
+    remedy = f"check the path; a new key is made with head -c {WRAP_KEY_SIZE} /dev/urandom > new.key"
     if len(data.strip()) == 2 * WRAP_KEY_SIZE:
         remedy = "this looks like hexadecimal digits; turn them into bytes: xxd -r -p"
     raise InputError(

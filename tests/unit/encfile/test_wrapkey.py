@@ -17,8 +17,9 @@ def test_sixteen_raw_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", bytes(15), bytes(17), bytes(32), bytes(5000)])
 def test_other_lengths(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         encfile.read_wrap_key(tmp_path / "key")
+    assert f"> {tmp_path}" not in caught.value.remedy, "advice to overwrite a file that may be worth something"
 
 
 def test_hexadecimal_digits_are_recognised_but_never_shown(tmp_path: Path) -> None:
