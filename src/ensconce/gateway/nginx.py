@@ -90,10 +90,10 @@ class NginxGateway:
             raise
 
     def _launch(self, sockets: Sequence[int]) -> None:
-        nginx = [str(self._nginx.program), "-e", "stderr", "-p", f"{self._folder}/", "-c", _CONFIGURATION]
+        files = ("-e", "stderr", "-g", f"pid {_PID};", "-p", f"{self._folder}/", "-c", _CONFIGURATION)
         with (self._folder / _ERRORS).open("ab") as errors:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, *nginx],
+                [sys.executable, "-I", "-S", keeper.__file__, str(self._nginx.program), *files],
                 stdin=subprocess.PIPE,
                 bufsize=0,
                 stdout=subprocess.DEVNULL,

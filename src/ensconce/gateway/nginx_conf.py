@@ -16,7 +16,6 @@ _MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
 _TEMPLATE = """# Written by ensconce; changes are lost at the next reload.
 {load}daemon off;
-pid nginx.pid;
 error_log error.log notice;
 worker_processes {workers};
 worker_rlimit_nofile {files};

@@ -17,7 +17,6 @@ __all__ = ["Nginx", "NoNginx", "check_configuration", "find_nginx"]
 _TIMEOUT_S = 10.0
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin")
 _PROBE = """daemon off;
-pid probe.pid;
 {load}events {{}}
 stream {{
   map $ssl_preread_server_name $pool {{ default ""; }}
@@ -98,7 +97,8 @@ def check_configuration(nginx: Nginx, folder: Path, name: str) -> str | None:
     """``nginx -t`` on the file ``name`` in ``folder``; returns what is wrong, or ``None``."""
     try:
         tried = subprocess.run(
-            [nginx.program, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", name],
+            # A test, too, would make the file of the process id.
+            [nginx.program, "-t", "-q", "-e", "stderr", "-g", "pid /dev/null;", "-p", f"{folder}/", "-c", name],
             capture_output=True,
             text=True,
             errors="replace",
