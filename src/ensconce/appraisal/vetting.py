@@ -109,8 +109,13 @@ def vet(collateral: Collateral, roots: Collection[str], platform: PlatformKind |
     root = root_of(collateral)
     name = name_of_root(root)
     if name not in roots:
-        problem = "the collateral hangs from a root that is not accepted"
-        raise refused("collateral.root", problem, name, ", ".join(roots))
+        raise EvidenceError(
+            "collateral.root",
+            "the collateral hangs from a root that is not accepted",
+            found=name,
+            rule=", ".join(roots),
+            remedy="if it is the one that you mean, name it: --root, or roots: in the policy; else ask another PCCS",
+        )
     tee = tee_of(collateral.tcb_info)
     papers = read_papers(collateral, tee, hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest())
     for check, chain in papers.chains.items():
