@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -24,6 +25,12 @@ from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.pki import SimulatedVendor
+
+
+def pytest_configure() -> None:
+    """Give the processes that tests interrupt a Ctrl-C to obey: a shell's background jobs inherit that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
