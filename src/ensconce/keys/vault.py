@@ -260,7 +260,8 @@ def _refusal(status: int, words: str, vault: VaultTransit, path: str) -> Ensconc
 
 
 def _unreachable(error: httpx.HTTPError, vault: VaultTransit) -> UnreachableError:
-    cause: BaseException | None = error
+    # Who waits in vain has ssl.SSLWantReadError among the causes.
+    cause: BaseException | None = None if isinstance(error, httpx.TimeoutException) else error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLError):

@@ -293,6 +293,24 @@ def test_an_answer_that_never_ends(
         server.stop()
 
 
+def test_a_server_that_says_nothing(
+    fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Event()
+    monkeypatch.setattr("ensconce.keys.vault._TIMEOUT_S", 0.2)
+    server = listen(lambda connection: (done.wait(10), connection.close()))
+    try:
+        for scheme in ("http", "https"):
+            transit = fake_vault.transit(address=f"{scheme}://{server.address}")
+            error = refused(
+                lambda transit=transit: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable"
+            )  # type: ignore[misc]
+            assert "imeout" in (error.found or "")
+    finally:
+        done.set()
+        server.stop()
+
+
 def test_no_detail_of_the_conversation_is_logged(fake_vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
     token_file = fake_vault.token()
     transit = fake_vault.transit(token_file=token_file)
