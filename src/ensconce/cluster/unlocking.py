@@ -33,7 +33,7 @@ from ensconce.cluster.machine import unix_now
 from ensconce.cluster.state import open_state
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
-from ensconce.keys import FolderPlace, KeyFile, Place, SealedKeystore, StorePlace
+from ensconce.keys import FolderPlace, KeyFile, Place, SealedKeystore, StorePlace, get_private_key
 from ensconce.keys.header import parse_header
 from ensconce.keys.lock import open_lock, other_unlock
 from ensconce.keys.sealed import open_sealed
@@ -109,7 +109,7 @@ def open_keystore(owner: OwnerFolder) -> SealedKeystore:
 
     Raises:
         InputError: ``keystore.*``, ``vault.*``, ``kms.*``, ``state.*``: it cannot be opened like this.
-        IntegrityError: it is damaged; ``owner.folder``: the key file is missing.
+        IntegrityError: it is damaged; ``owner.folder``: the key file is missing; ``keystore.owner``: it is not hers.
         UnreachableError: the key service or the database cannot be reached.
     """
     place, marker = place_of(owner), owner.path / _NEXT
@@ -119,11 +119,25 @@ def open_keystore(owner: OwnerFolder) -> SealedKeystore:
             _settle(owner, place, ask)
         entry = entry_of(owner.deployment())
         try:
-            return SealedKeystore.unseal(place, _unlock(entry, owner, ask), now=unix_now)
+            keystore = SealedKeystore.unseal(place, _unlock(entry, owner, ask), now=unix_now)
         except (InputError, IntegrityError):
             # Another command may have changed what opens it after we had read what does.
             if not marker.exists() and entry_of(owner.deployment()) == entry:
                 raise
+        else:
+            _check_owner(owner, keystore)
+            return keystore
+
+
+def _check_owner(owner: OwnerFolder, keystore: SealedKeystore) -> None:
+    """A service may open the keystores of several deployments, and one may have been put in another's place."""
+    if get_private_key(keystore, "signing/owner", "ed25519").public_key() != owner.public_key():
+        raise IntegrityError(
+            "keystore.owner",
+            "this is the keystore of another owner",
+            rule=f"its signing key belongs to {owner.public_key_file}",
+            remedy="put this deployment's own keystore back, or recover it from a backup",
+        )
 
 
 def _unlock(entry: KeystoreEntry, owner: OwnerFolder, ask: Callable[[str], str]) -> Unlock:

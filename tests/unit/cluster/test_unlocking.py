@@ -10,6 +10,7 @@ import pytest
 
 from ensconce.cluster import custody, unlocking
 from ensconce.cluster.custody import backup, checked_keystore, put_secret, recover, rewrap
+from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.keystore_entry import FileEntry, KeystoreEntry, PassphraseEntry, VaultEntry, unlock_of
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
@@ -174,3 +175,15 @@ def test_a_command_that_begins_before_a_change_and_ends_after_it(
 
     monkeypatch.setattr(unlocking, "entry_of", read)
     assert owner.keystore().get("secret/a") == b"abc"
+
+
+def test_another_deployments_keystore_is_told_though_the_same_service_opens_it(
+    owner: OwnerFolder, tmp_path: Path, deployment: Callable[..., Deployment]
+) -> None:
+    other = OwnerFolder.create(tmp_path / "other", deployment())
+    for each in (owner, other):
+        rewrap(each, ONE)
+    sealed = Path("keystore", "keystore.sealed")
+    shutil.copy(other.path / sealed, owner.path / sealed)
+    for act in (owner.keystore, lambda: checked_keystore(owner), lambda: put_secret(owner, "secret/a", b"x")):
+        refused(act, "keystore.owner")
