@@ -28,7 +28,7 @@ from ensconce.platform.simulated.pki import SimulatedVendor
 
 
 def pytest_configure() -> None:
-    """Give the processes that tests interrupt a Ctrl-C to obey: a shell's background jobs inherit that it is ignored."""
+    """Give processes that tests interrupt a Ctrl-C to obey: background jobs of a shell inherit that it is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
