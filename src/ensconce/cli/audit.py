@@ -129,7 +129,7 @@ def prove(
 
 @app.command("export")
 def export(
-    out: Annotated[Path, typer.Argument(help="The new file, or with --full the new folder.")],
+    out: Annotated[Path, typer.Argument(help="The file, replaced if it is there; with --full a new folder.")],
     owner: Owner = Path(),
     full: Annotated[
         bool, typer.Option("--full", help="Every entry, not for the public: JSON lines and the head.")

@@ -34,8 +34,9 @@ def verify(
 
     Examples:
 
-      ensconce verify localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
-      --pccs http://127.0.0.1:8081
+    \b
+      ensconce verify localhost:8500 --server-name digits.example.test \\
+        --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081
     """
     from ensconce.addresses import Address
     from ensconce.client.attested import connect_tls
@@ -86,8 +87,10 @@ def predict(
 
     Examples:
 
-      ensconce predict localhost:8500 --server-name digits.example.test --policy policy.yaml --ca ca.pem
-      --pccs http://127.0.0.1:8081 --model digits --input images.npy
+    \b
+      ensconce predict localhost:8500 --server-name digits.example.test \\
+        --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081 \\
+        --model digits --input images.npy
     """
     from ensconce.addresses import Address
     from ensconce.client.predict import PredictClient
