@@ -12,7 +12,6 @@ from ensconce.audit.reader import LogReader
 from ensconce.audit.storage import LogStorage
 from ensconce.errors import IntegrityError
 from ensconce.keys import KeyEntry, Kind, SealedKeystore
-from ensconce.keys.keystore import check_new_key, key_exists, key_unknown
 from ensconce.keys.sealed_keystore import rolled_back
 
 __all__ = ["RecordedKeystore", "ReleasingKeystore", "check_against_log", "retired_in"]
@@ -33,12 +32,12 @@ class RecordedKeystore:
 
     def put(self, key_id: str, secret: bytes, *, kind: Kind) -> None:
         """Record ``key.added``, then store a new secret. Raises as :meth:`Keystore.put`, and as the log does."""
-        check_new_key(key_id, secret, kind)
-        entry = self._find(key_id)
-        if entry is not None:
-            raise key_exists(entry)
-        self._log.append("key.added", key_id=key_id, kind=kind, generation=self._keystore.generation)
-        self._keystore.put(key_id, secret, kind=kind)
+        self._keystore.put(
+            key_id,
+            secret,
+            kind=kind,
+            record=lambda generation: self._log.append("key.added", key_id=key_id, kind=kind, generation=generation),
+        )
 
     def get(self, key_id: str) -> bytes:
         """The secret of a live key. Raises as :meth:`Keystore.get`."""
@@ -50,22 +49,20 @@ class RecordedKeystore:
         Retiring a retired key completes what was interrupted, and otherwise changes nothing. Raises as
         :meth:`Keystore.retire`, and as the log does.
         """
-        entry = self._find(key_id)
-        if entry is None:
-            raise key_unknown(key_id)
-        if entry.retired is None:
-            self._log.append("key.retiring", key_id=key_id, generation=self._keystore.generation)
-            self._keystore.retire(key_id)
-        elif any(each.event == "key.retired" and each.fields.get("key_id") == key_id for each in self._log.entries()):
-            return
-        self._log.append("key.retired", key_id=key_id, generation=self._keystore.generation)
+        announced = False
+
+        def announce(generation: int) -> None:
+            nonlocal announced
+            self._log.append("key.retiring", key_id=key_id, generation=generation)
+            announced = True
+
+        self._keystore.retire(key_id, record=announce)
+        if announced or not any(_is_retired(each, key_id) for each in self._log.entries()):
+            self._log.append("key.retired", key_id=key_id, generation=self._keystore.generation)
 
     def entries(self) -> tuple[KeyEntry, ...]:
         """Every key, live and retired, sorted by id. Raises as :meth:`Keystore.entries`."""
         return self._keystore.entries()
-
-    def _find(self, key_id: str) -> KeyEntry | None:
-        return next((entry for entry in self._keystore.entries() if entry.key_id == key_id), None)
 
 
 class ReleasingKeystore(RecordedKeystore):
@@ -98,9 +95,13 @@ class ReleasingKeystore(RecordedKeystore):
         # Before the keystore is asked: what is retired in between is not live there any more.
         events = self._events.entries()
         secret = super().get(key_id)
-        if any(each.event == _RETIRED[-1] and each.fields.get("key_id") == key_id for each in events):
+        if any(_is_retired(each, key_id) for each in events):
             raise _put_back([key_id])
         return secret
+
+
+def _is_retired(entry: Entry, key_id: str) -> bool:
+    return entry.event == _RETIRED[-1] and entry.fields.get("key_id") == key_id
 
 
 def retired_in(entries: Iterable[Entry]) -> tuple[frozenset[str], int]:
@@ -128,7 +129,8 @@ def check_against_log(keystore: SealedKeystore, entries: Iterable[Entry]) -> Non
             log says was retired.
     """
     retired, highest = retired_in(entries)
-    with keystore.contents() as contents:
+    # At rest: a key that is being retired at this moment is live, and announced already.
+    with keystore.at_rest() as contents:
         if contents.generation < highest:
             raise rolled_back(contents.generation, highest)
         live = sorted(entry.key_id for entry in contents.entries() if entry.retired is None)

@@ -121,14 +121,15 @@ class SealedKeystore:
         with self.contents() as contents:
             return contents.generation
 
-    def put(self, key_id: str, secret: bytes, *, kind: Kind) -> None:
-        """Store a new secret; durable when this returns. Raises as :meth:`Keystore.put`."""
+    def put(self, key_id: str, secret: bytes, *, kind: Kind, record: Callable[[int], object] = lambda _: None) -> None:
+        """Store a new secret; durable when this returns. Raises as :meth:`Keystore.put`; ``record``: see ``rewrap``."""
         check_new_key(key_id, secret, kind)
         with self._changing() as (slot, contents):
             if key_id in contents.records:
                 raise key_exists(contents.records[key_id].entry)
-            record = Record(KeyEntry(key_id, kind, self._now(), None), secret)
-            self._write(slot, contents, contents.records | {key_id: record})
+            record(contents.generation)
+            new = Record(KeyEntry(key_id, kind, self._now(), None), secret)
+            self._write(slot, contents, contents.records | {key_id: new})
 
     def get(self, key_id: str) -> bytes:
         """The secret of a live key. Raises as :meth:`Keystore.get`."""
@@ -140,15 +141,16 @@ class SealedKeystore:
                 raise key_retired(record.entry)
             return bytes(record.secret)
 
-    def retire(self, key_id: str) -> None:
-        """Destroy a key's bytes and keep its id taken. Raises as :meth:`Keystore.retire`."""
+    def retire(self, key_id: str, *, record: Callable[[int], object] = lambda _: None) -> None:
+        """Destroy a key's bytes, keep its id taken. Raises as :meth:`Keystore.retire`; ``record`` as :meth:`rewrap`."""
         with self._changing() as (slot, contents):
             if key_id not in contents.records:
                 raise key_unknown(key_id)
             entry = contents.records[key_id].entry
             if entry.retired is None:
-                record = Record(replace(entry, retired=self._now()), None)
-                self._write(slot, contents, contents.records | {key_id: record})
+                record(contents.generation)
+                gone = Record(replace(entry, retired=self._now()), None)
+                self._write(slot, contents, contents.records | {key_id: gone})
 
     def entries(self) -> tuple[KeyEntry, ...]:
         """Every key, live and retired, sorted by id. Raises as :meth:`Keystore.entries`."""
@@ -160,7 +162,7 @@ class SealedKeystore:
         unlock: Unlock,
         *,
         deployment: str = "ensconce",
-        record: Callable[[int], None] = lambda _: None,
+        record: Callable[[int], object] = lambda _: None,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
         """Seal everything under a new root key that ``unlock`` opens; what opened it before opens it no more.
@@ -187,6 +189,12 @@ class SealedKeystore:
     def contents(self) -> Iterator[Contents]:
         """Everything, in the clear, for the length of a block. Raises as :meth:`Keystore.entries`."""
         with self._unsealed(self._place.read) as contents:
+            yield contents
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[Contents]:
+        """As ``contents``, once whoever was changing it has finished, and until then nobody begins to."""
+        with self._changing() as (_, contents):
             yield contents
 
     @contextlib.contextmanager

@@ -24,7 +24,7 @@ from ensconce.cluster.keystore_entry import (
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError, UnreachableError
-from ensconce.keys import FileKeystore, FolderPlace, SecretBuffer
+from ensconce.keys import FolderPlace, SecretBuffer
 from ensconce.keys.unlock import Sort
 
 PHRASE = "correct horse battery"
@@ -125,7 +125,7 @@ def on(module: object, name: str, nth: int = 1) -> Callable[[], None]:
 
 def test_a_retirement_that_was_cut_off_is_noticed_and_completed(owner: OwnerFolder) -> None:
     put_secret(owner, "secret/a", b"abc")
-    killed(lambda: retire_key(owner, "secret/a"), on(FileKeystore.__mro__[1], "retire"))
+    killed(lambda: retire_key(owner, "secret/a"), on(custody.SealedKeystore, "_write"))
     assert events(owner)[-1] == "key.retiring"
     error = refused(lambda: checked_keystore(owner), "keystore.rollback", IntegrityError)
     assert error.remedy == "ensconce key retire secret/a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import ReleasingKeystore, check_against_log, retired_in
 from ensconce.cluster.state import open_state
 from ensconce.cluster.unlocking import place_of
-from ensconce.errors import IntegrityError, RefusedError
-from ensconce.keys import FileKeystore, new_key_file
+from ensconce.errors import InputError, IntegrityError, RefusedError
+from ensconce.keys import FileKeystore, SealedKeystore, new_key_file
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -101,3 +102,53 @@ def test_a_server_gives_nothing_that_was_retired_whatever_it_is_shown(
     with pytest.raises(RefusedError) as refused:
         server.get("secret/a")
     assert refused.value.check == "key.retired"
+
+
+def test_a_key_that_is_being_retired_is_no_alarm(owner: OwnerFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_secret(owner, "secret/a", b"abc")
+    announced, looking = threading.Event(), threading.Event()
+    real = SealedKeystore._write
+
+    def slow(*arguments: object) -> None:
+        announced.set()
+        assert looking.wait(10)
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SealedKeystore, "_write", slow)
+    retiring = threading.Thread(target=lambda: retire_key(owner, "secret/a"))
+    retiring.start()
+    try:
+        assert announced.wait(10)
+        keystore, events = owner.keystore(), owner.verified_log()[1]
+        assert events[-1].event == "key.retiring"
+        monkeypatch.setattr(SealedKeystore, "at_rest", _after(looking.set, SealedKeystore.at_rest))
+        check_against_log(keystore, events)
+    finally:
+        looking.set()
+        retiring.join()
+
+
+def _after(act: Callable[[], None], real: Callable[..., object]) -> Callable[..., object]:
+    def acting(*arguments: object) -> object:
+        act()
+        return real(*arguments)
+
+    return acting
+
+
+def test_two_puts_of_one_id_are_one_in_the_log(owner: OwnerFolder) -> None:
+    done: list[object] = []
+
+    def put() -> None:
+        try:
+            done.append(put_secret(owner, "secret/a", b"abc"))
+        except InputError as error:
+            done.append(error.check)
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done, key=str) == [None, *["key.exists"] * 3]
+    assert [each.event for each in owner.verified_log()[1]].count("key.added") == 1
