@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from ensconce.errors import InputError
 
-__all__ = ["read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
+__all__ = ["holding", "read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
 
 
 @contextlib.contextmanager
@@ -92,6 +93,31 @@ def read_bounded(path: Path, limit: int) -> bytes:
             remedy="check that this is the right file",
         )
     return data
+
+
+@contextlib.contextmanager
+def holding(lock: Path, check: str, what: str) -> Iterator[None]:
+    """Hold a lock file alone, for the length of a block; waits for whoever holds it, a thread as well as a process.
+
+    Args:
+        lock: the file; it is made (0600) where it is missing, and stays.
+        check: of the error when that cannot be done.
+        what: is locked, in words.
+
+    Raises:
+        InputError: ``check``.
+    """
+    try:
+        # A descriptor of its own for each call: flock(2) then holds between threads as well.
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        problem = f"cannot lock {what} with {lock}: {error.strerror}"
+        raise InputError(check, problem, remedy="check the folder and its permissions") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def system_error(error: OSError) -> InputError:

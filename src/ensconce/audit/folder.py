@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from ensconce.audit.entry import MAX_LINE
 from ensconce.audit.head import MAX_HEAD
 from ensconce.audit.storage import HEAD, LOG, LogStorage, LogView, Position, missing
 from ensconce.errors import InputError
-from ensconce.files import sync_folder, write_aside
+from ensconce.files import holding, sync_folder, write_aside
 
 __all__ = ["FolderLog", "storage_at"]
 
@@ -188,20 +189,8 @@ class _Held:
         return os.fstat(self._file).st_size
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # On a descriptor of its own: it holds between threads as well as between processes.
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise InputError(
-            "audit.lock", f"cannot lock the audit log in {folder}: {error.strerror}", remedy="check the permissions"
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    return holding(folder / _LOCK, "audit.lock", "the audit log")
 
 
 def _lines(file: BinaryIO, offset: int, end: int) -> Iterator[bytes]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ensconce.errors import InputError
-from ensconce.files import read_bounded, write_aside
+from ensconce.files import holding, read_bounded, write_aside
 from ensconce.keys.sealed import MAX_FILE
 from ensconce.state.store import Slot, Store
 
@@ -75,20 +73,8 @@ class FolderPlace:
             InputError: ``keystore.create``, ``keystore.permissions``, ``keystore.lock``.
         """
         self._make()
-        # A descriptor of its own for each call: flock then holds between threads as well as between processes.
-        try:
-            handle = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise InputError(
-                "keystore.lock",
-                f"cannot lock the keystore in {self.folder}: {error.strerror}",
-                remedy="check the folder's permissions",
-            ) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with holding(self.folder / _LOCK, "keystore.lock", "the keystore"):
             yield self
-        finally:
-            os.close(handle)
 
     def _make(self) -> None:
         try:

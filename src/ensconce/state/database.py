@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ensconce.errors import InputError
+from ensconce.files import holding
 from ensconce.state.engine import DOCUMENTS, Database
 from ensconce.state.store import MAX_DOCUMENT, check_name, check_size
 
@@ -62,17 +61,8 @@ class DatabaseStore:
     @contextlib.contextmanager
     def _locked_file(self, name: str, file: Path) -> Iterator[_Slot]:
         path = file.with_name(f".{file.name}.{name.replace('/', '_')}.lock")
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise InputError(
-                "state.lock", f"cannot lock {name} with {path}: {error.strerror}", remedy="check the permissions"
-            ) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with holding(path, "state.lock", name):
             yield _Slot(name, self._database.reading, self._database.writing)
-        finally:
-            os.close(handle)
 
     @contextlib.contextmanager
     def _locked_session(self, name: str) -> Iterator[_Slot]:

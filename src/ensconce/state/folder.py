@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ensconce.errors import InputError
-from ensconce.files import sync_folder, write_aside
+from ensconce.files import holding, sync_folder, write_aside
 from ensconce.state.store import MAX_DOCUMENT, check_name, check_size
 
 __all__ = ["FolderStore"]
@@ -57,26 +56,21 @@ class FolderStore:
         """
         file_name = _file_name(name)
         try:
-            handle = self._open_lock(f".{file_name}.lock")
+            self._make()
         except OSError as error:
             raise InputError(
                 "state.lock",
-                f"cannot lock {name} in {self._folder}: {error.strerror}",
-                remedy="check the folder and its permissions",
+                f"cannot make the folder {self._folder}: {error.strerror}",
+                remedy="check its parent folder",
             ) from error
-        try:
-            # On a descriptor of its own: it holds between threads as well as between processes.
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with holding(self._folder / f".{file_name}.lock", "state.lock", name):
             yield _FileSlot(self, self._folder / file_name, name)
-        finally:
-            os.close(handle)
 
-    def _open_lock(self, name: str) -> int:
+    def _make(self) -> None:
         if not self._folder.is_dir():
             with contextlib.suppress(FileExistsError):
                 self._folder.mkdir(mode=0o700)
                 sync_folder(self._folder.parent)
-        return os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 class _FileSlot:
