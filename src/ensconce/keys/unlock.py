@@ -235,7 +235,9 @@ def from_key_file(file: KeyFile, salt: bytes) -> Iterator[SealKeys]:
         secret = _read_key_file(path)
         if secret is not None:
             found = True
-            yield _expand(secret, salt, _KEY_FILE_INFO)
+            with SecretBuffer.of(secret) as data:
+                keys = _expand(data, salt, _KEY_FILE_INFO)
+            yield keys
     if not found:
         raise InputError(
             "keystore.key_file",
@@ -246,15 +248,12 @@ def from_key_file(file: KeyFile, salt: bytes) -> Iterator[SealKeys]:
 
 def from_root_key(root: SecretBuffer, salt: bytes) -> SealKeys:
     """The keys of a keystore whose root key is known."""
-    keys = SealKeys(SecretBuffer(64))
-    HKDF(SHA256(), length=64, salt=salt, info=_ROOT_KEY_INFO).derive_into(root.view, keys.both.view)
-    return keys
+    return _expand(root, salt, _ROOT_KEY_INFO)
 
 
-def _expand(secret: bytearray, salt: bytes, info: bytes) -> SealKeys:
+def _expand(secret: SecretBuffer, salt: bytes, info: bytes) -> SealKeys:
     keys = SealKeys(SecretBuffer(64))
-    with SecretBuffer.of(secret) as data:
-        HKDF(SHA256(), length=64, salt=salt, info=info).derive_into(data.view, keys.both.view)
+    HKDF(SHA256(), length=64, salt=salt, info=info).derive_into(secret.view, keys.both.view)
     return keys
 
 
