@@ -45,7 +45,7 @@ from ensconce.appraisal.pool import VerifierPool
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.evidence.report import Attributes, SgxReport
-from ensconce.keys import FileKeystore, new_key_file
+from ensconce.keys import FolderPlace, SealedKeystore, new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.provisioning.client import provision
@@ -103,7 +103,7 @@ def owner(folder: Path) -> dict[str, Any]:
     vendor = the_vendor()
     identity = Identity(name="replica", mr_enclave=b"\x11" * 32, receives=("model/digits",))
     policy = Policy(roots=(vendor.root_name,), tcb_statuses=(TcbStatus.UP_TO_DATE,), identities=(identity,))
-    keystore = FileKeystore.create(folder / "keystore", new_key_file(folder / "unlock.key"))
+    keystore = SealedKeystore.create(FolderPlace(folder / "keystore"), new_key_file(folder / "unlock.key"))
     keystore.put("model/digits/1", os.urandom(16), kind="wrap")
     return {
         "server_name": SERVER_NAME,

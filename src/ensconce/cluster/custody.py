@@ -252,7 +252,7 @@ def recover(owner: OwnerFolder, source: Path, texts: Sequence[str]) -> Recovered
         forget(owner)  # a change of what opened the keystore that is lost
         entry = entry_of(owner.deployment())
         unlock = _recovery_unlock(owner, entry)
-        SealedKeystore.start(place, unlock, deployment=owner.deployment().service.domain, contents=whole, now=unix_now)
+        SealedKeystore.create(place, unlock, deployment=owner.deployment().service.domain, contents=whole, now=unix_now)
         return Recovered(whole.entries(), tuple(sorted(retired)), tuple(sorted(added - set(records))))
 
 

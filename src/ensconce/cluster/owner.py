@@ -285,7 +285,7 @@ class OwnerFolder:
         in_folder = isinstance(deployment.state, FolderState)
         place = FolderPlace(self.path / "keystore") if in_folder else StorePlace(store)
         unlock = unlock_of(entry, self.path, self.ask)
-        return SealedKeystore.start(place, unlock, deployment=deployment.service.domain, now=unix_now)
+        return SealedKeystore.create(place, unlock, deployment=deployment.service.domain, now=unix_now)
 
     def _put_keys(self, keystore: SealedKeystore, deployment: Deployment, owner_key: Ed25519PrivateKey) -> None:
         put_private_key(keystore, "signing/owner", owner_key)

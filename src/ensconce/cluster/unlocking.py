@@ -119,7 +119,7 @@ def open_keystore(owner: OwnerFolder) -> SealedKeystore:
             _settle(owner, place, ask)
         entry = entry_of(owner.deployment())
         try:
-            keystore = SealedKeystore.unseal(place, _unlock(entry, owner, ask), now=unix_now)
+            keystore = SealedKeystore.open(place, _unlock(entry, owner, ask), now=unix_now)
         except (InputError, IntegrityError):
             # Another command may have changed what opens it after we had read what does.
             if not marker.exists() and entry_of(owner.deployment()) == entry:

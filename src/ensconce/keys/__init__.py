@@ -1,11 +1,10 @@
 """Custody of the owner's secrets behind one protocol.
 
-``Keystore`` is the protocol. ``SealedKeystore`` keeps everything in one sealed document, in a folder (``FileKeystore``)
-or a store that servers share; a passphrase, a key file, HashiCorp Vault or AWS KMS opens it. Asymmetric keys go in and
-out as ``cryptography`` objects through ``put_private_key`` and ``get_private_key``.
+``Keystore`` is the protocol. ``SealedKeystore`` keeps everything in one sealed document, in a folder or in a store that
+servers share; a passphrase, a key file, HashiCorp Vault or AWS KMS opens it. Asymmetric keys go in and out as
+``cryptography`` objects through ``put_private_key`` and ``get_private_key``.
 """
 
-from ensconce.keys.file import FileKeystore
 from ensconce.keys.keystore import KeyEntry, Keystore, Kind
 from ensconce.keys.memory import Protection, SecretBuffer, forbid_core_dumps, protect_process
 from ensconce.keys.place import FolderPlace, Place, StorePlace
@@ -14,7 +13,6 @@ from ensconce.keys.sealed_keystore import SealedKeystore
 from ensconce.keys.unlock import KeyFile, KeyService, Passphrase, Unlock, new_key_file
 
 __all__ = [
-    "FileKeystore",
     "FolderPlace",
     "KeyEntry",
     "KeyFile",

@@ -61,7 +61,7 @@ class SealedKeystore:
         return f"{type(self).__name__}({str(self._place)!r})"
 
     @classmethod
-    def start(
+    def create(
         cls,
         place: Place,
         unlock: Unlock,
@@ -100,7 +100,7 @@ class SealedKeystore:
         return keystore
 
     @classmethod
-    def unseal(cls, place: Place, unlock: Unlock, *, now: Callable[[], int] = unix_time) -> Self:
+    def open(cls, place: Place, unlock: Unlock, *, now: Callable[[], int] = unix_time) -> Self:
         """Open a keystore and check all of it.
 
         Raises:
@@ -169,7 +169,7 @@ class SealedKeystore:
 
         Args:
             unlock: what opens it from now on; the same as before for a new root key alone.
-            deployment: as for ``start``.
+            deployment: as for ``create``.
             record: called before the keystore is written, with the generation that it has; when it raises, nothing
                 changes.
             settle: called when the keystore is written, before anybody else can change it.

@@ -32,7 +32,7 @@ from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT, EnclaveIdentity, EnclaveSpec, build_enclave
 from ensconce.enclave.sign import new_signing_key
-from ensconce.keys.file import FileKeystore
+from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.models.seal import seal
 from ensconce.platform.simulated.control import PlatformControl
@@ -123,7 +123,7 @@ class World:
     base: Path
     control: PlatformControl
     authority: CertificateAuthority
-    keystore: FileKeystore
+    keystore: SealedKeystore
     owner_key: Ed25519PrivateKey
     audit: AuditLog
     appraiser: Appraiser
@@ -245,7 +245,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) ->
         base=base,
         control=machine,
         authority=authority,
-        keystore=FileKeystore.create(base / "keystore", new_key_file(base / "unlock.key")),
+        keystore=SealedKeystore.create(FolderPlace(base / "keystore"), new_key_file(base / "unlock.key")),
         owner_key=owner_key,
         audit=AuditLog.open(base / "audit", owner_key, now),
         appraiser=Appraiser(policy, collateral, now),

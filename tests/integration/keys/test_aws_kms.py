@@ -19,7 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
-from ensconce.keys import FileKeystore, SecretBuffer, new_key_file
+from ensconce.keys import FolderPlace, SealedKeystore, SecretBuffer, new_key_file
 from ensconce.keys.aws_kms import AwsKms
 
 ROOT = bytes(range(32))
@@ -83,13 +83,13 @@ def test_what_was_wrapped_unwraps_and_for_nothing_else(kms: AwsKms) -> None:
 
 def test_a_keystore_through_its_life(kms: AwsKms, tmp_path: Path) -> None:
     file = new_key_file(tmp_path / "key")
-    keystore = FileKeystore.create(tmp_path / "k", file)
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), file)
     keystore.put("a", b"x", kind="secret")
     keystore.rewrap(kms, deployment="d.test")
-    assert FileKeystore.open(tmp_path / "k", kms).get("a") == b"x"
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), kms).get("a") == b"x"
     keystore.rewrap(kms, deployment="d.test")
     assert keystore.get("a") == b"x"
-    refused(lambda: FileKeystore.open(tmp_path / "k", file), InputError, "keystore.unlock")
+    refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), file), InputError, "keystore.unlock")
 
 
 def test_another_key_does_not_unwrap(kms: AwsKms, client: Any, endpoint: str) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
-from ensconce.keys import FileKeystore, KeyFile, SecretBuffer, new_key_file
+from ensconce.keys import FolderPlace, KeyFile, SealedKeystore, SecretBuffer, new_key_file
 from ensconce.keys.header import parse_header
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def test_a_damaged_wrapped_key(vault: Vault, damage: str) -> None:
 
 def test_a_keystore_through_its_life(vault: Vault, tmp_path: Path) -> None:
     transit = vault.transit()
-    keystore = FileKeystore.create(tmp_path / "k", transit, deployment="d.test")
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), transit, deployment="d.test")
     keystore.put("model/m/1", bytes(16), kind="wrap")
-    assert FileKeystore.open(tmp_path / "k", transit).get("model/m/1") == bytes(16)
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("model/m/1") == bytes(16)
     header = parse_header((tmp_path / "k" / "keystore.sealed").read_bytes())
     assert header.label is not None
     assert header.label.deployment == "d.test"
@@ -74,44 +74,44 @@ def test_a_keystore_through_its_life(vault: Vault, tmp_path: Path) -> None:
 
 def test_rotating_vaults_key_and_wrapping_anew(vault: Vault, tmp_path: Path) -> None:
     transit = vault.transit()
-    keystore = FileKeystore.create(tmp_path / "k", transit)
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), transit)
     keystore.put("a", b"x", kind="secret")
     vault.admin("POST", "transit/keys/ensconce/rotate")
-    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
     keystore.rewrap(transit)
     before = (tmp_path / "k" / "keystore.sealed").read_bytes()
     assert b"vault:v2:" in before
     vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=2)
-    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
     vault.admin("POST", "transit/keys/ensconce/rotate")
     vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=3)
-    error = refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "vault.key_version")
+    error = refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), InputError, "vault.key_version")
     assert "min_decryption_version" in (error.remedy or "")
     vault.admin("POST", "transit/keys/ensconce/config", min_decryption_version=1)
-    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
 
 
 def test_from_a_key_file_to_vault_and_back(vault: Vault, tmp_path: Path) -> None:
     file, transit = new_key_file(tmp_path / "key"), vault.transit()
-    keystore = FileKeystore.create(tmp_path / "k", file)
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), file)
     keystore.put("a", b"x", kind="secret")
     keystore.rewrap(transit, deployment="d.test")
     assert keystore.get("a") == b"x"
-    refused(lambda: FileKeystore.open(tmp_path / "k", file), InputError, "keystore.unlock")
-    FileKeystore.open(tmp_path / "k", transit).rewrap(file)
-    assert FileKeystore.open(tmp_path / "k", file).get("a") == b"x"
-    refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "keystore.unlock")
+    refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), file), InputError, "keystore.unlock")
+    SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).rewrap(file)
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), file).get("a") == b"x"
+    refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), InputError, "keystore.unlock")
 
 
 def test_a_token_that_may_wrap_and_not_unwrap_changes_nothing(vault: Vault, tmp_path: Path) -> None:
     file = new_key_file(tmp_path / "key")
-    keystore = FileKeystore.create(tmp_path / "k", file)
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), file)
     before = (tmp_path / "k" / "keystore.sealed").read_bytes()
     transit = vault.transit(token_file=vault.token('path "transit/encrypt/ensconce" { capabilities = ["update"] }\n'))
     error = refused(lambda: keystore.rewrap(transit), InputError, "vault.permission")
     assert "transit/decrypt/ensconce" in (error.rule or "")
     assert (tmp_path / "k" / "keystore.sealed").read_bytes() == before
-    assert FileKeystore.open(tmp_path / "k", file).entries() == ()
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), file).entries() == ()
 
 
 def test_a_key_a_mount_or_a_policy_that_is_not_there(vault: Vault) -> None:
@@ -155,14 +155,16 @@ def test_a_key_of_the_wrong_type(vault: Vault, options: dict[str, object]) -> No
 
 def test_a_sealed_vault(vault: Vault, tmp_path: Path) -> None:
     transit = vault.transit()
-    keystore = FileKeystore.create(tmp_path / "k", transit)
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), transit)
     with vault.sealed():
-        error = refused(lambda: FileKeystore.open(tmp_path / "k", transit), UnreachableError, "vault.sealed")
+        error = refused(
+            lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), UnreachableError, "vault.sealed"
+        )
         assert error.exit_status == 5
         # Who has opened the keystore needs Vault no more.
         keystore.put("a", b"x", kind="secret")
         assert keystore.get("a") == b"x"
-    assert FileKeystore.open(tmp_path / "k", transit).get("a") == b"x"
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
 
 
 def test_a_certificate_that_nobody_vouches_for(vault: Vault) -> None:
@@ -380,19 +382,23 @@ def test_the_root_key_is_bound_to_its_own_header(fake_vault: Vault, tmp_path: Pa
     """One keystore's wrapped key in another's header opens nothing, though Vault would unwrap it."""
     transit = fake_vault.transit()
     for name in ("a", "b"):
-        FileKeystore.create(tmp_path / name, transit, deployment="d.test")
+        SealedKeystore.create(FolderPlace(tmp_path / name), transit, deployment="d.test")
     one, other = (bytearray((tmp_path / name / "keystore.sealed").read_bytes()) for name in ("a", "b"))
     length = int.from_bytes(one[52:56], "big")
     one[56 : 56 + length] = other[56 : 56 + length]
     (tmp_path / "a" / "keystore.sealed").write_bytes(one)
-    refused(lambda: FileKeystore.open(tmp_path / "a", transit), IntegrityError, "vault.ciphertext")
+    refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "a"), transit), IntegrityError, "vault.ciphertext")
 
 
 def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path: Path) -> None:
-    FileKeystore.create(tmp_path / "k", new_key_file(tmp_path / "key"))
+    SealedKeystore.create(FolderPlace(tmp_path / "k"), new_key_file(tmp_path / "key"))
     transit, before = fake_vault.transit(), len(fake.asked)
-    refused(lambda: FileKeystore.open(tmp_path / "k", transit), InputError, "keystore.unlock")
-    refused(lambda: FileKeystore.open(tmp_path / "k2", KeyFile(tmp_path / "key")), InputError, "keystore.missing")
+    refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), InputError, "keystore.unlock")
+    refused(
+        lambda: SealedKeystore.open(FolderPlace(tmp_path / "k2"), KeyFile(tmp_path / "key")),
+        InputError,
+        "keystore.missing",
+    )
     assert len(fake.asked) == before
 
 

@@ -24,7 +24,7 @@ from ensconce.audit.log import AuditLog
 from ensconce.audit.verify import verify_log
 from ensconce.evidence.report import SgxReport
 from ensconce.evidence.spki import spki_of
-from ensconce.keys.file import FileKeystore
+from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
@@ -80,7 +80,7 @@ class Owner:
 
     server: ProvisioningServer
     authority: CertificateAuthority
-    keystore: FileKeystore
+    keystore: SealedKeystore
     policy: Policy
     audit_folder: Path
     signing_key: Ed25519PrivateKey
@@ -151,7 +151,7 @@ def owners(
     def start(policy: Policy = policy, **changes: Any) -> Owner:
         folder = tmp_path / f"owner-{len(started)}"
         folder.mkdir(mode=0o700)
-        keystore = FileKeystore.create(folder / "keystore", new_key_file(folder / "unlock.key"))
+        keystore = SealedKeystore.create(FolderPlace(folder / "keystore"), new_key_file(folder / "unlock.key"))
         for key_id, secret in (
             ("model/digits/1", KEY_1),
             ("model/digits/2", KEY_2),

@@ -27,7 +27,7 @@ from ensconce.appraisal.policy import Identity, Policy, WireV1
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.evidence.report import SgxReport
-from ensconce.keys.file import FileKeystore
+from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
@@ -202,7 +202,7 @@ class Owner:
     """An owner with a running server, and the machine that asks it."""
 
     machine: Machine
-    keystore: FileKeystore
+    keystore: SealedKeystore
     audit: AuditLog
 
     def wait_for_log(self, count: int = 1) -> list[tuple[str, Mapping[str, Any]]]:
@@ -246,7 +246,7 @@ def owner(
     )
     policy = Policy(roots=(vendor.root_name,), tcb_statuses=(TcbStatus.UP_TO_DATE,), identities=(chosen, other))
     authority = CertificateAuthority.create("the owner", now())
-    keystore = FileKeystore.create(tmp_path / "keystore", new_key_file(tmp_path / "unlock.key"))
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "keystore"), new_key_file(tmp_path / "unlock.key"))
     keystore.put("model/digits/1", KEY, kind="wrap")
     keystore.put("secret/licence", LICENCE.encode(), kind="secret")
     audit = AuditLog.open(tmp_path / "audit", Ed25519PrivateKey.generate(), now)

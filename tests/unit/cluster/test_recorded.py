@@ -17,7 +17,7 @@ from ensconce.cluster.recorded import ReleasingKeystore, check_against_log, reti
 from ensconce.cluster.state import open_state
 from ensconce.cluster.unlocking import place_of
 from ensconce.errors import InputError, IntegrityError, RefusedError
-from ensconce.keys import FileKeystore, SealedKeystore, new_key_file
+from ensconce.keys import FolderPlace, SealedKeystore, new_key_file
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -27,8 +27,8 @@ def entry(event: str, **fields: object) -> Entry:
 
 
 @pytest.fixture
-def keystore(tmp_path: Path) -> FileKeystore:
-    keystore = FileKeystore.create(tmp_path / "k", new_key_file(tmp_path / "key"))
+def keystore(tmp_path: Path) -> SealedKeystore:
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), new_key_file(tmp_path / "key"))
     keystore.put("secret/a", b"x", kind="secret")
     return keystore
 
@@ -46,7 +46,7 @@ def test_what_is_read_from_a_log() -> None:
     assert retired_in([]) == (frozenset(), 0)
 
 
-def test_a_log_and_a_keystore_that_agree(keystore: FileKeystore) -> None:
+def test_a_log_and_a_keystore_that_agree(keystore: SealedKeystore) -> None:
     check_against_log(keystore, [])
     check_against_log(keystore, [entry("key.added", key_id="secret/a", generation=2)])
     check_against_log(keystore, [entry("key.retired", key_id="secret/gone")])
@@ -63,7 +63,7 @@ def test_a_log_and_a_keystore_that_agree(keystore: FileKeystore) -> None:
         entry("key.retiring", key_id="secret/a", generation=1),
     ],
 )
-def test_a_keystore_that_is_older_than_the_log(keystore: FileKeystore, seen: Entry) -> None:
+def test_a_keystore_that_is_older_than_the_log(keystore: SealedKeystore, seen: Entry) -> None:
     with pytest.raises(IntegrityError) as caught:
         check_against_log(keystore, [seen])
     assert caught.value.check == "keystore.rollback"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shamir_mnemonic import generate_mnemonics
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError
-from ensconce.keys import FileKeystore, SecretBuffer, new_key_file
+from ensconce.keys import FolderPlace, SealedKeystore, SecretBuffer, new_key_file
 from ensconce.keys.backup import Backup, about_backup, make_backup, open_backup
 from ensconce.keys.keystore import KeyEntry
 from ensconce.keys.sealed import Contents, Record
@@ -206,9 +206,9 @@ def test_any_flipped_bit_and_any_cut_is_noticed(data: st.DataObject) -> None:
 
 def test_a_keystore_is_no_backup_and_a_backup_no_keystore(tmp_path: Path) -> None:
     unlock = new_key_file(tmp_path / "key")
-    FileKeystore.create(tmp_path / "k", unlock)
+    SealedKeystore.create(FolderPlace(tmp_path / "k"), unlock)
     file = tmp_path / "k" / "keystore.sealed"
     refused(lambda: open_backup(file.read_bytes(), BACKUP.shares.texts), "backup.file")
     file.write_bytes(BACKUP.data)
-    error = refused(lambda: FileKeystore.open(tmp_path / "k", unlock), "keystore.unlock")
+    error = refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), unlock), "keystore.unlock")
     assert "the shares of a backup" in error.problem

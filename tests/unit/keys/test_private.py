@@ -8,15 +8,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce.errors import InputError, IntegrityError
-from ensconce.keys import FileKeystore, get_private_key, new_key_file, put_private_key
+from ensconce.keys import FolderPlace, SealedKeystore, get_private_key, new_key_file, put_private_key
 
 
 @pytest.fixture
-def keystore(tmp_path: Path) -> FileKeystore:
-    return FileKeystore.create(tmp_path / "keystore", new_key_file(tmp_path / "key"))
+def keystore(tmp_path: Path) -> SealedKeystore:
+    return SealedKeystore.create(FolderPlace(tmp_path / "keystore"), new_key_file(tmp_path / "key"))
 
 
-def test_every_kind_comes_back(keystore: FileKeystore) -> None:
+def test_every_kind_comes_back(keystore: SealedKeystore) -> None:
     owner = Ed25519PrivateKey.generate()
     enclave = rsa.generate_private_key(3, 3072)
     root = ec.generate_private_key(ec.SECP256R1())
@@ -29,7 +29,7 @@ def test_every_kind_comes_back(keystore: FileKeystore) -> None:
     assert [entry.kind for entry in keystore.entries()] == ["ec", "rsa", "ed25519"]
 
 
-def test_a_key_of_another_kind_is_refused(keystore: FileKeystore) -> None:
+def test_a_key_of_another_kind_is_refused(keystore: SealedKeystore) -> None:
     put_private_key(keystore, "signing/owner", Ed25519PrivateKey.generate())
     keystore.put("nonsense", b"nonsense", kind="secret")
     der = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -42,7 +42,7 @@ def test_a_key_of_another_kind_is_refused(keystore: FileKeystore) -> None:
         assert caught.value.__cause__ is caught.value.__context__ is None
 
 
-def test_an_unknown_key(keystore: FileKeystore) -> None:
+def test_an_unknown_key(keystore: SealedKeystore) -> None:
     with pytest.raises(InputError) as caught:
         get_private_key(keystore, "signing/owner", "ed25519")
     assert caught.value.check == "key.unknown"

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError
-from ensconce.keys import FileKeystore, FolderPlace, KeyFile, Passphrase, SealedKeystore, StorePlace, new_key_file
+from ensconce.keys import FolderPlace, KeyFile, Passphrase, SealedKeystore, StorePlace, new_key_file
 from ensconce.keys.header import Header
 from ensconce.keys.unlock import Sort, Unlock, _read_key_file, from_key_file
 from ensconce.state.database import DatabaseStore
@@ -31,12 +31,12 @@ def unlock(tmp_path: Path) -> KeyFile:
 
 
 @pytest.fixture
-def keystore(tmp_path: Path, unlock: KeyFile) -> FileKeystore:
-    return FileKeystore.create(tmp_path / "k", unlock)
+def keystore(tmp_path: Path, unlock: KeyFile) -> SealedKeystore:
+    return SealedKeystore.create(FolderPlace(tmp_path / "k"), unlock)
 
 
 @pytest.fixture
-def file(tmp_path: Path, keystore: FileKeystore) -> Path:
+def file(tmp_path: Path, keystore: SealedKeystore) -> Path:
     return tmp_path / "k" / "keystore.sealed"
 
 
@@ -59,16 +59,16 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
 
 
 def test_a_keystore_in_a_store(place: StorePlace, unlock: KeyFile, tmp_path: Path) -> None:
-    refused(lambda: SealedKeystore.unseal(place, unlock), "keystore.missing", InputError)
-    keystore = SealedKeystore.start(place, unlock)
+    refused(lambda: SealedKeystore.open(place, unlock), "keystore.missing", InputError)
+    keystore = SealedKeystore.create(place, unlock)
     keystore.put("a", SECRET, kind="wrap")
-    other = SealedKeystore.unseal(place, unlock)
+    other = SealedKeystore.open(place, unlock)
     assert other.get("a") == SECRET
     other.retire("a")
     assert keystore.entries() == other.entries()
     keystore.rewrap(new_key_file(tmp_path / "other.key"))
-    refused(lambda: SealedKeystore.unseal(place, unlock), "keystore.seal")
-    refused(lambda: SealedKeystore.start(place, unlock), "keystore.exists", InputError)
+    refused(lambda: SealedKeystore.open(place, unlock), "keystore.seal")
+    refused(lambda: SealedKeystore.create(place, unlock), "keystore.exists", InputError)
 
 
 # --- version 1
@@ -92,7 +92,7 @@ def test_a_keystore_of_version_1_opens_and_becomes_version_2_when_it_is_written(
     old = _version_1(unlock, {"a": {"kind": "wrap", "created": 1, "retired": None, "secret": secret}})
     (folder / "keystore.sealed").write_bytes(old)
     (folder / "keystore.sealed").chmod(0o600)
-    reader, writer = FileKeystore.open(folder, unlock), FileKeystore.open(folder, unlock)
+    reader, writer = SealedKeystore.open(FolderPlace(folder), unlock), SealedKeystore.open(FolderPlace(folder), unlock)
     assert reader.get("a") == SECRET
     assert (folder / "keystore.sealed").read_bytes() == old
     writer.put("b", b"x", kind="secret")
@@ -102,17 +102,17 @@ def test_a_keystore_of_version_1_opens_and_becomes_version_2_when_it_is_written(
     assert (reader.get("a"), reader.generation) == (SECRET, 1)
     (folder / "keystore.sealed").write_bytes(old)
     refused(reader.entries, "keystore.rollback")
-    assert FileKeystore.open(folder, unlock).generation == 0
+    assert SealedKeystore.open(FolderPlace(folder), unlock).generation == 0
 
 
 # --- going back
 
 
 def test_a_keystore_put_back_is_noticed_by_whoever_saw_the_later_one(
-    keystore: FileKeystore, file: Path, unlock: KeyFile
+    keystore: SealedKeystore, file: Path, unlock: KeyFile
 ) -> None:
     keystore.put("a", SECRET, kind="wrap")
-    reader = FileKeystore.open(file.parent, unlock)
+    reader = SealedKeystore.open(FolderPlace(file.parent), unlock)
     early = file.read_bytes()
     keystore.retire("a")
     assert reader.generation == 3
@@ -121,11 +121,11 @@ def test_a_keystore_put_back_is_noticed_by_whoever_saw_the_later_one(
         error = refused(act, "keystore.rollback")
         assert (error.found, error.rule) == ("generation 2", "at least generation 3")
     # A process that starts afterwards cannot know; the audit log does (tests/unit/cluster/test_recorded.py).
-    assert FileKeystore.open(file.parent, unlock).get("a") == SECRET
+    assert SealedKeystore.open(FolderPlace(file.parent), unlock).get("a") == SECRET
 
 
 def test_a_reader_and_a_writer_in_two_threads_never_take_each_other_for_a_rollback(
-    keystore: FileKeystore,
+    keystore: SealedKeystore,
 ) -> None:
     done, failures = threading.Event(), []
 
@@ -147,7 +147,7 @@ def test_a_reader_and_a_writer_in_two_threads_never_take_each_other_for_a_rollba
     assert failures == []
 
 
-def test_generations_count_writes(keystore: FileKeystore, unlock: KeyFile) -> None:
+def test_generations_count_writes(keystore: SealedKeystore, unlock: KeyFile) -> None:
     assert keystore.generation == 1
     keystore.put("a", b"x", kind="secret")
     keystore.retire("a")
@@ -162,24 +162,24 @@ def test_generations_count_writes(keystore: FileKeystore, unlock: KeyFile) -> No
 
 @pytest.mark.parametrize("target", ["passphrase", "key file"])
 def test_what_opened_it_before_opens_it_no_more(
-    keystore: FileKeystore, file: Path, unlock: KeyFile, tmp_path: Path, target: str
+    keystore: SealedKeystore, file: Path, unlock: KeyFile, tmp_path: Path, target: str
 ) -> None:
     keystore.put("a", SECRET, kind="wrap")
     new: Unlock = Passphrase("correct horse") if target == "passphrase" else new_key_file(tmp_path / "new.key")
-    other = FileKeystore.open(file.parent, unlock)
+    other = SealedKeystore.open(FolderPlace(file.parent), unlock)
     keystore.rewrap(new)
     assert keystore.get("a") == SECRET
-    assert FileKeystore.open(file.parent, new).get("a") == SECRET
-    for act in (lambda: FileKeystore.open(file.parent, unlock), lambda: other.get("a")):
+    assert SealedKeystore.open(FolderPlace(file.parent), new).get("a") == SECRET
+    for act in (lambda: SealedKeystore.open(FolderPlace(file.parent), unlock), lambda: other.get("a")):
         with pytest.raises((InputError, IntegrityError)) as caught:
             act()
         assert caught.value.check in ("keystore.unlock", "keystore.seal")
 
 
 def test_who_holds_the_same_unlock_goes_on_through_a_new_root_key(
-    keystore: FileKeystore, file: Path, unlock: KeyFile
+    keystore: SealedKeystore, file: Path, unlock: KeyFile
 ) -> None:
-    other = FileKeystore.open(file.parent, unlock)
+    other = SealedKeystore.open(FolderPlace(file.parent), unlock)
     before = file.read_bytes()
     keystore.rewrap(unlock)
     assert file.read_bytes()[20:52] != before[20:52]
@@ -187,21 +187,23 @@ def test_who_holds_the_same_unlock_goes_on_through_a_new_root_key(
     assert keystore.get("a") == SECRET
 
 
-def test_a_key_file_and_its_successor_while_it_is_replaced(keystore: FileKeystore, file: Path, unlock: KeyFile) -> None:
+def test_a_key_file_and_its_successor_while_it_is_replaced(
+    keystore: SealedKeystore, file: Path, unlock: KeyFile
+) -> None:
     keystore.put("a", SECRET, kind="wrap")
-    running = FileKeystore.open(file.parent, unlock)
+    running = SealedKeystore.open(FolderPlace(file.parent), unlock)
     new_key_file(unlock.successor)
-    assert FileKeystore.open(file.parent, unlock).get("a") == SECRET
+    assert SealedKeystore.open(FolderPlace(file.parent), unlock).get("a") == SECRET
     keystore.rewrap(unlock)
     assert running.get("a") == SECRET
-    assert FileKeystore.open(file.parent, unlock).get("a") == SECRET
+    assert SealedKeystore.open(FolderPlace(file.parent), unlock).get("a") == SECRET
     unlock.successor.replace(unlock.path)
-    assert running.get("a") == FileKeystore.open(file.parent, unlock).get("a") == SECRET
+    assert running.get("a") == SealedKeystore.open(FolderPlace(file.parent), unlock).get("a") == SECRET
 
 
 @pytest.mark.parametrize("moments", list(itertools.combinations_with_replacement(range(6), 3)), ids=str)
 def test_whenever_a_key_file_is_replaced_nobody_notices(
-    keystore: FileKeystore,
+    keystore: SealedKeystore,
     file: Path,
     unlock: KeyFile,
     moments: tuple[int, int, int],
@@ -209,7 +211,7 @@ def test_whenever_a_key_file_is_replaced_nobody_notices(
 ) -> None:
     """The three steps of replacing it fall between any of those of opening: each look at a file is one."""
     keystore.put("a", SECRET, kind="wrap")
-    running = FileKeystore.open(file.parent, unlock)
+    running = SealedKeystore.open(FolderPlace(file.parent), unlock)
     steps = [
         lambda: new_key_file(unlock.successor),
         lambda: keystore.rewrap(unlock),
@@ -231,11 +233,11 @@ def test_whenever_a_key_file_is_replaced_nobody_notices(
 
     monkeypatch.setattr(FolderPlace, "read", look(FolderPlace.read))
     monkeypatch.setattr("ensconce.keys.unlock._read_key_file", look(_read_key_file))
-    for each in (FileKeystore.open(file.parent, unlock), running):
+    for each in (SealedKeystore.open(FolderPlace(file.parent), unlock), running):
         assert each.get("a") == SECRET
 
 
-def test_what_cannot_be_recorded_is_not_rewrapped(keystore: FileKeystore, file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_recorded_is_not_rewrapped(keystore: SealedKeystore, file: Path, tmp_path: Path) -> None:
     before = file.read_bytes()
 
     def fail(_: int) -> None:
@@ -247,7 +249,7 @@ def test_what_cannot_be_recorded_is_not_rewrapped(keystore: FileKeystore, file: 
 
 
 def test_a_disk_that_is_full_leaves_the_old_lock(
-    keystore: FileKeystore, file: Path, unlock: KeyFile, monkeypatch: pytest.MonkeyPatch
+    keystore: SealedKeystore, file: Path, unlock: KeyFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = file.read_bytes()
 
@@ -259,25 +261,25 @@ def test_a_disk_that_is_full_leaves_the_old_lock(
         refused(lambda: keystore.rewrap(Passphrase("correct horse")), "file.write", InputError)
     assert file.read_bytes() == before
     keystore.put("a", SECRET, kind="wrap")
-    assert FileKeystore.open(file.parent, unlock).get("a") == SECRET
+    assert SealedKeystore.open(FolderPlace(file.parent), unlock).get("a") == SECRET
 
 
 def _die_while_rewrapping(folder: Path, unlock: KeyFile, at: str) -> None:
-    keystore = FileKeystore.open(folder, unlock)
+    keystore = SealedKeystore.open(FolderPlace(folder), unlock)
     if at == "rename":
         Path.replace = lambda self, target: os._exit(9)  # type: ignore[assignment,method-assign]
     keystore.rewrap(Passphrase("correct horse"), settle=lambda: os._exit(9))
 
 
 @pytest.mark.parametrize("at", ["rename", "after"])
-def test_killed_while_rewrapping(keystore: FileKeystore, file: Path, unlock: KeyFile, at: str) -> None:
+def test_killed_while_rewrapping(keystore: SealedKeystore, file: Path, unlock: KeyFile, at: str) -> None:
     keystore.put("a", SECRET, kind="wrap")
     child = multiprocessing.get_context("fork").Process(target=_die_while_rewrapping, args=(file.parent, unlock, at))
     child.start()
     child.join(30)
     assert child.exitcode == 9
     opens: Unlock = unlock if at == "rename" else Passphrase("correct horse")
-    again = FileKeystore.open(file.parent, opens)
+    again = SealedKeystore.open(FolderPlace(file.parent), opens)
     assert again.get("a") == SECRET
     again.put("b", SECRET, kind="wrap")
     assert sorted(path.name for path in file.parent.iterdir()) == ["keystore.sealed", "lock"]
@@ -297,10 +299,10 @@ class HalfAService:
         return SecretBuffer(32)
 
 
-def test_nothing_is_sealed_that_would_not_open(keystore: FileKeystore, file: Path) -> None:
+def test_nothing_is_sealed_that_would_not_open(keystore: SealedKeystore, file: Path) -> None:
     before = file.read_bytes()
     refused(lambda: keystore.rewrap(HalfAService()), "keystore.wrap")  # type: ignore[arg-type]
     assert file.read_bytes() == before
     place = FolderPlace(file.parent.with_name("other"))
-    refused(lambda: SealedKeystore.start(place, HalfAService()), "keystore.wrap")  # type: ignore[arg-type]
+    refused(lambda: SealedKeystore.create(place, HalfAService()), "keystore.wrap")  # type: ignore[arg-type]
     assert place.read() is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ensconce.keys import FileKeystore, Keystore, new_key_file
+from ensconce.keys import FolderPlace, Keystore, SealedKeystore, new_key_file
 from ensconce.models.description import ModelDescription
 from ensconce.models.seal import seal
 
@@ -22,7 +22,7 @@ NOW = 1_769_860_800
 class Owner:
     source: Path
     models: Path
-    keystore: FileKeystore
+    keystore: SealedKeystore
     signing_key: Ed25519PrivateKey
 
     def seal(
@@ -63,5 +63,7 @@ def owner(tmp_path: Path) -> Owner:
     (source / "signatures.json").write_bytes(b"{}")
     (source / "extra" / "labels.txt").write_bytes(b"\n".join(b"%d" % n for n in itertools.islice(range(9999), 1000)))
     (source / "extra" / "empty").write_bytes(b"")
-    keystore = FileKeystore.create(tmp_path / "keystore", new_key_file(tmp_path / "unlock.key"), now=lambda: NOW)
+    keystore = SealedKeystore.create(
+        FolderPlace(tmp_path / "keystore"), new_key_file(tmp_path / "unlock.key"), now=lambda: NOW
+    )
     return Owner(source, tmp_path / "bundle" / "models", keystore, Ed25519PrivateKey.generate())

@@ -13,7 +13,7 @@ import pytest
 import ensconce.models.seal
 from ensconce.encfile import decrypt_bytes, fingerprint
 from ensconce.errors import InputError
-from ensconce.keys import FileKeystore, KeyEntry, Keystore, Kind
+from ensconce.keys import KeyEntry, Keystore, Kind, SealedKeystore
 from ensconce.models.description import parse_and_verify
 from ensconce.models.load import open_sealed
 
@@ -143,7 +143,7 @@ class Interrupted(BaseException):
 class Meddled:
     """A real keystore, with something that happens before or after each put."""
 
-    def __init__(self, real: FileKeystore, before: Callable[[], None], after: Callable[[], None]) -> None:
+    def __init__(self, real: SealedKeystore, before: Callable[[], None], after: Callable[[], None]) -> None:
         self._real, self._before, self._after = real, before, after
 
     def put(self, key_id: str, secret: bytes, *, kind: Kind) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ensconce.errors import InputError, IntegrityError, RefusedError
-from ensconce.keys import FileKeystore, KeyEntry, KeyFile, Keystore, Passphrase, new_key_file
+from ensconce.keys import FolderPlace, KeyEntry, KeyFile, Keystore, Passphrase, SealedKeystore, new_key_file
 from ensconce.keys.header import parse_header
 from ensconce.keys.lock import open_lock
 from ensconce.keys.sealed import Contents, Record, open_sealed
@@ -38,12 +38,12 @@ def unlock(tmp_path: Path) -> KeyFile:
 
 
 @pytest.fixture
-def keystore(tmp_path: Path, unlock: KeyFile, clock: Clock) -> FileKeystore:
-    return FileKeystore.create(tmp_path / "keystore", unlock, now=clock)
+def keystore(tmp_path: Path, unlock: KeyFile, clock: Clock) -> SealedKeystore:
+    return SealedKeystore.create(FolderPlace(tmp_path / "keystore"), unlock, now=clock)
 
 
 @pytest.fixture
-def sealed(keystore: FileKeystore, tmp_path: Path) -> Path:
+def sealed(keystore: SealedKeystore, tmp_path: Path) -> Path:
     return tmp_path / "keystore" / "keystore.sealed"
 
 
@@ -53,7 +53,7 @@ def test_what_was_put_is_there_after_opening_again(
     keystore.put("model/digits/1", SECRET, kind="wrap")
     clock.at += 5
     keystore.put("ca/root", b"some DER", kind="ec")
-    again = FileKeystore.open(tmp_path / "keystore", unlock)
+    again = SealedKeystore.open(FolderPlace(tmp_path / "keystore"), unlock)
     assert again.get("model/digits/1") == SECRET
     assert again.get("ca/root") == b"some DER"
     assert again.entries() == (
@@ -63,9 +63,9 @@ def test_what_was_put_is_there_after_opening_again(
 
 
 def test_another_open_keystore_sees_at_once_what_was_put(
-    keystore: FileKeystore, tmp_path: Path, unlock: KeyFile
+    keystore: SealedKeystore, tmp_path: Path, unlock: KeyFile
 ) -> None:
-    other = FileKeystore.open(tmp_path / "keystore", unlock)
+    other = SealedKeystore.open(FolderPlace(tmp_path / "keystore"), unlock)
     keystore.put("model/digits/1", SECRET, kind="wrap")
     assert other.get("model/digits/1") == SECRET
     other.retire("model/digits/1")
@@ -73,14 +73,14 @@ def test_another_open_keystore_sees_at_once_what_was_put(
         keystore.get("model/digits/1")
 
 
-def test_an_unknown_key_is_an_input_error(keystore: FileKeystore) -> None:
+def test_an_unknown_key_is_an_input_error(keystore: SealedKeystore) -> None:
     for act in (keystore.get, keystore.retire):
         with pytest.raises(InputError) as caught:
             act("model/digits/1")
         assert caught.value.check == "key.unknown"
 
 
-def test_a_retired_key_is_refused_and_its_id_stays_taken(keystore: FileKeystore, clock: Clock) -> None:
+def test_a_retired_key_is_refused_and_its_id_stays_taken(keystore: SealedKeystore, clock: Clock) -> None:
     keystore.put("model/digits/1", SECRET, kind="wrap")
     clock.at += 60
     keystore.retire("model/digits/1")
@@ -96,7 +96,7 @@ def test_a_retired_key_is_refused_and_its_id_stays_taken(keystore: FileKeystore,
 
 
 def test_a_retired_keys_bytes_are_gone_from_the_plaintext_too(
-    keystore: FileKeystore, sealed: Path, unlock: KeyFile
+    keystore: SealedKeystore, sealed: Path, unlock: KeyFile
 ) -> None:
     keystore.put("model/digits/1", SECRET, kind="wrap")
     keystore.retire("model/digits/1")
@@ -107,7 +107,7 @@ def test_a_retired_keys_bytes_are_gone_from_the_plaintext_too(
     assert contents.entries() == keystore.entries()
 
 
-def test_a_live_id_cannot_be_put_again(keystore: FileKeystore) -> None:
+def test_a_live_id_cannot_be_put_again(keystore: SealedKeystore) -> None:
     keystore.put("model/digits/1", SECRET, kind="wrap")
     with pytest.raises(InputError) as caught:
         keystore.put("model/digits/1", bytes(16), kind="wrap")
@@ -119,7 +119,7 @@ def test_a_live_id_cannot_be_put_again(keystore: FileKeystore) -> None:
     "key_id",
     ["", "/", "a/", "/a", "a//b", "A", "a b", "../a", "a/../b", "a/.b", "-a", "a\n", "é", "a" * 256, "a/" * 127 + "aa"],
 )
-def test_bad_ids_are_refused(keystore: FileKeystore, key_id: str) -> None:
+def test_bad_ids_are_refused(keystore: SealedKeystore, key_id: str) -> None:
     with pytest.raises(InputError) as caught:
         keystore.put(key_id, SECRET, kind="wrap")
     assert caught.value.check == "key.id"
@@ -127,20 +127,20 @@ def test_bad_ids_are_refused(keystore: FileKeystore, key_id: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "size"), [("wrap", 15), ("wrap", 32), ("wrap", 0), ("secret", 0), ("rsa", 16385)])
-def test_bad_sizes_are_refused(keystore: FileKeystore, kind: str, size: int) -> None:
+def test_bad_sizes_are_refused(keystore: SealedKeystore, kind: str, size: int) -> None:
     with pytest.raises(InputError) as caught:
         keystore.put("a", bytes(size), kind=kind)  # type: ignore[arg-type]
     assert caught.value.check == "key.size"
 
 
-def test_unknown_kinds_are_refused(keystore: FileKeystore) -> None:
+def test_unknown_kinds_are_refused(keystore: SealedKeystore) -> None:
     with pytest.raises(InputError) as caught:
         keystore.put("a", SECRET, kind="aes")  # type: ignore[arg-type]
     assert caught.value.check == "key.kind"
 
 
 def test_a_keystore_that_would_grow_too_large_says_so_and_keeps_what_it_has(
-    keystore: FileKeystore, monkeypatch: pytest.MonkeyPatch
+    keystore: SealedKeystore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keystore.put("a", bytes(1000), kind="secret")
     monkeypatch.setattr("ensconce.keys.sealed_keystore.MAX_FILE", 2000)
@@ -150,7 +150,7 @@ def test_a_keystore_that_would_grow_too_large_says_so_and_keeps_what_it_has(
     assert [entry.key_id for entry in keystore.entries()] == ["a"]
 
 
-def test_nothing_secret_in_any_repr(keystore: FileKeystore, unlock: KeyFile) -> None:
+def test_nothing_secret_in_any_repr(keystore: SealedKeystore, unlock: KeyFile) -> None:
     secret = b"do not print me!"
     record = Record(KeyEntry("a", "wrap", 1, None), secret)
     (keys,) = from_key_file(unlock, bytes(32))
@@ -165,49 +165,49 @@ def test_nothing_secret_in_any_repr(keystore: FileKeystore, unlock: KeyFile) -> 
 
 
 def test_a_passphrase_opens_in_any_unicode_form_and_a_wrong_one_does_not(tmp_path: Path) -> None:
-    keystore = FileKeystore.create(tmp_path / "k", Passphrase("caf\u00e9 caf\u00e9"))
+    keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), Passphrase("caf\u00e9 caf\u00e9"))
     keystore.put("a", SECRET, kind="wrap")
-    assert FileKeystore.open(tmp_path / "k", Passphrase("cafe\u0301 caf\u00e9")).get("a") == SECRET
+    assert SealedKeystore.open(FolderPlace(tmp_path / "k"), Passphrase("cafe\u0301 caf\u00e9")).get("a") == SECRET
     with pytest.raises(IntegrityError) as caught:
-        FileKeystore.open(tmp_path / "k", Passphrase("caf\u00e9 tea tea"))
+        SealedKeystore.open(FolderPlace(tmp_path / "k"), Passphrase("caf\u00e9 tea tea"))
     assert caught.value.check == "keystore.seal"
     assert "wrong" in caught.value.problem
     assert "tea" not in str(caught.value)
     with pytest.raises(InputError) as wrong_sort:
-        FileKeystore.open(tmp_path / "k", new_key_file(tmp_path / "key"))
+        SealedKeystore.open(FolderPlace(tmp_path / "k"), new_key_file(tmp_path / "key"))
     assert wrong_sort.value.check == "keystore.unlock"
 
 
-def test_a_passphrase_does_not_open_what_a_key_file_opens(keystore: FileKeystore, tmp_path: Path) -> None:
+def test_a_passphrase_does_not_open_what_a_key_file_opens(keystore: SealedKeystore, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        FileKeystore.open(tmp_path / "keystore", PHRASE)
+        SealedKeystore.open(FolderPlace(tmp_path / "keystore"), PHRASE)
     assert caught.value.check == "keystore.unlock"
 
 
 @pytest.mark.parametrize("text", ["", "short", "x" * 1025, "not text \ud800 at all"])
 def test_unusable_passphrases(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError) as caught:
-        FileKeystore.create(tmp_path / "k", Passphrase(text))
+        SealedKeystore.create(FolderPlace(tmp_path / "k"), Passphrase(text))
     assert caught.value.check == "keystore.passphrase"
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert not (tmp_path / "k").exists()
 
 
-def test_another_key_file_does_not_open(keystore: FileKeystore, tmp_path: Path) -> None:
+def test_another_key_file_does_not_open(keystore: SealedKeystore, tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as caught:
-        FileKeystore.open(tmp_path / "keystore", new_key_file(tmp_path / "other.key"))
+        SealedKeystore.open(FolderPlace(tmp_path / "keystore"), new_key_file(tmp_path / "other.key"))
     assert caught.value.check == "keystore.seal"
 
 
 def test_a_key_file_that_others_can_read_is_refused_with_the_remedy(
-    keystore: FileKeystore, tmp_path: Path, unlock: KeyFile
+    keystore: SealedKeystore, tmp_path: Path, unlock: KeyFile
 ) -> None:
     assert stat.S_IMODE(unlock.path.stat().st_mode) == 0o600
     for mode in (0o640, 0o604, 0o620):
         unlock.path.chmod(mode)
         with pytest.raises(InputError) as caught:
-            FileKeystore.open(tmp_path / "keystore", unlock)
+            SealedKeystore.open(FolderPlace(tmp_path / "keystore"), unlock)
         assert caught.value.check == "keystore.permissions"
         assert caught.value.remedy == f"chmod 600 {unlock.path}"
 
@@ -218,7 +218,7 @@ def test_a_key_file_of_the_wrong_size(tmp_path: Path, size: int) -> None:
     path.write_bytes(bytes(size))
     path.chmod(0o600)
     with pytest.raises(InputError) as caught:
-        FileKeystore.create(tmp_path / "k", KeyFile(path))
+        SealedKeystore.create(FolderPlace(tmp_path / "k"), KeyFile(path))
     assert caught.value.check == "keystore.key_file"
 
 
@@ -226,7 +226,7 @@ def test_a_key_file_that_is_missing_a_folder_or_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     for path in (tmp_path / "missing", tmp_path, tmp_path / "fifo"):
         with pytest.raises(InputError) as caught:
-            FileKeystore.create(tmp_path / "k", KeyFile(path))
+            SealedKeystore.create(FolderPlace(tmp_path / "k"), KeyFile(path))
         assert caught.value.check == "keystore.key_file"
 
 
@@ -240,14 +240,14 @@ def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
 # --- the folder
 
 
-def test_permissions(keystore: FileKeystore, sealed: Path, unlock: KeyFile) -> None:
+def test_permissions(keystore: SealedKeystore, sealed: Path, unlock: KeyFile) -> None:
     assert stat.S_IMODE(sealed.stat().st_mode) == 0o600
     assert stat.S_IMODE(sealed.parent.stat().st_mode) == 0o700
     for path, mode in ((sealed, 0o644), (sealed.parent, 0o755)):
         before = stat.S_IMODE(path.stat().st_mode)
         path.chmod(mode)
         with pytest.raises(InputError) as caught:
-            FileKeystore.open(sealed.parent, unlock)
+            SealedKeystore.open(FolderPlace(sealed.parent), unlock)
         assert caught.value.check == "keystore.permissions"
         assert (caught.value.remedy or "").startswith("chmod ")
         path.chmod(before)
@@ -255,26 +255,26 @@ def test_permissions(keystore: FileKeystore, sealed: Path, unlock: KeyFile) -> N
 
 def test_no_keystore_there(tmp_path: Path, unlock: KeyFile) -> None:
     with pytest.raises(InputError) as caught:
-        FileKeystore.open(tmp_path / "nowhere", unlock)
+        SealedKeystore.open(FolderPlace(tmp_path / "nowhere"), unlock)
     assert caught.value.check == "keystore.missing"
 
 
-def test_a_keystore_is_never_overwritten(keystore: FileKeystore, tmp_path: Path, unlock: KeyFile) -> None:
+def test_a_keystore_is_never_overwritten(keystore: SealedKeystore, tmp_path: Path, unlock: KeyFile) -> None:
     keystore.put("a", SECRET, kind="wrap")
     with pytest.raises(InputError) as caught:
-        FileKeystore.create(tmp_path / "keystore", unlock)
+        SealedKeystore.create(FolderPlace(tmp_path / "keystore"), unlock)
     assert caught.value.check == "keystore.exists"
     assert keystore.get("a") == SECRET
 
 
 def test_a_missing_parent_folder(tmp_path: Path, unlock: KeyFile) -> None:
     with pytest.raises(InputError) as caught:
-        FileKeystore.create(tmp_path / "no" / "k", unlock)
+        SealedKeystore.create(FolderPlace(tmp_path / "no" / "k"), unlock)
     assert caught.value.check == "keystore.create"
 
 
-def test_another_keystore_in_its_place_is_noticed(keystore: FileKeystore, tmp_path: Path, unlock: KeyFile) -> None:
-    FileKeystore.create(tmp_path / "other", unlock)
+def test_another_keystore_in_its_place_is_noticed(keystore: SealedKeystore, tmp_path: Path, unlock: KeyFile) -> None:
+    SealedKeystore.create(FolderPlace(tmp_path / "other"), unlock)
     (tmp_path / "other" / "keystore.sealed").replace(tmp_path / "keystore" / "keystore.sealed")
     with pytest.raises(IntegrityError) as caught:
         keystore.entries()
@@ -284,7 +284,7 @@ def test_another_keystore_in_its_place_is_noticed(keystore: FileKeystore, tmp_pa
 # --- crashes and crowds
 
 
-def test_what_a_killed_writer_left_aside_is_removed_by_the_next_write(keystore: FileKeystore, sealed: Path) -> None:
+def test_what_a_killed_writer_left_aside_is_removed_by_the_next_write(keystore: SealedKeystore, sealed: Path) -> None:
     left = sealed.parent / ".keystore.sealed.abcd.part"
     left.write_bytes(b"half")
     keystore.put("a", SECRET, kind="wrap")
@@ -292,13 +292,13 @@ def test_what_a_killed_writer_left_aside_is_removed_by_the_next_write(keystore: 
 
 
 def _die_in_rename(folder: Path, unlock: KeyFile) -> None:
-    keystore = FileKeystore.open(folder, unlock)
+    keystore = SealedKeystore.open(FolderPlace(folder), unlock)
     Path.replace = lambda self, target: os._exit(9)  # type: ignore[assignment,method-assign]
     keystore.put("b", SECRET, kind="wrap")
 
 
 def test_a_writer_killed_before_the_rename_changes_nothing_and_leaves_no_lock(
-    keystore: FileKeystore, sealed: Path, unlock: KeyFile
+    keystore: SealedKeystore, sealed: Path, unlock: KeyFile
 ) -> None:
     keystore.put("a", SECRET, kind="wrap")
     before = sealed.read_bytes()
@@ -308,16 +308,16 @@ def test_a_writer_killed_before_the_rename_changes_nothing_and_leaves_no_lock(
     assert child.exitcode == 9
     assert sealed.read_bytes() == before
     keystore.put("b", bytes(16), kind="wrap")
-    assert FileKeystore.open(sealed.parent, unlock).get("b") == bytes(16)
+    assert SealedKeystore.open(FolderPlace(sealed.parent), unlock).get("b") == bytes(16)
 
 
 def _put_many(folder: Path, unlock: KeyFile, name: str) -> None:
-    keystore = FileKeystore.open(folder, unlock)
+    keystore = SealedKeystore.open(FolderPlace(folder), unlock)
     for number in range(8):
         keystore.put(f"{name}/{number}", SECRET, kind="wrap")
 
 
-def test_no_put_is_lost_between_processes_and_threads(keystore: FileKeystore, sealed: Path, unlock: KeyFile) -> None:
+def test_no_put_is_lost_between_processes_and_threads(keystore: SealedKeystore, sealed: Path, unlock: KeyFile) -> None:
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_put_many, args=(sealed.parent, unlock, f"p{n}")) for n in range(3)]
     for process in processes:
@@ -338,7 +338,7 @@ def test_no_put_is_lost_between_processes_and_threads(keystore: FileKeystore, se
     assert len(keystore.entries()) == 6 * 8
 
 
-def test_of_two_who_put_the_same_id_one_is_refused(keystore: FileKeystore) -> None:
+def test_of_two_who_put_the_same_id_one_is_refused(keystore: SealedKeystore) -> None:
     outcomes: list[str] = []
 
     def put(secret: bytes) -> None:
