@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from OpenSSL import SSL
 
 from ensconce.addresses import Address
-from ensconce.errors import EnsconceError
+from ensconce.errors import EnsconceError, RefusedError
 from ensconce.provisioning.places import Places
 from ensconce.provisioning.services import Services
 from ensconce.provisioning.session import Session, too_often
@@ -131,7 +131,7 @@ class Connection:
         await self._move(self._stages.request)
         stream.deadline = time.monotonic() + services.exchange_time
         protocol = stream.connection.get_alpn_proto_negotiated()
-        if protocol == ALPN or not wire_v1:
+        if protocol == ALPN:
             await Session(
                 stream=stream,
                 peer=self.peer,
@@ -140,6 +140,9 @@ class Connection:
                 asked=lambda: self._move(self._stages.answer),
                 too_many=too_many,
             ).run()
+        # Who offers ALPN without ours ends in the handshake; from here on, nobody has offered any.
+        elif not wire_v1:
+            await services.refuse(_no_opt_in(), self.peer, "v1", services.noise)
         elif too_many:
             await services.refuse(too_often("address"), self.peer, "v1", services.noise)
         else:
@@ -150,6 +153,16 @@ class Connection:
         await place.enter(self)
         self._place.leave(self)
         self._place = place
+
+
+def _no_opt_in() -> RefusedError:
+    return RefusedError(
+        "policy.wire_v1",
+        "no identity of the policy in force may use Gramine's protocol",
+        found="a client that offers no ALPN, as Gramine's library does",
+        rule=f"ALPN {ALPN.decode()}, or an identity with wire_v1",
+        remedy="let it speak ensconce/1, or add wire_v1: {secret, form} after reading what that costs",
+    )
 
 
 def _network(host: str) -> str:

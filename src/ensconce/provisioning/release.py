@@ -31,10 +31,12 @@ class Prepared:
     Attributes:
         answer: a grant, encoded.
         events: what has to be in the log first.
+        withheld: for each key that was asked for and is not in the answer, the check that failed.
     """
 
     answer: bytes = field(repr=False)
     events: tuple[Event, ...]
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ class Release:
             certificate_serial=f"{certificate.serial_number:x}",
             certificate_until=int(certificate.not_valid_after_utc.timestamp()),
         )
-        withheld = (refusal(reason, peer, "v2", acceptance, key_id=key_id) for key_id, reason in refused)
-        return Prepared(answer, (*withheld, given))
+        events = [refusal(reason, peer, "v2", acceptance, key_id=key_id) for key_id, reason in refused]
+        return Prepared(answer, (*events, given), tuple(reason.check for _, reason in refused))
 
     def key(self, acceptance: Acceptance, key_id: str) -> bytes:
         """A key for an accepted enclave; not recorded.

@@ -109,6 +109,8 @@ class Session:
             await self._refuse(too_long, "unavailable", acceptance=acceptance)
             return
         services.metrics.releases.labels("v2").inc()
+        for check in prepared.withheld:
+            services.metrics.refused(check, "v2")
         await write_frame_async(self.stream, prepared.answer)
 
     async def _refuse(

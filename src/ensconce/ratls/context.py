@@ -59,11 +59,13 @@ def server_context(
 ) -> SSL.Context:
     """The provisioning server's context: it demands a client certificate, which must be a bare self-signed one.
 
+    Who offers ALPN without ``ensconce/1`` gets an alert, and the handshake raises ``tls.alpn``; who offers none, as
+    Gramine's clients, gets through it. All handshakes have to happen in one thread.
+
     Args:
         key: the server's key.
         certificate: its certificate under the owner's authority.
-        wire_v1: also take Gramine's clients: TLS 1.2, and no ALPN. Who offers ALPN without ``ensconce/1`` then gets an
-            alert, and the handshake raises ``tls.alpn``; all handshakes have to happen in one thread.
+        wire_v1: take TLS 1.2 as well, for Gramine's clients.
     """
     context = _context()
     if wire_v1:
@@ -76,7 +78,7 @@ def server_context(
     _restrict_groups(context)
     context.set_tlsext_servername_callback(_forbid_tickets)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_bare_key)
-    context.set_alpn_select_callback(_select_or_alert if wire_v1 else _select)
+    context.set_alpn_select_callback(_select)
     return context
 
 
@@ -262,11 +264,6 @@ def _note_issuer(connection: SSL.Connection, certificate: crypto.X509, error: in
 
 
 def _select(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    # Never raises: a shared context would hand the exception to whichever thread comes next.
-    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
-
-
-def _select_or_alert(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     if ALPN not in offered:
         raise UnreachableError(
             "tls.alpn",

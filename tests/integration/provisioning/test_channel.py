@@ -128,15 +128,20 @@ class TestTls:
         [(event, fields)] = owner.wait_for_log(1)
         assert (event, fields["check"], fields["found"]) == ("key.refused", "tls.handshake", "unsupported protocol")
 
-    @pytest.mark.parametrize("alpn", [None, ["h2"], ["ensconce/2", "http/1.1"], ["ensconce/10"]])
-    def test_without_our_alpn_there_is_no_conversation(
-        self, owner: Any, tmp_path: Path, alpn: list[str] | None
-    ) -> None:
-        with self.connect(owner, tmp_path, alpn=alpn) as tls:
+    def test_without_alpn_there_is_no_conversation(self, owner: Any, tmp_path: Path) -> None:
+        with self.connect(owner, tmp_path, alpn=None) as tls:
             assert tls.selected_alpn_protocol() is None
             assert tls.recv(1) == b""
         [(event, fields)] = owner.wait_for_log(1)
-        assert (event, fields["check"]) == ("key.refused", "tls.alpn")
+        # That is how Gramine's programs come.
+        assert (event, fields["check"]) == ("key.refused", "policy.wire_v1")
+
+    @pytest.mark.parametrize("alpn", [["h2"], ["ensconce/2", "http/1.1"], ["ensconce/10"]])
+    def test_without_ours_among_them_there_is_an_alert(self, owner: Any, tmp_path: Path, alpn: list[str]) -> None:
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            self.connect(owner, tmp_path, alpn=alpn)
+        [(event, fields)] = owner.wait_for_log(1)
+        assert (event, fields["check"], fields["wire"]) == ("key.refused", "tls.alpn", "none")
 
     def test_our_alpn_among_others_is_found(self, owner: Any, tmp_path: Path) -> None:
         with self.connect(owner, tmp_path, alpn=["h2", "ensconce/2", "ensconce/1"]) as tls:

@@ -80,6 +80,10 @@ def test_keys_that_are_not_given_are_refused_one_by_one(owner: Any, enclave: Any
     events = [(event, fields.get("key_id"), fields.get("check")) for event, fields in owner.log()]
     assert sorted(events[:-1]) == sorted(("key.refused", key_id, check) for key_id, check in checks.items())
     assert events[-1][0] == "key.released"
+    counted = owner.server.metrics.registry.get_sample_value
+    for check, count in (("key.retired", 1), ("key.unknown", 1), ("policy.receives", 2)):
+        labels = {"check": check, "wire": "v2"}
+        assert counted("ensconce_provisioning_refusals_total", labels) == count
 
 
 @pytest.mark.parametrize(

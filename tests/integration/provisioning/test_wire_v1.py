@@ -364,7 +364,9 @@ class TestWithoutAnyOptIn:
 
     def test_tls_1_3_without_alpn_gets_nothing(self, strict: Any, programs: Any, refused: Refused) -> None:
         assert programs(strict).ask() is None
-        refused("tls.alpn", strict)
+        fields = refused("policy.wire_v1", strict)
+        assert fields["wire"] == "v1"
+        assert "no identity" in fields["problem"]
 
 
 class TestNothingLeavesUnrecorded:
