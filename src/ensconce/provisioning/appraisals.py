@@ -3,17 +3,14 @@ maker says, best in processes; the policy's word on the loop, where it costs not
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
-from ensconce.appraisal.appraiser import Appraiser, Verify
+from ensconce.appraisal.appraiser import Appraiser, Case, Verify
 from ensconce.appraisal.collateral import PlatformKind
 from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EnsconceError
 from ensconce.evidence.quote import parse_quote
+from ensconce.provisioning.lane import Lane
 from ensconce.provisioning.metrics import Metrics
 from ensconce.provisioning.threads import Threads
 
@@ -21,12 +18,7 @@ __all__ = ["Appraisals"]
 
 _COLLATERAL_THREADS = 16
 _THREADS_FOR_ONE_KIND = 4
-
-
-@dataclass
-class _Lane:
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_THREADS_FOR_ONE_KIND))
-    users: int = 0
+_PATIENCE = 2.0  # a PCCS that has to ask the vendor takes a second
 
 
 class Appraisals:
@@ -35,41 +27,43 @@ class Appraisals:
     Args:
         verify: verifies one quote; called in as many threads as this machine has processors.
         metrics: where the time goes.
+        waiters: how many may wait for collateral of one kind of platform that does not come.
     """
 
-    def __init__(self, verify: Verify, metrics: Metrics) -> None:
+    def __init__(self, verify: Verify, metrics: Metrics, waiters: int) -> None:
         self._verify = verify
         self._metrics = metrics
-        self._lanes: dict[PlatformKind, _Lane] = {}
+        self._waiters = waiters
+        self._lanes: dict[PlatformKind, Lane] = {}
         self._collateral = Threads(_COLLATERAL_THREADS, "provisioning collateral")
         self._verification = Threads(os.cpu_count() or 1, "provisioning verification")
 
     async def appraise(self, quote: bytes, appraiser: Appraiser) -> Acceptance:
-        """:meth:`ensconce.appraisal.appraiser.Appraiser.appraise`, each step in its place."""
+        """:meth:`ensconce.appraisal.appraiser.Appraiser.appraise`, each step in its place.
+
+        Raises:
+            UnreachableError: also ``provisioning.busy``: too many wait for collateral of this kind of platform.
+        """
         with self._metrics.timed("collateral"):
-            async with self._turn(quote):
-                case = await self._collateral.run(appraiser.gather, quote)
+            case = await self._gather(quote, appraiser)
         with self._metrics.timed("verification"):
             verdict = await self._verification.run(appraiser.verify, case, self._verify)
         return appraiser.policy.judge(verdict)
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, quote: bytes) -> AsyncIterator[None]:
+    async def _gather(self, quote: bytes, appraiser: Appraiser) -> Case:
         """Keep quotes of one kind of platform, whose collateral may be out of reach, from taking all threads."""
         try:
             kind = PlatformKind.of(parse_quote(quote))
         except EnsconceError:
-            yield  # gathering will say what is wrong, and will not wait for anything
-            return
-        lane = self._lanes.setdefault(kind, _Lane())
-        lane.users += 1
-        try:
-            async with lane.turns:
-                yield
-        finally:
-            lane.users -= 1
-            if not lane.users:
+            # Gathering will say what is wrong, and will not wait for anything.
+            return await self._collateral.run(appraiser.gather, quote)
+        lane = self._lanes.setdefault(kind, Lane(_THREADS_FOR_ONE_KIND, self._waiters, _PATIENCE))
+
+        def ended() -> None:
+            if lane.idle and self._lanes.get(kind) is lane:
                 del self._lanes[kind]
+
+        return await lane.run(lambda: self._collateral.run(appraiser.gather, quote), ended)
 
     def close(self) -> None:
         """Let the threads end."""

@@ -51,6 +51,7 @@ _LIMITS = Limits()
 _OWN_LIFETIME = 30 * 24 * 3600
 _CLOCK_STEP = 60  # certificates begin five minutes before they are made
 _RELEASE_THREADS = 8
+_WAITERS_SHARE = 8  # of the places for an answer, which nobody has to give up
 _LOOK_EVERY = 1.0
 
 
@@ -123,7 +124,7 @@ class ProvisioningServer:
         self._limits = limits
         self._services = Services(
             in_force=lambda: self.appraiser,
-            appraisals=Appraisals(verify, self.metrics),
+            appraisals=Appraisals(verify, self.metrics, limits.connections // _WAITERS_SHARE),
             release=Release(keystore, authority, domain, now, lifetime),
             threads=Threads(_RELEASE_THREADS, "provisioning release"),
             recorder=Recorder(audit),

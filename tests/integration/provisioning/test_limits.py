@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.collateral import PlatformKind
 from ensconce.errors import EvidenceError, InputError, UnreachableError
+from ensconce.evidence.quote import parse_quote
+from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.provisioning.frames import write_frame
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.messages import ModelVersion, Request, encode
@@ -222,6 +225,41 @@ class TestOutages:
             other.ask(b"no quote at all", other.request(enclave))
         assert time.monotonic() - began < 3
         # Nor do they hold up the server's end: the fixture waits for it.
+
+    def test_a_kind_whose_collateral_does_not_come_leaves_the_places_to_others(
+        self, owners: Callable[..., Any], policy: Any, enclave: Any, hanging: Hanging, raw: Any
+    ) -> None:
+        class OtherKind(SimulatedVendor):
+            FMSPC = bytes.fromhex("00906ED50000")
+
+        vendor = enclave.vendor
+        stranger = type(enclave)(OtherKind(bytes(32), vendor.created), enclave.report)
+
+        class Source:
+            def get_for(self, quote: bytes) -> Any:
+                kind = PlatformKind.of(parse_quote(quote))
+                return (
+                    vendor.collateral(vendor.created)
+                    if kind.fmspc == vendor.FMSPC.hex().upper()
+                    else (hanging.get_for(quote))
+                )
+
+        owner = owners(
+            appraiser=Appraiser(policy, Source(), lambda: int(time.time())),  # type: ignore[arg-type]
+            limits=Limits(connections=16, exchange_time=20.0, closing_time=0.2),
+        )
+        assert owner.provision(enclave).secrets
+        for _ in range(16):
+            client = raw(owner=owner)
+            request = client.request(stranger)
+            models = (ModelVersion(name="digits", version=1),)
+            quote = stranger.quote(client.binding(request))
+            write_frame(client.stream, encode(Request(quote=quote, certificate_request=request, models=models)))
+        assert owner.provision(enclave).secrets
+        with pytest.raises(UnreachableError) as caught:
+            owner.provision(stranger)
+        assert caught.value.check == "provisioning.busy"
+        assert {fields["check"] for event, fields in owner.log() if event == "key.refused"} == {"provisioning.busy"}
 
     def test_nor_the_end_of_the_server(
         self, owners: Callable[..., Any], policy: Any, enclave: Any, hanging: Hanging
