@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ensconce.cluster.owner import OwnerFolder
 from ensconce.demo.data import digits_folder
 from ensconce.demo.stage import Ports, Stage, processes_below
 
@@ -138,3 +139,21 @@ def until(status: Callable[[Stage], dict[str, Any]]) -> Callable[[Stage, list[st
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def server(
+    find_port: Callable[[], int],
+    owner_of: Callable[..., OwnerFolder],
+    put_in_force: Callable[[OwnerFolder, int, str], None],
+    server_of: Callable[[OwnerFolder, int, int], Any],
+) -> Any:
+    """A server that gives models/digits and a licence, not started yet."""
+    port, status = find_port(), find_port()
+    owner = owner_of([port], status)
+    keystore = owner.keystore()
+    for version in (1, 2, 3):
+        keystore.put(f"model/digits/{version}", os.urandom(16), kind="wrap")
+    keystore.put("secret/licence", b"the licence " * 20, kind="secret")
+    put_in_force(owner, 1, "model/digits, secret/licence")
+    return server_of(owner, port, status)

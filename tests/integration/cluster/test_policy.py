@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import dataclasses
-import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,58 +16,23 @@ from ensconce.appraisal.policy_signing import SignedPolicy
 from ensconce.appraisal.policy_store import DOCUMENT
 from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import TcbStatus
-from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import apply_policy
 from ensconce.cluster.provision import open_server
 from ensconce.cluster.state import open_state
 from ensconce.errors import InputError, RefusedError
-from ensconce.evidence.report import SgxReport
 from ensconce.keys import get_private_key
-from ensconce.platform.simulated.http import serve_http
-from ensconce.platform.simulated.pccs import Pccs
 from ensconce.platform.simulated.pki import SimulatedVendor
-from ensconce.platform.simulated.quoting import make_quote
-from ensconce.provisioning.client import Provisioned, provision
+from ensconce.provisioning.client import Provisioned
 from ensconce.provisioning.server import ProvisioningServer
-
-DOMAIN = "digits.example.test"
-SERVER_NAME = "provisioning.digits.example.test"
-
-
-def now() -> int:
-    return int(time.time())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
-
-
-@pytest.fixture(scope="module")
-def vendor() -> SimulatedVendor:
-    return SimulatedVendor(os.urandom(32), now() - 3600)
-
-
-@pytest.fixture(scope="module")
-def pccs(vendor: SimulatedVendor) -> Iterator[int]:
-    loop, port = asyncio.new_event_loop(), free_port()
-    server = loop.run_until_complete(serve_http("127.0.0.1", port, Pccs(vendor, now).get))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    yield port
-    loop.call_soon_threadsafe(server.close)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
 
 
 @dataclass
 class World:
     owner: OwnerFolder
     vendor: SimulatedVendor
-    report: SgxReport
     port: int
+    replica: Callable[..., Provisioned]
 
     def policy(self, serial: int, **identity: object) -> Policy:
         code: dict[str, object] = {"name": "replica", "mr_enclave": b"\x11" * 32, "receives": ("model/digits",)}
@@ -91,15 +51,7 @@ class World:
         apply_policy(self.owner, self.signed(self.policy(serial, **identity)))
 
     def ask(self) -> Provisioned:
-        return provision(
-            [f"127.0.0.1:{self.port}"],
-            SERVER_NAME,
-            self.owner.ca_file.read_bytes(),
-            lambda data: make_quote(self.vendor, dataclasses.replace(self.report, report_data=data)),
-            DOMAIN,
-            [("digits", 1)],
-            timeout=20,
-        )
+        return self.replica(self.owner, [self.port], ("digits", 1), timeout=20)
 
     def events(self, name: str) -> list[dict[str, object]]:
         return [dict(entry.fields) for entry in self.owner.verified_log()[1] if entry.event == name]
@@ -120,30 +72,16 @@ class World:
 def world(
     tmp_path: Path,
     vendor: SimulatedVendor,
-    pccs: int,
-    sound_report: Callable[..., SgxReport],
+    find_port: Callable[[], int],
+    owner_of: Callable[..., OwnerFolder],
+    ask: Callable[..., Provisioned],
     monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    port = free_port()
-    deployment = Deployment.check(
-        {
-            "version": 1,
-            "service": {"domain": DOMAIN, "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-            "replicas": 1,
-            "platform": {"kind": "simulated", "pccs": f"127.0.0.1:{pccs}"},
-            "provisioning": {
-                "listen": f"127.0.0.1:{port}",
-                "servers": [f"127.0.0.1:{port}"],
-                "server_name": SERVER_NAME,
-                "limits": {"address_rate": 1000.0, "address_burst": 5000},
-            },
-            "models": [{"name": "digits"}],
-        }
-    )
-    owner = OwnerFolder.create(tmp_path / "owner", deployment)
+    port = find_port()
+    owner = owner_of([port])
     owner.keystore().put("model/digits/1", bytes(16), kind="wrap")
-    return World(owner, vendor, sound_report(vendor), port)
+    return World(owner, vendor, port, ask)
 
 
 def test_there_is_no_server_without_a_policy_in_force(world: World, tmp_path: Path) -> None:
@@ -169,6 +107,8 @@ def test_a_new_policy_takes_effect_without_a_restart_and_without_a_gap(
         asking = [clients.submit(keep_asking) for _ in range(2)]
         for serial in (2, 3, 4):
             world.apply(serial)
+            if serial > 2:  # the first without being told
+                server.look_again()
             wait_for(lambda serial=serial: server.appraiser.policy.serial == serial, f"policy {serial}")  # type: ignore[misc]
         stop.set()
         assert all(each.result(30) for each in asking)
