@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import notices, print_json, say
-from ensconce.cli.owner import Owner
+from ensconce.cli.owner import Owner, protect
 
 __all__ = ["app"]
 
 app = typer.Typer(help="What runs inside: image, manifest, measurement, signature.", no_args_is_help=True)
+app.callback()(protect)
 
 _HERE = Path()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ensconce.cli.output import notices, print_json, print_table, say
-from ensconce.cli.owner import Owner
+from ensconce.cli.owner import Owner, protect
 from ensconce.errors import InputError
 
 __all__ = ["app"]
@@ -24,11 +24,7 @@ _HERE = Path()
 _CLEAR = "\x1b[2J\x1b[3J\x1b[H"
 
 
-@app.callback()
-def _protect() -> None:
-    from ensconce.keys import forbid_core_dumps
-
-    forbid_core_dumps()  # such as Ctrl-\ makes, where a passphrase is being typed
+app.callback()(protect)
 
 
 @app.command("put")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import notices, print_json, progress_bar, say
-from ensconce.cli.owner import Owner
+from ensconce.cli.owner import Owner, protect
 from ensconce.servables import MAX_VERSION
 
 __all__ = ["app"]
@@ -22,11 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _HERE = Path()
 
 
-@app.callback()
-def _protect() -> None:
-    from ensconce.keys import forbid_core_dumps
-
-    forbid_core_dumps()
+app.callback()(protect)
 
 
 @app.command("seal")

@@ -9,9 +9,16 @@ import typer
 
 from ensconce.cli.output import notices
 
-__all__ = ["Owner", "init"]
+__all__ = ["Owner", "init", "protect"]
 
 Owner = Annotated[Path, typer.Option("--owner", help="The owner's folder.")]
+
+
+def protect() -> None:
+    """Forbid core files, such as Ctrl-\\ makes: this process holds the owner's keys, or a passphrase that is typed."""
+    from ensconce.keys import forbid_core_dumps
+
+    forbid_core_dumps()
 
 
 def init(
@@ -32,6 +39,7 @@ def init(
 
       ensconce init owner --domain digits.example.test --model digits
     """
+    protect()
     from ensconce.cluster.deployment import Deployment
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.errors import InputError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensconce.cli.output import notices, print_json, say
-from ensconce.cli.owner import Owner
+from ensconce.cli.owner import Owner, protect
 from ensconce.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Policies: which evidence is accepted, and what it may receive.", no_args_is_help=True)
+app.callback()(protect)
 
 _HERE = Path()
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy.")]
