@@ -99,7 +99,7 @@ class _Here:
 
 @functools.cache
 def _public() -> Public:
-    return Public(cast(AuditLog, _Log()), Metrics(), cast(Threads, _Here()))
+    return Public(cast(AuditLog, _Log()), Metrics(), cast(Threads, _Here()), lambda: None)
 
 
 @functools.cache

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -34,11 +35,15 @@ class Public:
         audit: the log.
         metrics: counts.
         threads: for what reads the log; one is enough, and holds up nobody but those who ask here.
+        check: raises what keeps the server from answering at all, if anything does.
     """
 
     audit: AuditLog
     metrics: Metrics
     threads: Threads
+    check: Callable[[], None]
+    # What was unavailable and why, as far as the log says so already: whoever asks does not see to its length.
+    _said: set[tuple[str, str]] = field(default_factory=set, init=False, repr=False)
 
     async def answer(self, target: str) -> Answer:
         """The answer to a GET request for ``target``; raises nothing that a stranger can cause."""
@@ -53,6 +58,8 @@ class Public:
                     return Answer(200, b"{}\n")
                 case "/readyz":
                     await self._size()
+                    self.check()
+                    self._ready()
                     return Answer(200, b"{}\n")
                 case "/metrics":
                     with contextlib.suppress(EnsconceError):
@@ -69,14 +76,25 @@ class Public:
                     return Answer(200, proof.to_bytes())
         except InputError as error:
             asked = error.check in ("merkle.range", "status.request")
-            return _error(400 if asked else 503, error.check)
+            return _error(400, error.check) if asked else self._unavailable(parts.path, error.check)
         except EnsconceError as error:
-            return _error(503, error.check)
+            return self._unavailable(parts.path, error.check)
         return _error(404, "status.path")
 
     async def _size(self) -> None:
         head = await self.threads.run(self.audit.head)
         self.metrics.log_size.set(head.size)
+
+    def _unavailable(self, path: str, check: str) -> Answer:
+        if (path, check) not in self._said:
+            self._said.add((path, check))
+            _log.warning("not ready", extra={"fields": {"path": path, "check": check}})
+        return _error(503, check)
+
+    def _ready(self) -> None:
+        if mended := {said for said in self._said if said[0] == "/readyz"}:
+            self._said.difference_update(mended)
+            _log.warning("ready again", extra={"fields": {"path": "/readyz"}})
 
 
 def _number(text: str) -> int:
@@ -87,6 +105,4 @@ def _number(text: str) -> int:
 
 def _error(status: int, check: str) -> Answer:
     """Which check failed and no more: the rest may name places on the owner's machine, and is in her own log."""
-    if status >= 500:
-        _log.warning("not ready", extra={"fields": {"check": check}})
     return Answer(status, json.dumps({"error": {"check": check}}).encode() + b"\n")

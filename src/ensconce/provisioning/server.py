@@ -144,9 +144,12 @@ class ProvisioningServer:
         for stage in dataclasses.fields(Stages):
             places = getattr(self._stages, stage.name)
             self.metrics.connections.labels(stage.name).set_function(places.__len__)
-        self._public = Public(audit, self.metrics, Threads(1, "provisioning status"))
+        self._public = Public(
+            audit, self.metrics, Threads(1, "provisioning status"), lambda: authority.check_end(now())
+        )
         self._renewed = renewed
         self._identity = self._new_identity()
+        self._silent = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._look = asyncio.Event()
@@ -258,7 +261,15 @@ class ProvisioningServer:
             self._look.clear()
 
     async def _talk(self, connection: Connection, deadline: float, too_many: bool) -> None:
-        identity = self._current_identity()
+        try:
+            identity = self._current_identity()
+        except EnsconceError as error:
+            if not self._silent:
+                _log.error("cannot serve anybody: %s", error)
+            self._silent = True
+            await self._services.refuse(error, connection.peer, "none", self._services.noise)
+            return
+        self._silent = False
         wire_v1 = self.appraiser.policy.wire_v1
         await connection.run(
             context=identity.with_v1 if wire_v1 else identity.strict,
@@ -270,6 +281,7 @@ class ProvisioningServer:
         )
 
     def _current_identity(self) -> _Identity:
+        self._authority.check_end(self._now())
         # Also when the clock was ahead at the time: its certificate is not valid yet, for nobody.
         if not self._identity.made_at - _CLOCK_STEP <= self._now() < self._identity.renew_at:
             self._identity = self._new_identity()
@@ -285,5 +297,5 @@ class ProvisioningServer:
             with_v1=server_context(key, certificate, wire_v1=True),
             spki=spki_of(key.public_key()),
             made_at=now,
-            renew_at=now + _OWN_LIFETIME // 2,
+            renew_at=min(now + _OWN_LIFETIME // 2, self._authority.end),
         )

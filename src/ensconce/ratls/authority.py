@@ -87,6 +87,28 @@ class CertificateAuthority:
         """The root certificate, public: ``ca.pem``."""
         return self.certificate.public_bytes(Encoding.PEM)
 
+    @property
+    def end(self) -> int:
+        """When the root certificate ends, seconds since 1970."""
+        return int(self.certificate.not_valid_after_utc.timestamp())
+
+    def check_end(self, now: int) -> None:
+        """Check that certificates can still be issued.
+
+        Args:
+            now: seconds since 1970.
+
+        Raises:
+            InputError: ``authority.expired``.
+        """
+        if now >= self.end:
+            raise InputError(
+                "authority.expired",
+                "the owner's certificate authority has expired",
+                found=f"{utc_text(self.end)}; it is {utc_text(now)}",
+                remedy="check this machine's clock, or make a new authority; replicas and clients need its certificate",
+            )
+
     def issue_server(
         self,
         public_key: ec.EllipticCurvePublicKey,
@@ -109,16 +131,10 @@ class CertificateAuthority:
             The chain that the server sends, PEM: the leaf. The root, which clients have, is not in it.
 
         Raises:
-            InputError: the root has expired.
+            InputError: as :meth:`check_end`.
         """
+        self.check_end(now)
         end = min(_time(now + lifetime), self.certificate.not_valid_after_utc)
-        if end <= _time(now):
-            raise InputError(
-                "authority.expired",
-                "the owner's certificate authority has expired",
-                found=utc_text(self.certificate.not_valid_after_utc.timestamp()),
-                remedy="make a new one; replicas and clients need its certificate",
-            )
         names = [x509.NameAttribute(NameOID.COMMON_NAME, domain)] if len(domain) <= _MAX_COMMON_NAME else []
         builder = (
             x509.CertificateBuilder()

@@ -367,6 +367,25 @@ class TestStatus:
             assert json.loads(body) == {"error": {"check": "audit.read"}}
         assert self.get(owner, request % b"/metrics")[0] == 200
 
+    def test_a_state_is_logged_when_it_changes(self, owners: Callable[..., Any], caplog: Any) -> None:
+        class Flapping:
+            broken = True
+
+            def head(self) -> Any:
+                if self.broken:
+                    raise InputError("audit.read", "cannot read /secret/place")
+                return type("Head", (), {"size": 1})
+
+        audit = Flapping()
+        owner = owners(status=Address("127.0.0.1", 0), audit=audit)
+        caplog.set_level("INFO", "ensconce")
+        for broken in (True, False, True):
+            audit.broken = broken
+            for _ in range(3):
+                status, _ = self.get(owner, b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert status == (503 if broken else 200)
+        assert [record.message for record in caplog.records] == ["not ready", "ready again", "not ready"]
+
     def test_a_taken_port_is_an_input_error(self, owner: Any, owners: Callable[..., Any]) -> None:
         with pytest.raises(InputError) as caught:
             owners(status=Address("127.0.0.1", owner.server.status_port))

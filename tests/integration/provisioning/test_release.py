@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import http.client
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from ensconce.addresses import Address
 from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_tcb import StatusUntil
 from ensconce.appraisal.verdict import TcbStatus
@@ -211,6 +213,31 @@ def test_a_clock_that_was_ahead_when_the_server_began_keeps_nobody_out_for_long(
         owner.provision(enclave)
     assert caught.value.check == "provisioning.server_certificate"
     ahead[0] = 0
+    assert owner.provision(enclave).secrets
+
+
+def test_a_clock_beyond_the_authoritys_end_is_named(
+    owners: Callable[..., Any], enclave: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = [0]
+    owner = owners(now=lambda: int(time.time()) + ahead[0], status=Address("127.0.0.1", 0))
+
+    def ready() -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", owner.server.status_port, timeout=5)
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    assert ready()[0] == 200
+    ahead[0] = 11 * 365 * 24 * 3600
+    for _ in range(3):
+        with pytest.raises(UnreachableError):
+            owner.provision(enclave)
+    assert [fields["check"] for _, fields in owner.wait_for_log(3)] == ["authority.expired"] * 3
+    assert ready() == (503, b'{"error": {"check": "authority.expired"}}\n')
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    ahead[0] = 0
+    assert ready()[0] == 200
     assert owner.provision(enclave).secrets
 
 
