@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +52,27 @@ def owner(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnerF
     monkeypatch.setattr("ensconce.keys.header._WRITTEN_COST", ScryptCost(15, 8, 1))
     path = shutil.copytree(made, tmp_path / "owner")
     return OwnerFolder(path, ask=lambda _: "correct horse battery")
+
+
+@pytest.fixture(scope="session")
+def killed() -> Callable[..., None]:
+    """Acts in a child process that ends at the ``nth`` call of what ``module`` has under ``name``."""
+
+    def die(act: Callable[[], object], module: object, name: str, nth: int) -> None:
+        real, calls = getattr(module, name), iter(range(1, 99))
+
+        def deadly(*arguments: object, **named: object) -> object:
+            if next(calls) == nth:
+                os._exit(9)
+            return real(*arguments, **named)
+
+        setattr(module, name, deadly)
+        act()
+
+    def kill(act: Callable[[], object], module: object, name: str, nth: int = 1) -> None:
+        child = multiprocessing.get_context("fork").Process(target=die, args=(act, module, name, nth))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 9
+
+    return kill
