@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from ensconce.errors import EvidenceError
-from ensconce.evidence.certificate import read_certificate
+from ensconce.evidence.certificate import check_lean, read_certificate
 from ensconce.evidence.quote import parse_quote
 from ensconce.ratls.verify import check_binding
 from ensconce.times import utc_text
@@ -57,6 +57,7 @@ def read_gramine_client(certificate_der: bytes, at: int) -> GramineClient:
         EvidenceError: ``ratls.container``, ``ratls.key``, ``ratls.validity``, or whatever reading evidence and
             checking its binding says.
     """
+    check_lean(certificate_der, "certificate")
     evidence = read_certificate(certificate_der)
     certificate = x509.load_der_x509_certificate(certificate_der)
     _check_key(certificate.public_key())

@@ -21,6 +21,7 @@ from ensconce.errors import EvidenceError
 from ensconce.evidence.certificate import (
     OID_TCG,
     CertificateEvidence,
+    check_lean,
     evidence_extension,
     read_certificate,
     read_request,
@@ -131,6 +132,7 @@ def read_signed_request(der: bytes) -> SignedRequest:
     Raises:
         EvidenceError: ``request.signature``, ``request.key``, ``request.contents``, or whatever reading evidence says.
     """
+    check_lean(der, "certificate request")
     evidence = read_request(der)
     request = x509.load_der_x509_csr(der)
     # The kind of key first: a stranger can choose one whose signatures take a hundred times as long to check.
