@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+from ensconce.appraisal.policy_identity import Form
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame, read_frame_async, write_frame
-from ensconce.provisioning.wire_v1 import KEY_SIZE, MAX_TEXT, REQUEST, Form, check_request, encode_answer, to_form
+from ensconce.provisioning.wire_v1 import KEY_SIZE, MAX_TEXT, REQUEST, check_request, encode_answer, to_form
 from fuzz.target import Refused, Target, attempt, holds
 
 __all__ = ["TARGET", "check"]

@@ -14,10 +14,9 @@ from ensconce.errors import IntegrityError
 from ensconce.keys.unlock import ScryptCost, Sort
 from ensconce.strict import StrictModel
 
-__all__ = ["MAX_LABEL", "Header", "Shared", "Wrapped", "bad_format", "parse_header", "passphrase_cost"]
+__all__ = ["Header", "Shared", "Wrapped", "bad_format", "parse_header", "passphrase_cost"]
 
-MAX_LABEL = 16 * 1024
-"""Longest label of a header, in bytes; a wrapped key takes a few hundred."""
+_MAX_LABEL = 16 * 1024  # a wrapped key takes a few hundred
 _MAGIC = b"ENSCONCE-KEYS\x00"
 _FIXED = struct.Struct(">14sHBBBB32s")
 _LENGTH = struct.Struct(">I")
@@ -127,7 +126,7 @@ def parse_header(data: bytes) -> Header:
 def _parse_label(data: bytes, sort: Sort) -> Wrapped | Shared | None:
     (length,) = _LENGTH.unpack_from(data, _FIXED.size)
     start = _FIXED.size + _LENGTH.size
-    if length > MAX_LABEL or len(data) < start + length + _AFTER_HEADER:
+    if length > _MAX_LABEL or len(data) < start + length + _AFTER_HEADER:
         raise bad_format("the keystore's header is cut off", "restore it from a backup", found=f"{length} bytes")
     text = data[start : start + length]
     if sort in _IN_FIRST:

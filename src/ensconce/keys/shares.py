@@ -24,11 +24,11 @@ from ensconce.errors import InputError
 from ensconce.keys.memory import SecretBuffer
 from ensconce.keys.unlock import ROOT_KEY_SIZE
 
-__all__ = ["MAX_SHARES", "MAX_SHARE_TEXT", "Shares", "combine", "split"]
+__all__ = ["MAX_SHARE_TEXT", "Shares", "combine", "split"]
 
-MAX_SHARES = 16
 MAX_SHARE_TEXT = 1024
 """Longest share as text, in characters; 33 words take about 250."""
+_MAX_SHARES = 16
 _WORDS = 33
 
 
@@ -53,12 +53,12 @@ def split(key: SecretBuffer, shares: int, threshold: int) -> Shares:
     Raises:
         InputError: ``backup.shares``: not 2 <= threshold <= shares <= 16.
     """
-    if not 2 <= threshold <= shares <= MAX_SHARES:
+    if not 2 <= threshold <= shares <= _MAX_SHARES:
         raise InputError(
             "backup.shares",
             "a key cannot be split like this",
             found=f"{threshold} of {shares}",
-            rule=f"a threshold from 2 to the number of shares, and at most {MAX_SHARES} shares",
+            rule=f"a threshold from 2 to the number of shares, and at most {_MAX_SHARES} shares",
             remedy="such as --shares 5 --threshold 3",
         )
     identifier = secrets.randbits(15)

@@ -26,7 +26,6 @@ from ensconce.files import write_aside
 from ensconce.keys.memory import SecretBuffer
 
 __all__ = [
-    "KEY_FILE_SIZE",
     "ROOT_KEY_SIZE",
     "KeyFile",
     "KeyService",
@@ -44,12 +43,11 @@ __all__ = [
     "sort_of",
 ]
 
-KEY_FILE_SIZE = 32
 ROOT_KEY_SIZE = 32
 """Size in bytes of the key that a service wraps, or that shares are made of."""
-MIN_PASSPHRASE = 8
-MAX_PASSPHRASE = 1024
-"""Longest passphrase, in characters."""
+_KEY_FILE_SIZE = 32
+_MIN_PASSPHRASE = 8
+_MAX_PASSPHRASE = 1024
 _KEY_FILE_INFO = b"ensconce keystore 1: key file"
 _ROOT_KEY_INFO = b"ensconce keystore 2: root key"
 
@@ -185,7 +183,7 @@ def new_key_file(path: Path) -> KeyFile:
             rule="a key file is never overwritten: what it opens would be lost",
             remedy="choose another path",
         )
-    write_aside(path, secrets.token_bytes(KEY_FILE_SIZE), mode=0o600)
+    write_aside(path, secrets.token_bytes(_KEY_FILE_SIZE), mode=0o600)
     return KeyFile(path)
 
 
@@ -195,12 +193,12 @@ def check_new_passphrase(passphrase: Passphrase) -> None:
     Raises:
         InputError: ``keystore.passphrase``.
     """
-    if len(passphrase.text) < MIN_PASSPHRASE:
+    if len(passphrase.text) < _MIN_PASSPHRASE:
         raise InputError(
             "keystore.passphrase",
             "the passphrase is too short",
             found=f"{len(passphrase.text)} characters",
-            rule=f"at least {MIN_PASSPHRASE} characters",
+            rule=f"at least {_MIN_PASSPHRASE} characters",
             remedy="use several words",
         )
 
@@ -260,8 +258,8 @@ def _expand(secret: SecretBuffer, salt: bytes, info: bytes) -> SealKeys:
 def _passphrase_bytes(passphrase: Passphrase) -> bytes:
     problem = None
     data = b""
-    if len(passphrase.text) > MAX_PASSPHRASE:
-        problem = f"the passphrase is longer than {MAX_PASSPHRASE} characters"
+    if len(passphrase.text) > _MAX_PASSPHRASE:
+        problem = f"the passphrase is longer than {_MAX_PASSPHRASE} characters"
     else:
         try:
             data = unicodedata.normalize("NFC", passphrase.text).encode()
@@ -297,17 +295,17 @@ def _read_key_file(path: Path) -> bytearray | None:
                 rule="mode 0600 or stricter",
                 remedy=f"chmod 600 {path}",
             )
-        data = bytearray(KEY_FILE_SIZE + 1)
+        data = bytearray(_KEY_FILE_SIZE + 1)
         size = os.readv(handle, [data])
     finally:
         os.close(handle)
-    if size != KEY_FILE_SIZE:
+    if size != _KEY_FILE_SIZE:
         raise InputError(
             "keystore.key_file",
             f"{path} is not a key file",
-            found=f"{size} bytes" if size <= KEY_FILE_SIZE else f"more than {KEY_FILE_SIZE} bytes",
-            rule=f"{KEY_FILE_SIZE} raw bytes",
+            found=f"{size} bytes" if size <= _KEY_FILE_SIZE else f"more than {_KEY_FILE_SIZE} bytes",
+            rule=f"{_KEY_FILE_SIZE} raw bytes",
             remedy="check that this is the right file",
         )
-    del data[KEY_FILE_SIZE:]
+    del data[_KEY_FILE_SIZE:]
     return data

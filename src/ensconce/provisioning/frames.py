@@ -48,20 +48,12 @@ class AsyncStream(Protocol):
     connection: SSL.Connection
     deadline: float
 
-    async def handshake(self) -> None:
-        """Do the handshake, or raise an UnreachableError."""
-        ...
-
     async def read(self, size: int) -> bytes:
         """Exactly ``size`` bytes, or an UnreachableError."""
         ...
 
     async def write(self, data: bytes) -> None:
         """All of ``data``, or an UnreachableError."""
-        ...
-
-    async def finish(self, patience: float = 1.0) -> None:
-        """Say goodbye, wait that many seconds for the peer to hang up, and close; raises nothing."""
         ...
 
 

@@ -40,10 +40,8 @@ __all__ = [
 MAX_KEYS = 64
 """Keys in one request, of models and others together."""
 
-MAX_REQUEST = 20 * 1024
-"""Bytes of a certificate request; with a quote of the greatest length in it."""
-
 _MAX_COMMAS = 4 * MAX_KEYS  # a request for MAX_KEYS models has half as many
+_MAX_REQUEST = 20 * 1024  # with a quote of the greatest length in it
 _MAX_SECRET = 16 * 1024  # what a keystore keeps
 _MAX_CHAIN = 32 * 1024
 _MAX_TEXT = 256
@@ -112,7 +110,7 @@ class Request(StrictModel):
 
     type: Literal["request"] = "request"
     quote: Annotated[Base64, Field(min_length=1, max_length=MAX_QUOTE_SIZE)]
-    certificate_request: Annotated[Base64, Field(min_length=1, max_length=MAX_REQUEST)]
+    certificate_request: Annotated[Base64, Field(min_length=1, max_length=_MAX_REQUEST)]
     models: Annotated[tuple[ModelVersion, ...], Field(max_length=MAX_KEYS), AfterValidator(_unique)]
     secrets: Annotated[tuple[SecretId, ...], Field(max_length=MAX_KEYS), AfterValidator(_unique)] = ()
 

@@ -43,7 +43,7 @@ from ensconce.provisioning.threads import Threads
 from ensconce.ratls.authority import DEFAULT_LIFETIME, CertificateAuthority
 from ensconce.ratls.context import server_context
 
-__all__ = ["Limits", "ProvisioningServer"]
+__all__ = ["ProvisioningServer"]
 
 _log = logging.getLogger(__name__)
 

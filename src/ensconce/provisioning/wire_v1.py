@@ -8,7 +8,7 @@ from __future__ import annotations
 from ensconce.appraisal.policy_identity import Form
 from ensconce.errors import RefusedError, UnreachableError
 
-__all__ = ["KEY_SIZE", "MAX_TEXT", "REQUEST", "RESPONSE", "Form", "check_request", "encode_answer", "to_form"]
+__all__ = ["KEY_SIZE", "MAX_TEXT", "REQUEST", "RESPONSE", "check_request", "encode_answer", "to_form"]
 
 REQUEST = b"SECRET_PROVISION_RA_TLS_REQUEST_V1\x00"
 """What a client sends, 35 bytes."""

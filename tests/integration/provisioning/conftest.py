@@ -30,8 +30,9 @@ from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.provisioning.client import Provisioned, provision
 from ensconce.provisioning.frames import read_frame, write_frame
+from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.messages import Grant, ModelVersion, Request, encode, parse_answer, parse_challenge
-from ensconce.provisioning.server import Limits, ProvisioningServer
+from ensconce.provisioning.server import ProvisioningServer
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.ratls.binding import channel_binding
 from ensconce.ratls.context import client_context, exporter, peer_spki

@@ -25,8 +25,8 @@ from OpenSSL import SSL, crypto
 from ensconce.addresses import Address
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.provisioning.frames import MAX_FRAME, read_frame
+from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.messages import parse_answer
-from ensconce.provisioning.server import Limits
 from ensconce.ratls.async_stream import HANDSHAKE_ALLOWANCE
 from ensconce.ratls.context import ALPN, client_context, exporter
 from ensconce.ratls.request import make_key_container
