@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -24,8 +25,7 @@ from ensconce.audit.log import AuditLog
 from ensconce.audit.verify import verify_log
 from ensconce.evidence.report import SgxReport
 from ensconce.evidence.spki import spki_of
-from ensconce.keys import FolderPlace, SealedKeystore
-from ensconce.keys.unlock import new_key_file
+from ensconce.keys import FolderPlace, KeyFile, SealedKeystore, new_key_file
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
 from ensconce.provisioning.client import Provisioned, provision
@@ -142,23 +142,27 @@ def policy(vendor: SimulatedVendor) -> Policy:
     )
 
 
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A keystore and what opens it, to copy: each key that is put waits for the disk."""
+    folder = tmp_path_factory.mktemp("sealed")
+    keystore = SealedKeystore.create(FolderPlace(folder / "keystore"), new_key_file(folder / "unlock.key"))
+    for key_id, secret in (("model/digits/1", KEY_1), ("model/digits/2", KEY_2), ("model/faces/1", OTHER_KEY)):
+        keystore.put(key_id, secret, kind="wrap")
+    return folder
+
+
 @pytest.fixture
 def owners(
-    tmp_path: Path, vendor: SimulatedVendor, authority: CertificateAuthority, policy: Policy
+    tmp_path: Path, sealed: Path, vendor: SimulatedVendor, authority: CertificateAuthority, policy: Policy
 ) -> Iterator[Callable[..., Owner]]:
     """Starts owners; keyword arguments replace those of the server."""
     started: list[tuple[ProvisioningServer, threading.Thread]] = []
 
     def start(policy: Policy = policy, **changes: Any) -> Owner:
         folder = tmp_path / f"owner-{len(started)}"
-        folder.mkdir(mode=0o700)
-        keystore = SealedKeystore.create(FolderPlace(folder / "keystore"), new_key_file(folder / "unlock.key"))
-        for key_id, secret in (
-            ("model/digits/1", KEY_1),
-            ("model/digits/2", KEY_2),
-            ("model/faces/1", OTHER_KEY),
-        ):
-            keystore.put(key_id, secret, kind="wrap")
+        shutil.copytree(sealed, folder)
+        keystore = SealedKeystore.open(FolderPlace(folder / "keystore"), KeyFile(folder / "unlock.key"))
         signing_key = Ed25519PrivateKey.generate()
         arguments: dict[str, Any] = {
             "server_name": SERVER_NAME,
