@@ -35,6 +35,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``-n``, let one worker have all tests that start processes and listen, one after the other."""
+    here = Path(__file__).parent
+    for item in items:
+        folder, *_ = item.path.relative_to(here).parts
+        group = "processes" if folder in ("e2e", "integration") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def vectors() -> Path:
     """The folder of test vectors that others wrote; it is never part of the repository."""
