@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -233,6 +235,20 @@ def _parse_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Switch to WAL. Unlike other statements, this one does not wait for another process that does so just now."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def _sqlite_engine(url: URL) -> Engine:
     path = Path(url.database or "")
     if not url.database or not path.is_absolute() or url.query:
@@ -263,8 +279,9 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun below
         cursor = connection.cursor()  # type: ignore[attr-defined]
         # FULL: without it a commit in WAL mode does not survive a power cut (sqlite.org/pragma.html).
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF"):
+        for pragma in ("synchronous=FULL", "trusted_schema=OFF"):
             cursor.execute(f"PRAGMA {pragma}")
+        _write_ahead(cursor)
         cursor.close()
 
     @event.listens_for(engine, "begin")
