@@ -58,15 +58,22 @@ def vendor() -> SimulatedVendor:
 @pytest.fixture(scope="session")
 def pccs(vendor: SimulatedVendor, find_port: Callable[[], int]) -> Iterator[int]:
     """The port of a PCCS that serves the vendor's collateral."""
-    port, loop = find_port(), asyncio.new_event_loop()
-    server = loop.run_until_complete(serve_http("127.0.0.1", port, Pccs(vendor, now).get))
-    thread = threading.Thread(target=loop.run_forever)
+    port, begun, stop = find_port(), threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        server = await serve_http("127.0.0.1", port, Pccs(vendor, now).get)
+        loops.append(asyncio.get_running_loop())
+        begun.set()
+        await stop.wait()
+        server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
+    assert begun.wait(10)
     yield port
-    loop.call_soon_threadsafe(server.close)
-    loop.call_soon_threadsafe(loop.stop)
+    loops[0].call_soon_threadsafe(stop.set)
     thread.join(5)
-    loop.close()
 
 
 @pytest.fixture(scope="session")

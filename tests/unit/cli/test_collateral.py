@@ -64,12 +64,12 @@ class Running:
         self.recipe = CollateralRecipe()
         self.url = ""
         self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), daemon=True).start()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
         assert self._ready.wait(10)
 
     async def _serve(self) -> None:
-        self._stop = asyncio.Event()
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await serve_http(
             "127.0.0.1", 0, lambda target: Pccs(VENDOR, lambda: int(time.time()), self.recipe).get(target)
         )
@@ -80,6 +80,7 @@ class Running:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
 
 
 @pytest.fixture

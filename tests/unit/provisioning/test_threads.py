@@ -37,6 +37,8 @@ async def test_what_was_given_up_before_it_began_never_begins() -> None:
     waiting = asyncio.create_task(threads.run(called.append, 1))
     await asyncio.sleep(0)
     waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting  # by then the thread's side of it is cancelled too
     gate.set()
     assert await busy
     assert await threads.run(lambda: 7) == 7
