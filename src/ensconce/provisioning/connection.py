@@ -15,8 +15,8 @@ from OpenSSL import SSL
 from ensconce.addresses import Address
 from ensconce.errors import EnsconceError, RefusedError
 from ensconce.provisioning.places import Places
-from ensconce.provisioning.services import Services
-from ensconce.provisioning.session import Session, too_often
+from ensconce.provisioning.services import Services, too_often
+from ensconce.provisioning.session import Session
 from ensconce.provisioning.session_v1 import serve_v1
 from ensconce.ratls.async_stream import AsyncTlsStream, first_byte
 from ensconce.ratls.context import ALPN

@@ -18,7 +18,7 @@ from ensconce.provisioning.refusal_budget import RefusalBudget
 from ensconce.provisioning.release import Prepared, Release, refusal
 from ensconce.provisioning.threads import Threads
 
-__all__ = ["Services"]
+__all__ = ["Services", "too_often"]
 
 _log = logging.getLogger(__name__)
 
@@ -126,3 +126,13 @@ class Services:
             await self.recorder.record(refusal(error, peer, wire, acceptance, suppressed=suppressed))
         except EnsconceError as failure:
             _log.error("a refusal could not be recorded: %s", failure)
+
+
+def too_often(what: str) -> UnreachableError:
+    """The refusal of an address or an identity that asks more often than the owner allows."""
+    return UnreachableError(
+        "provisioning.rate",
+        f"this {what} asks more often than the owner allows",
+        rule="provisioning.limits in the deployment file",
+        remedy="try again later",
+    )

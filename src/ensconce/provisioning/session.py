@@ -18,12 +18,12 @@ from ensconce.provisioning.frames import AsyncStream, read_frame_async, write_fr
 from ensconce.provisioning.judgement import Channel, Judged, judge
 from ensconce.provisioning.messages import Challenge, ErrorFields, Kind, Refusal, Request, encode, parse_request
 from ensconce.provisioning.refusal_budget import RefusalBudget
-from ensconce.provisioning.services import Services
+from ensconce.provisioning.services import Services, too_often
 from ensconce.ratls.binding import NONCE_SIZE
 from ensconce.ratls.context import check_channel, exporter, peer_certificate
 from ensconce.ratls.verify import key_in_container
 
-__all__ = ["Session", "too_often"]
+__all__ = ["Session"]
 
 _LAST_WORD = 1.0
 
@@ -125,16 +125,6 @@ class Session:
         # Judging may have taken all the time that there was.
         self.stream.deadline = max(self.stream.deadline, time.monotonic() + _LAST_WORD)
         await write_frame_async(self.stream, encode(Refusal(kind=kind, error=ErrorFields.of(told))))
-
-
-def too_often(what: str) -> UnreachableError:
-    """The refusal of an address or an identity that asks more often than the owner allows."""
-    return UnreachableError(
-        "provisioning.rate",
-        f"this {what} asks more often than the owner allows",
-        rule="provisioning.limits in the deployment file",
-        remedy="try again later",
-    )
 
 
 def _kind(error: EnsconceError) -> Kind:

@@ -14,8 +14,7 @@ from ensconce.provisioning.frames import AsyncStream
 from ensconce.provisioning.refusal_budget import RefusalBudget
 from ensconce.provisioning.release import Prepared
 from ensconce.provisioning.release_v1 import prepare_v1
-from ensconce.provisioning.services import Services
-from ensconce.provisioning.session import too_often
+from ensconce.provisioning.services import Services, too_often
 from ensconce.provisioning.wire_v1 import REQUEST, check_request
 from ensconce.ratls.context import check_full_handshake, peer_certificate
 from ensconce.ratls.gramine import read_gramine_client
