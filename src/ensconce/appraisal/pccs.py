@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
@@ -30,7 +29,7 @@ __all__ = ["fetch_collateral"]
 _MAX_CHAIN = 32 * 1024
 _MAX_DER_URL = 2048
 _PATH = "/{tee}/certification/v4"
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = (" ", "\t", "\r", "\n")
 _STATUSES = {
     400: "it cannot read the question",
     401: "it wants a credential, which no service of this kind does",
@@ -198,12 +197,17 @@ def _member_text(text: str, member: str) -> str:
     """
     decoder = json.JSONDecoder()
 
+    def past_space(at: int) -> int:
+        while text.startswith(_SPACE, at):
+            at += 1
+        return at
+
     def past(at: int, token: str = "") -> int:
         """Where the text goes on after this token and the space around it."""
-        at = _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty string too
+        at = past_space(at)
         if not text.startswith(token, at):
             raise ValueError(f"expected {token}")
-        return _SPACE.match(text, at + len(token)).end()  # type: ignore[union-attr]  # likewise
+        return past_space(at + len(token))
 
     found: list[str] = []
     at = past(0, "{")
