@@ -86,7 +86,7 @@ class _Rows:
             if len(rows) < _PAGE:
                 return
 
-    def moved(self, since: Position, head: bytes) -> bool:  # noqa: ARG002
+    def moved(self, _since: Position, head: bytes, /) -> bool:
         return self.head != head
 
     def append(self, after: Position, lines: Sequence[bytes], head: bytes) -> None:

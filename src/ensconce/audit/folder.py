@@ -148,7 +148,7 @@ class _Held:
         with os.fdopen(os.dup(self._file), "rb") as reader:
             yield from _lines(reader, after.offset, self._size())
 
-    def moved(self, since: Position, head: bytes) -> bool:  # noqa: ARG002
+    def moved(self, since: Position, _head: bytes, /) -> bool:
         # Nobody can put another head there and leave the log as it was, but for an earlier one, which is replaced.
         return self._size() != since.offset
 

@@ -48,8 +48,11 @@ class LogView(Protocol):
 class HeldLog(LogView, Protocol):
     """The log while nobody else can write it."""
 
-    def moved(self, since: Position, head: bytes) -> bool:
-        """Whether the log is no longer as a writer left it, who ended there with this head. Reads no entries."""
+    def moved(self, since: Position, head: bytes, /) -> bool:
+        """Whether the log is no longer as a writer left it, who ended there with this head. Reads no entries.
+
+        Either of the two tells it; a storage looks at the one that costs it less.
+        """
 
     def append(self, after: Position, lines: Sequence[bytes], head: bytes) -> None:
         """Add lines (there may be none), then replace the head.
