@@ -31,11 +31,6 @@ class DatabaseStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @classmethod
-    def open(cls, url: str) -> DatabaseStore:
-        """The store at ``url``; arguments and errors are those of :meth:`Database.open`."""
-        return cls(Database.open(url))
-
     def read(self, name: str) -> bytes | None:
         """The document as it was last written, None when there is none yet.
 

@@ -58,7 +58,7 @@ def test_documents(store: DatabaseStore, cluster: Cluster, database: str) -> Non
         assert slot.read() == store.read("policy") == b"\x00\xff"
         put(store, "keystore", b"")  # another document is free meanwhile
     assert store.read("keystore") == b""
-    assert DatabaseStore.open(cluster.url(database)).read("policy") == b"\x00\xff"
+    assert DatabaseStore(Database.open(cluster.url(database))).read("policy") == b"\x00\xff"
 
 
 def test_who_locks_a_document_is_alone_among_connections(store: DatabaseStore, cluster: Cluster, database: str) -> None:
@@ -68,7 +68,9 @@ def test_who_locks_a_document_is_alone_among_connections(store: DatabaseStore, c
                 slot.write(str(int(slot.read() or b"0") + 1).encode())
 
     threads = [threading.Thread(target=count, args=(each,)) for each in (store, store)]
-    threads += [threading.Thread(target=count, args=(DatabaseStore.open(cluster.url(database)),)) for _ in range(2)]
+    threads += [
+        threading.Thread(target=count, args=(DatabaseStore(Database.open(cluster.url(database))),)) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

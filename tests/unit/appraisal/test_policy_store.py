@@ -21,6 +21,7 @@ from ensconce.appraisal.policy_text import dump_policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError, UnreachableError
 from ensconce.state.database import DatabaseStore
+from ensconce.state.engine import Database
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
 
@@ -73,7 +74,7 @@ class World:
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
     if request.param == "folder":
         return World(FolderStore(tmp_path / "state"))
-    return World(DatabaseStore.open(f"sqlite:///{tmp_path / 'state.db'}"))
+    return World(DatabaseStore(Database.open(f"sqlite:///{tmp_path / 'state.db'}")))
 
 
 def check_of(call: Callable[[], object]) -> str:

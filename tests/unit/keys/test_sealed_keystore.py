@@ -20,6 +20,7 @@ from ensconce.keys import FolderPlace, KeyFile, Passphrase, SealedKeystore, Stor
 from ensconce.keys.header import Header
 from ensconce.keys.unlock import Sort, Unlock, _read_key_file, from_key_file
 from ensconce.state.database import DatabaseStore
+from ensconce.state.engine import Database
 from ensconce.state.folder import FolderStore
 
 SECRET = bytes(range(16))
@@ -55,7 +56,7 @@ def refused(act: object, check: str, kind: type[EnsconceError] = IntegrityError)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> StorePlace:
     if request.param == "folder":
         return StorePlace(FolderStore(tmp_path / "state"))
-    return StorePlace(DatabaseStore.open(f"sqlite:///{tmp_path}/state.db"))
+    return StorePlace(DatabaseStore(Database.open(f"sqlite:///{tmp_path}/state.db")))
 
 
 def test_a_keystore_in_a_store(place: StorePlace, unlock: KeyFile, tmp_path: Path) -> None:

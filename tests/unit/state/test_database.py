@@ -49,7 +49,7 @@ def test_a_document_is_none_until_it_is_written(store: DatabaseStore, file: Path
         slot.write(b"one")
         assert slot.read() == b"one"
         # Durable at once, for whoever looks, before the lock is let go of.
-        assert DatabaseStore.open(f"sqlite:///{file}").read("policy") == b"one"
+        assert DatabaseStore(Database.open(f"sqlite:///{file}")).read("policy") == b"one"
     put(store, "policy", b"")
     assert store.read("policy") == b""
     assert store.read("policy.2") is None
@@ -105,7 +105,12 @@ def test_threads_and_connections_take_turns(store: DatabaseStore, file: Path) ->
             with store.locked("counter") as slot:
                 slot.write(str(int(slot.read() or b"0") + 1).encode())
 
-    others = [store, store, DatabaseStore.open(f"sqlite:///{file}"), DatabaseStore.open(f"sqlite:///{file}")]
+    others = [
+        store,
+        store,
+        DatabaseStore(Database.open(f"sqlite:///{file}")),
+        DatabaseStore(Database.open(f"sqlite:///{file}")),
+    ]
     threads = [threading.Thread(target=count, args=(each,)) for each in others]
     for thread in threads:
         thread.start()
@@ -130,7 +135,7 @@ def test_opening_the_file_twice_leaves_the_journal_to_who_writes_it(store: Datab
     Another process that closes the database then takes itself for the last, and deletes the journal that is written to.
     """
     put(store, "policy", b"one")
-    DatabaseStore.open(f"sqlite:///{file}")
+    Database.open(f"sqlite:///{file}")
     look = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('select count(*) from ensconce_documents')"
     subprocess.run([sys.executable, "-c", f"{look}.fetchone(); c.close()"], check=True)
     put(store, "policy", b"two")
