@@ -15,8 +15,6 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ensconce.appraisal.appraiser import Appraiser
-from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EvidenceError
 from ensconce.evidence.certificate import (
     OID_TCG,
@@ -32,7 +30,6 @@ from ensconce.evidence.spki import spki_of
 
 __all__ = [
     "SignedRequest",
-    "appraise_certificate",
     "check_binding",
     "evidence_of",
     "key_in_container",
@@ -84,7 +81,8 @@ def check_binding(evidence: CertificateEvidence, report_data: bytes) -> None:
 def evidence_of(certificate_der: bytes) -> bytes:
     """The quote in a certificate, after a check that it was made for the certificate's key.
 
-    The quote is still a stranger's: appraise it, or call :func:`appraise_certificate`, which does both.
+    The quote is still a stranger's: appraise it. Nor does it show that the other side *has* the key (a TLS handshake
+    does) or that the evidence is fresh (the certificate's issuer and its short life do).
 
     Raises:
         EvidenceError: no evidence, malformed evidence, or evidence about another key.
@@ -92,19 +90,6 @@ def evidence_of(certificate_der: bytes) -> bytes:
     evidence = read_certificate(certificate_der)
     check_binding(evidence, parse_quote(evidence.quote).body.report_data)
     return evidence.quote
-
-
-def appraise_certificate(certificate_der: bytes, appraiser: Appraiser) -> Acceptance:
-    """Appraise the enclave behind a certificate: genuine, accepted by the policy, and the owner of this key.
-
-    It does not show that the other side *has* the key (a TLS handshake does) nor that the evidence is fresh (the
-    certificate's issuer and its short life do).
-
-    Raises:
-        EvidenceError: the evidence is missing, malformed, not genuine, or about another key.
-        RefusedError: the policy refuses it.
-    """
-    return appraiser.appraise(evidence_of(certificate_der))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ensconce.appraisal.policy_tcb import StatusUntil
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.errors import EnsconceError, EvidenceError, InputError, RefusedError, UnreachableError
 from ensconce.platform.simulated.collateral import CollateralRecipe
-from ensconce.ratls.verify import appraise_certificate
+from ensconce.ratls.verify import evidence_of
 
 
 def leaf_of(provisioned: Any) -> x509.Certificate:
@@ -41,7 +41,7 @@ def test_an_accepted_enclave_receives_its_keys_and_a_certificate(owner: Any, enc
     life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     assert life == dt.timedelta(hours=24, minutes=5)
     # Its evidence convinces a client that knows nothing but policy and collateral.
-    accepted = appraise_certificate(leaf.public_bytes(Encoding.DER), owner.server.appraiser)
+    accepted = owner.server.appraiser.appraise(evidence_of(leaf.public_bytes(Encoding.DER)))
     assert accepted.identity.name == "digits replica"
 
 
