@@ -13,7 +13,7 @@ import json
 import random
 from typing import Any
 
-from ensconce.audit.entry import Entry, make_entry, parse_entry, signature_is_good
+from ensconce.audit.entry import Entry, parse_entry, sign_entry, signature_is_good, storable
 from ensconce.audit.head import Head, parse_head, sign_head
 from ensconce.errors import IntegrityError
 from ensconce.times import utc_text
@@ -78,7 +78,7 @@ def _entries() -> list[Entry]:
     ]
     events = ("log.begun", "key.released", "evidence.refused")
     return [
-        make_entry(0, utc_text(world.NOW), event, said, bytes(32), world.AUDIT_KEY)
+        sign_entry(0, utc_text(world.NOW), event, storable(event, said), bytes(32), world.AUDIT_KEY)
         for event, said in zip(events, fields, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 
-from ensconce.audit.entry import Entry, make_entry
+from ensconce.audit.entry import Entry, sign_entry
 from ensconce.audit.head import Head, sign_head
 from ensconce.audit.merkle import Frontier, consistency_proof, inclusion_proof
 from ensconce.audit.proofs import (
@@ -53,7 +53,7 @@ def check(data: bytes) -> bool:
 def _entries() -> list[Entry]:
     entries, previous = [], bytes(32)
     for number in range(COUNT):
-        entry = make_entry(number, utc_text(world.NOW), "key.released", {"n": number}, previous, world.AUDIT_KEY)
+        entry = sign_entry(number, utc_text(world.NOW), "key.released", {"n": number}, previous, world.AUDIT_KEY)
         entries.append(entry)
         previous = entry.hash
     return entries

@@ -35,7 +35,6 @@ __all__ = [
     "StoredValue",
     "canonical",
     "damaged",
-    "make_entry",
     "parse_entry",
     "sign_entry",
     "signature_is_good",
@@ -114,10 +113,8 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
-def make_entry(
-    seq: int, time: str, event: str, fields: Mapping[str, object], previous: bytes, key: Ed25519PrivateKey
-) -> Entry:
-    """Check, hash and sign what a caller wants recorded.
+def storable(event: str, fields: Mapping[str, object]) -> dict[str, StoredValue]:
+    """What a caller wants recorded, as the log stores it.
 
     Text longer than ``MAX_TEXT`` is cut, because it often comes from a stranger, whose refusal must not go unrecorded
     for being long; it ends with the number of characters that it had. A list is never cut, lest a released key be
@@ -125,15 +122,6 @@ def make_entry(
 
     Raises:
         InputError: ``audit.event``, ``audit.field`` (a name, type, number or size that the log does not take).
-    """
-    return sign_entry(seq, time, event, storable(event, fields), previous, key)
-
-
-def storable(event: str, fields: Mapping[str, object]) -> dict[str, StoredValue]:
-    """What a caller wants recorded, as the log stores it; the rules are :func:`make_entry`'s.
-
-    Raises:
-        InputError: ``audit.event``, ``audit.field``.
     """
     if _EVENT.fullmatch(event) is None:
         raise InputError("audit.event", "this is not a name of an event", found=ascii(event)[:100], rule=_EVENT.pattern)

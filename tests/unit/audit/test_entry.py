@@ -16,9 +16,10 @@ from ensconce.audit.entry import (
     MAX_LINE,
     Entry,
     canonical,
-    make_entry,
     parse_entry,
+    sign_entry,
     signature_is_good,
+    storable,
 )
 from ensconce.errors import InputError, IntegrityError
 
@@ -27,11 +28,12 @@ TIME = "2026-01-31T12:00:00Z"
 
 
 def entry_of(**fields: object) -> Entry:
-    return make_entry(3, TIME, "key.released", fields, bytes([7]) * 32, KEY)
+    return sign_entry(3, TIME, "key.released", storable("key.released", fields), bytes([7]) * 32, KEY)
 
 
 def test_the_line_is_as_documented() -> None:
-    entry = make_entry(0, TIME, "key.released", {"keys": ["model/digits/1"], "svn": 2, "debug": False}, GENESIS, KEY)
+    fields = storable("key.released", {"keys": ["model/digits/1"], "svn": 2, "debug": False})
+    entry = sign_entry(0, TIME, "key.released", fields, GENESIS, KEY)
     content = (
         '{"event":"key.released","fields":{"debug":false,"keys":["model/digits/1"],"svn":2},"previous":"'
         + "0" * 64
@@ -141,7 +143,7 @@ def test_fields_that_are_refused(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize("event", ["", "Key", "key.", ".key", "key released", "a.b.c.d.e", "a" * 33, "key\n"])
 def test_events_that_are_refused(event: str) -> None:
     with pytest.raises(InputError) as caught:
-        make_entry(0, TIME, event, {}, GENESIS, KEY)
+        storable(event, {})
     assert caught.value.check == "audit.event"
 
 

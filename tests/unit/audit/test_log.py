@@ -14,7 +14,7 @@ import ensconce.audit.log
 import ensconce.files
 from ensconce.audit import AuditLog, verify_log
 from ensconce.audit.chain import MAX_BATCH
-from ensconce.audit.entry import make_entry
+from ensconce.audit.entry import sign_entry
 from ensconce.audit.merkle import consistency_proof, inclusion_proof, verify_consistency, verify_inclusion
 from ensconce.errors import InputError, IntegrityError
 
@@ -201,7 +201,7 @@ def test_a_missing_log_is_begun_only_when_asked_to(folder: Path) -> None:
 def test_an_entry_that_somebody_else_added_is_not_adopted(log: AuditLog, folder: Path) -> None:
     # Right number, and made to continue the chain; only the signature is not the owner's.
     last = log.append("a")
-    entry = make_entry(1, last.time, "key.retired", {}, last.hash, Ed25519PrivateKey.generate())
+    entry = sign_entry(1, last.time, "key.retired", {}, last.hash, Ed25519PrivateKey.generate())
     with (folder / "log.jsonl").open("ab") as file:
         file.write(entry.to_line())
     for act in (lambda: AuditLog.open(folder, KEY, clock), lambda: log.append("b"), lambda: verify_log(folder, PUBLIC)):

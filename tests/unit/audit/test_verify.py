@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensconce.audit import AuditLog, read_entries, verify_log
-from ensconce.audit.entry import GENESIS, Entry, canonical, make_entry
+from ensconce.audit.entry import GENESIS, Entry, canonical, sign_entry
 from ensconce.audit.head import parse_head
 from ensconce.errors import InputError, IntegrityError
 
@@ -113,7 +113,7 @@ def rewritten(lines: list[bytes], at: int, key: Ed25519PrivateKey) -> list[bytes
     previous = bytes.fromhex(json.loads(kept[-1])["hash"]) if kept else GENESIS
     for seq in range(at, len(lines)):
         old = json.loads(lines[seq])
-        entry = make_entry(seq, old["time"], old["event"], old["fields"] | {"forged": seq == at}, previous, key)
+        entry = sign_entry(seq, old["time"], old["event"], old["fields"] | {"forged": seq == at}, previous, key)
         kept.append(entry.to_line())
         previous = entry.hash
     return kept
@@ -135,7 +135,7 @@ def test_a_changed_entry_with_its_own_hash_made_to_fit_is_named_not_the_next_one
 def test_an_inserted_entry_is_named(folder: Path) -> None:
     def insert(lines: list[bytes]) -> list[bytes]:
         previous = bytes.fromhex(json.loads(lines[3])["hash"])
-        entry = make_entry(4, "2026-01-31T12:00:00Z", "key.released", {}, previous, OTHER)
+        entry = sign_entry(4, "2026-01-31T12:00:00Z", "key.released", {}, previous, OTHER)
         return [*lines[:4], entry.to_line(), *lines[4:]]
 
     change(folder, insert)

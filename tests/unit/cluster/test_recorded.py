@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ensconce.audit.entry import Entry, make_entry
+from ensconce.audit.entry import Entry, sign_entry, storable
 from ensconce.cluster.custody import put_secret, retire_key
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
@@ -23,7 +23,7 @@ KEY = Ed25519PrivateKey.generate()
 
 
 def entry(event: str, **fields: object) -> Entry:
-    return make_entry(0, "2026-01-31T12:00:00Z", event, fields, bytes(32), KEY)
+    return sign_entry(0, "2026-01-31T12:00:00Z", event, storable(event, fields), bytes(32), KEY)
 
 
 @pytest.fixture
