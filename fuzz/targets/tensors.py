@@ -14,10 +14,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ensconce.serving.json_tensors import inputs_from_json, outputs_to_json, parse_body
-from ensconce.serving.signatures import PREDICT_METHOD, Signature, TensorSpec
 from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.messages import TensorProto
 from ensconce.tfserving.refusal import RequestError
+from ensconce.tfserving.signatures import PREDICT_METHOD, Signature, TensorSpec
 from ensconce.tfserving.tensor import from_proto, to_proto
 from fuzz.mutation import by_tree
 from fuzz.target import Havoc, Refused, Target, attempt, holds

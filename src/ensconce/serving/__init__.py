@@ -1,7 +1,6 @@
 """TensorFlow Serving's API: gRPC, REST, model manager, engines.
 
 =============  =====================================================================================
-signatures     what a model takes and gives; a request is checked against it
 engines        a model version's decrypted files become a ``Servable``
 manager        which versions of which models are loaded, and which of them answers
 answers        a request message in, a response message out

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ensconce.serving.manager import LoadedServable, ModelManager
-from ensconce.serving.signatures import find_signature
 from ensconce.tfserving.messages import (
     GetModelMetadataResponse,
     GetModelStatusResponse,
@@ -17,6 +16,7 @@ from ensconce.tfserving.messages import (
     SignatureDefMap,
 )
 from ensconce.tfserving.refusal import RequestError, invalid
+from ensconce.tfserving.signatures import find_signature
 from ensconce.tfserving.tensor import from_proto, to_proto
 
 __all__ = ["METADATA_FIELD", "answer_metadata", "answer_predict", "answer_status"]

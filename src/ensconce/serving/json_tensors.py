@@ -15,9 +15,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from ensconce.serving.signatures import DEFAULT_SIGNATURE, Signature
 from ensconce.tfserving.dtypes import STRING, DType, dtype_of
 from ensconce.tfserving.refusal import Code, RequestError, invalid
+from ensconce.tfserving.signatures import DEFAULT_SIGNATURE, Signature
 from ensconce.tfserving.tensor import Array
 
 __all__ = ["Format", "array_from_json", "array_to_json", "inputs_from_json", "outputs_to_json", "parse_body"]

@@ -20,14 +20,30 @@ __all__ = [
     "MODEL_SERVICE",
     "POOL",
     "PREDICTION_SERVICE",
+    "BatchingParameters",
+    "ClassificationRequest",
+    "ClassificationResponse",
+    "Example",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
     "GetModelStatusResponse",
+    "Input",
+    "ModelConfig",
+    "ModelServerConfig",
     "ModelSpec",
     "ModelVersionStatus",
+    "MonitoringConfig",
+    "MultiInferenceRequest",
+    "MultiInferenceResponse",
     "PredictRequest",
     "PredictResponse",
+    "PredictionLog",
+    "RegressionRequest",
+    "RegressionResponse",
+    "ReloadConfigRequest",
+    "ReloadConfigResponse",
+    "SSLConfig",
     "SignatureDef",
     "SignatureDefMap",
     "TensorProto",
@@ -53,6 +69,7 @@ def _message(name: str) -> Any:
 
 TensorProto = _message("tensorflow.TensorProto")
 SignatureDef = _message("tensorflow.SignatureDef")
+Example = _message("tensorflow.Example")
 ModelSpec = _message("tensorflow.serving.ModelSpec")
 PredictRequest = _message("tensorflow.serving.PredictRequest")
 PredictResponse = _message("tensorflow.serving.PredictResponse")
@@ -62,3 +79,18 @@ GetModelMetadataResponse = _message("tensorflow.serving.GetModelMetadataResponse
 ModelVersionStatus = _message("tensorflow.serving.ModelVersionStatus")
 GetModelStatusRequest = _message("tensorflow.serving.GetModelStatusRequest")
 GetModelStatusResponse = _message("tensorflow.serving.GetModelStatusResponse")
+Input = _message("tensorflow.serving.Input")
+ClassificationRequest = _message("tensorflow.serving.ClassificationRequest")
+ClassificationResponse = _message("tensorflow.serving.ClassificationResponse")
+RegressionRequest = _message("tensorflow.serving.RegressionRequest")
+RegressionResponse = _message("tensorflow.serving.RegressionResponse")
+MultiInferenceRequest = _message("tensorflow.serving.MultiInferenceRequest")
+MultiInferenceResponse = _message("tensorflow.serving.MultiInferenceResponse")
+ReloadConfigRequest = _message("tensorflow.serving.ReloadConfigRequest")
+ReloadConfigResponse = _message("tensorflow.serving.ReloadConfigResponse")
+PredictionLog = _message("tensorflow.serving.PredictionLog")
+ModelServerConfig = _message("tensorflow.serving.ModelServerConfig")
+ModelConfig = _message("tensorflow.serving.ModelConfig")
+MonitoringConfig = _message("tensorflow.serving.MonitoringConfig")
+SSLConfig = _message("tensorflow.serving.SSLConfig")
+BatchingParameters = _message("tensorflow.serving.BatchingParameters")

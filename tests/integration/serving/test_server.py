@@ -20,9 +20,9 @@ from ensconce.errors import InputError
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.server import ModelServer
-from ensconce.serving.signatures import Signature, TensorSpec
 from ensconce.tfserving import messages
 from ensconce.tfserving.dtypes import dtype_named
+from ensconce.tfserving.signatures import Signature, TensorSpec
 from ensconce.tfserving.tensor import to_proto
 
 PREDICT = "/v1/models/slow:predict"

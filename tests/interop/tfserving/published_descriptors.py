@@ -4,15 +4,23 @@ import json
 import sys
 
 from google.protobuf import descriptor_pool
+from tensorflow.core.example import example_pb2  # noqa: F401
 from tensorflow.core.framework import tensor_pb2  # noqa: F401
 from tensorflow.core.protobuf import error_codes_pb2, meta_graph_pb2  # noqa: F401
 from tensorflow_serving.apis import (  # noqa: F401
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    input_pb2,
+    model_management_pb2,
     model_service_pb2,
     predict_pb2,
+    prediction_log_pb2,
     prediction_service_pb2,
+    regression_pb2,
 )
+from tensorflow_serving.config import log_collector_config_pb2, model_server_config_pb2  # noqa: F401
 
 pool = descriptor_pool.Default()
 result = {}
@@ -41,6 +49,18 @@ for path in (
     "tensorflow_serving/apis/status.proto",
     "tensorflow_serving/apis/prediction_service.proto",
     "tensorflow_serving/apis/model_service.proto",
+    "tensorflow/core/example/feature.proto",
+    "tensorflow/core/example/example.proto",
+    "tensorflow_serving/apis/input.proto",
+    "tensorflow_serving/apis/classification.proto",
+    "tensorflow_serving/apis/regression.proto",
+    "tensorflow_serving/apis/inference.proto",
+    "tensorflow_serving/apis/model_management.proto",
+    "tensorflow_serving/apis/prediction_log.proto",
+    "tensorflow_serving/config/file_system_storage_path_source.proto",
+    "tensorflow_serving/config/logging_config.proto",
+    "tensorflow_serving/config/model_server_config.proto",
+    "tensorflow_serving/config/log_collector_config.proto",
 ):
     try:
         file = pool.FindFileByName(path)

@@ -18,9 +18,9 @@ from ensconce.serving.json_tensors import (
     outputs_to_json,
     parse_body,
 )
-from ensconce.serving.signatures import Signature, TensorSpec
 from ensconce.tfserving.dtypes import dtype_named, dtype_of
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import Signature, TensorSpec
 
 FLOAT, STRING = dtype_named("DT_FLOAT"), dtype_named("DT_STRING")
 

@@ -7,8 +7,8 @@ import pytest
 
 from ensconce.errors import InputError
 from ensconce.serving.manager import ModelManager, State
-from ensconce.serving.signatures import Signature
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import Signature
 
 
 class Nothing:

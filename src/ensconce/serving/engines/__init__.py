@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ensconce.serving.signatures import Signature
+from ensconce.tfserving.signatures import Signature
 from ensconce.tfserving.tensor import Array
 
 __all__ = ["Servable"]

@@ -20,9 +20,9 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from ensconce.errors import InputError
-from ensconce.serving.signatures import Signature, TensorSpec, find_signature, parse_signatures
 from ensconce.tfserving.dtypes import DType
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import Signature, TensorSpec, find_signature, parse_signatures
 from ensconce.tfserving.tensor import Array, shape_text
 
 __all__ = ["OpenVinoServable"]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ensconce.errors import InputError
-from ensconce.serving.signatures import (
+from ensconce.tfserving.dtypes import dtype_named
+from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import (
     MAX_AXIS,
     PREDICT_METHOD,
     Signature,
@@ -15,8 +17,6 @@ from ensconce.serving.signatures import (
     find_signature,
     parse_signatures,
 )
-from ensconce.tfserving.dtypes import dtype_named
-from ensconce.tfserving.refusal import Code, RequestError
 
 FLOAT = {"tensor": "x:0", "dtype": "DT_FLOAT", "shape": [-1, 2]}
 TWO = {
