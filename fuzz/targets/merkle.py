@@ -9,8 +9,7 @@ import functools
 
 from ensconce.audit.merkle import (
     Frontier,
-    consistency_proof,
-    inclusion_proof,
+    Tree,
     leaf_hash,
     node_hash,
     verify_consistency,
@@ -35,17 +34,25 @@ def check(data: bytes) -> bool:
     )
     if not isinstance(inclusion, Refused):
         holds(index < size and first % _SIZE == index, "a leaf that is not there")
-        holds(proof == inclusion_proof(_LEAVES[:size], index), "a proof with two spellings")
+        holds(proof == _tree().inclusion(index, size), "a proof with two spellings")
         accepted = True
     consistency = attempt(lambda: verify_consistency(earlier, size, proof, _root(earlier), _root(size)), IntegrityError)
     if not isinstance(consistency, Refused):
         holds(0 < earlier <= size, "no earlier log")
-        holds(proof == consistency_proof(_LEAVES[:size], earlier), "a proof with two spellings")
+        holds(proof == _tree().consistency(earlier, size), "a proof with two spellings")
         accepted = True
     for before, after in ((_root(earlier), _other_root(size)), (_other_root(earlier), _root(size))):
         forged = attempt(lambda: verify_consistency(earlier, size, proof, before, after), IntegrityError)  # noqa: B023
         holds(isinstance(forged, Refused), "a log that was rewritten passes")
     return accepted
+
+
+@functools.cache
+def _tree() -> Tree:
+    tree = Tree()
+    for leaf in _LEAVES:
+        tree.append(leaf)
+    return tree
 
 
 @functools.cache
@@ -73,9 +80,9 @@ def _pool() -> list[bytes]:
     for size in range(1, _SIZE + 1):
         for earlier in (1, 2, 3, 7, 8, 16, 17, 31, 32):
             if earlier <= size:
-                hashes |= dict.fromkeys(consistency_proof(_LEAVES[:size], earlier))
+                hashes |= dict.fromkeys(_tree().consistency(earlier, size))
         for index in (0, size // 2, size - 1):
-            hashes |= dict.fromkeys(inclusion_proof(_LEAVES[:size], index))
+            hashes |= dict.fromkeys(_tree().inclusion(index, size))
     return [*[*hashes][:250], bytes(32), node_hash(_LEAVES[0], _LEAVES[0]), b""]
 
 
@@ -83,11 +90,11 @@ def seeds() -> dict[str, bytes]:
     """Right proofs for a few sizes."""
     pool, made = _pool(), {}
     for earlier, size in ((1, 2), (3, 7), (8, 33), (16, 33), (7, 33)):
-        proof = consistency_proof(_LEAVES[:size], earlier)
+        proof = _tree().consistency(earlier, size)
         if all(each in pool for each in proof):
             made[f"good-consistency-{earlier}-{size}"] = bytes([earlier, size, 0, *map(pool.index, proof)])
     for index, size in ((0, 1), (0, 33), (16, 33), (32, 33)):
-        proof = inclusion_proof(_LEAVES[:size], index)
+        proof = _tree().inclusion(index, size)
         if all(each in pool for each in proof):
             made[f"good-inclusion-{index}-{size}"] = bytes([index, size, index, *map(pool.index, proof)])
     return made

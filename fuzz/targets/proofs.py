@@ -10,7 +10,7 @@ import json
 
 from ensconce.audit.entry import Entry, sign_entry
 from ensconce.audit.head import Head, sign_head
-from ensconce.audit.merkle import Frontier, consistency_proof, inclusion_proof
+from ensconce.audit.merkle import Frontier, Tree
 from ensconce.audit.proofs import (
     ConsistencyProof,
     Continuation,
@@ -64,6 +64,14 @@ def _leaves(size: int) -> list[bytes]:
 
 
 @functools.cache
+def _tree() -> Tree:
+    tree = Tree()
+    for leaf in _leaves(COUNT):
+        tree.append(leaf)
+    return tree
+
+
+@functools.cache
 def head(size: int) -> Head:
     """The signed head of so many entries."""
     frontier = Frontier()
@@ -75,13 +83,13 @@ def head(size: int) -> Head:
 
 def proof_between(first: int, second: int) -> ConsistencyProof:
     """The proof that the log of ``first`` entries is the beginning of that of ``second``."""
-    return ConsistencyProof(first, second, tuple(consistency_proof(_leaves(second), first)))
+    return ConsistencyProof(first, second, tuple(_tree().consistency(first, second)))
 
 
 def seeds() -> dict[str, bytes]:
     """One proof of each kind."""
     consistency = proof_between(_EARLIER, COUNT)
-    inclusion = tuple(inclusion_proof(_leaves(COUNT), 3))
+    inclusion = tuple(_tree().inclusion(3, COUNT))
     return {
         "good-consistency": consistency.to_bytes(),
         "good-continuation": Continuation(head(COUNT), consistency).to_bytes(),

@@ -1,14 +1,14 @@
 """The Merkle tree of RFC 9162 section 2.1 over SHA-256: roots, inclusion proofs, consistency proofs.
 
-Leaves are given as their hashes (``leaf_hash``, 32 bytes each): a proof over a million entries needs 32 MB of them, the
-root of a growing log no more than some 20.
+Leaves are given as their hashes (``leaf_hash``, 32 bytes each). For the root of a million entries :class:`Frontier`
+keeps some 20 hashes; for proofs about them :class:`Tree` keeps all, 64 MB.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ensconce.errors import InputError, IntegrityError
 
@@ -16,8 +16,6 @@ __all__ = [
     "EMPTY_ROOT",
     "Frontier",
     "Tree",
-    "consistency_proof",
-    "inclusion_proof",
     "leaf_hash",
     "node_hash",
     "verify_consistency",
@@ -109,16 +107,48 @@ class Tree:
         return [row[at : at + 32] for at in range(0, len(row), 32)]
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
-        """As :func:`inclusion_proof`, in the tree of the first ``size`` leaves. Raises alike."""
+        """PATH of section 2.1.3.1 for the first ``size`` leaves: the hashes from a leaf to their root, lowest first.
+
+        Raises:
+            InputError: ``merkle.range``: there is no such leaf.
+        """
         if not 0 <= index < size <= self.size:
             raise _out_of_range(f"leaf {index} of the first {size} of {self.size}")
-        return _inclusion(self._subtree, index, size)
+        proof: list[bytes] = []
+        start, end = 0, size
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                proof.append(self._subtree(middle, end))
+                end = middle
+            else:
+                proof.append(self._subtree(start, middle))
+                start = middle
+        return proof[::-1]
 
     def consistency(self, earlier: int, size: int) -> list[bytes]:
-        """As :func:`consistency_proof`, in the tree of the first ``size`` leaves. Raises alike."""
+        """PROOF of section 2.1.4.1: that the first ``earlier`` leaves are a prefix of the first ``size``.
+
+        It is empty when the two are equal.
+
+        Raises:
+            InputError: ``merkle.range``: ``earlier`` is 0 or more than ``size``, or there are fewer leaves.
+        """
         if not 0 < earlier <= size <= self.size:
             raise _out_of_range(f"the first {earlier} of the first {size} of {self.size}")
-        return _consistency(self._subtree, earlier, size)
+        proof: list[bytes] = []
+        start, end, complete = 0, size, True
+        while earlier != end:
+            middle = start + _split(end - start)
+            if earlier <= middle:
+                proof.append(self._subtree(middle, end))
+                end = middle
+            else:
+                proof.append(self._subtree(start, middle))
+                start, complete = middle, False
+        if not complete:
+            proof.append(self._subtree(start, end))
+        return proof[::-1]
 
     def _subtree(self, start: int, end: int) -> bytes:
         # start is a multiple of the largest power of two in end - start: RFC 9162 splits in no other way.
@@ -128,17 +158,6 @@ class Tree:
             return bytes(self._levels[count.bit_length() - 1][at : at + 32])
         middle = start + _split(count)
         return node_hash(self._subtree(start, middle), self._subtree(middle, end))
-
-
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """PATH(index, leaves) of section 2.1.3.1: the hashes that lead from a leaf to the root, lowest first.
-
-    Raises:
-        InputError: ``merkle.range``: there is no such leaf.
-    """
-    if not 0 <= index < len(leaves):
-        raise _out_of_range(f"leaf {index} of {len(leaves)}")
-    return _inclusion(lambda start, end: _root(leaves, start, end), index, len(leaves))
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
@@ -167,26 +186,13 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         raise _bad_proof("merkle.inclusion", problem)
 
 
-def consistency_proof(leaves: Sequence[bytes], earlier: int) -> list[bytes]:
-    """PROOF(earlier, leaves) of section 2.1.4.1: that the first ``earlier`` leaves are a prefix of all.
-
-    It is empty when ``earlier`` is all of them.
-
-    Raises:
-        InputError: ``merkle.range``: ``earlier`` is 0 or more than there are.
-    """
-    if not 0 < earlier <= len(leaves):
-        raise _out_of_range(f"the first {earlier} of {len(leaves)}")
-    return _consistency(lambda start, end: _root(leaves, start, end), earlier, len(leaves))
-
-
 def verify_consistency(earlier: int, size: int, proof: Sequence[bytes], earlier_root: bytes, root: bytes) -> None:
     """Check that the tree of ``earlier`` leaves is a prefix of the tree of ``size`` leaves (section 2.1.4.2).
 
     Args:
         earlier: size of the earlier tree, at least 1.
         size: size of the later tree, at least ``earlier``.
-        proof: what :func:`consistency_proof` gave.
+        proof: what :meth:`Tree.consistency` gave.
         earlier_root: root of the earlier tree.
         root: root of the later tree.
 
@@ -224,49 +230,9 @@ def verify_consistency(earlier: int, size: int, proof: Sequence[bytes], earlier_
         raise _bad_proof("merkle.consistency", problem)
 
 
-_Subtree = Callable[[int, int], bytes]
-
-
-def _inclusion(root: _Subtree, index: int, size: int) -> list[bytes]:
-    proof: list[bytes] = []
-    start, end = 0, size
-    while end - start > 1:
-        middle = start + _split(end - start)
-        if index < middle:
-            proof.append(root(middle, end))
-            end = middle
-        else:
-            proof.append(root(start, middle))
-            start = middle
-    return proof[::-1]
-
-
-def _consistency(root: _Subtree, earlier: int, size: int) -> list[bytes]:
-    proof: list[bytes] = []
-    start, end, complete = 0, size, True
-    while earlier != end:
-        middle = start + _split(end - start)
-        if earlier <= middle:
-            proof.append(root(middle, end))
-            end = middle
-        else:
-            proof.append(root(start, middle))
-            start, complete = middle, False
-    if not complete:
-        proof.append(root(start, end))
-    return proof[::-1]
-
-
 def _split(count: int) -> int:
     """The largest power of two that is smaller than ``count`` (count > 1)."""
     return 1 << (count - 1).bit_length() - 1
-
-
-def _root(leaves: Sequence[bytes], start: int, end: int) -> bytes:
-    frontier = Frontier()
-    for index in range(start, end):
-        frontier.append(leaves[index])
-    return frontier.root()
 
 
 def _out_of_range(found: str) -> InputError:

@@ -15,7 +15,7 @@ import ensconce.files
 from ensconce.audit import AuditLog, verify_log
 from ensconce.audit.chain import MAX_BATCH
 from ensconce.audit.entry import sign_entry
-from ensconce.audit.merkle import consistency_proof, inclusion_proof, verify_consistency, verify_inclusion
+from ensconce.audit.merkle import Tree, verify_consistency, verify_inclusion
 from ensconce.errors import InputError, IntegrityError
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -96,12 +96,14 @@ def test_proofs_lead_to_the_signed_heads(log: AuditLog) -> None:
         log.append("a", number=number)
         heads.append(log.head())
     entries = list(log.entries())
-    leaves = [entry.leaf_hash() for entry in entries]
-    last = heads[-1]
+    last, tree = heads[-1], Tree()
     for entry in entries:
-        verify_inclusion(entry.leaf_hash(), entry.seq, last.size, inclusion_proof(leaves, entry.seq), last.root)
+        tree.append(entry.leaf_hash())
+    for entry in entries:
+        proof = tree.inclusion(entry.seq, last.size)
+        verify_inclusion(entry.leaf_hash(), entry.seq, last.size, proof, last.root)
     for head in heads:
-        verify_consistency(head.size, last.size, consistency_proof(leaves, head.size), head.root, last.root)
+        verify_consistency(head.size, last.size, tree.consistency(head.size, last.size), head.root, last.root)
 
 
 def test_another_key_may_not_write(log: AuditLog, folder: Path) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from ensconce.audit.merkle import (
     EMPTY_ROOT,
     Frontier,
-    consistency_proof,
-    inclusion_proof,
+    Tree,
     leaf_hash,
     verify_consistency,
     verify_inclusion,
@@ -123,6 +122,13 @@ def frontier_root(leaves: list[bytes]) -> bytes:
     return frontier.root()
 
 
+def tree_of(leaves: list[bytes]) -> Tree:
+    tree = Tree()
+    for leaf in leaves:
+        tree.append(leaf)
+    return tree
+
+
 def test_known_roots() -> None:
     assert EMPTY_ROOT.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert frontier_root([]) == EMPTY_ROOT
@@ -131,14 +137,14 @@ def test_known_roots() -> None:
 
 @pytest.mark.parametrize(("index", "size"), INCLUSION)
 def test_known_inclusion_proofs(index: int, size: int) -> None:
-    proof = inclusion_proof(LEAVES[:size], index)
+    proof = tree_of(LEAVES[:size]).inclusion(index, size)
     assert [node.hex() for node in proof] == INCLUSION[index, size]
     verify_inclusion(LEAVES[index], index, size, proof, bytes.fromhex(ROOTS[size - 1]))
 
 
 @pytest.mark.parametrize(("earlier", "size"), CONSISTENCY)
 def test_known_consistency_proofs(earlier: int, size: int) -> None:
-    proof = consistency_proof(LEAVES[:size], earlier)
+    proof = tree_of(LEAVES[:size]).consistency(earlier, size)
     assert [node.hex() for node in proof] == CONSISTENCY[earlier, size]
     verify_consistency(earlier, size, proof, bytes.fromhex(ROOTS[earlier - 1]), bytes.fromhex(ROOTS[size - 1]))
 
@@ -164,11 +170,11 @@ def test_against_the_definitions(size: int, data: st.DataObject) -> None:
     root = naive_root(leaves)
     assert frontier_root(leaves) == root
     index = data.draw(st.integers(0, size - 1))
-    proof = inclusion_proof(leaves, index)
+    proof = tree_of(leaves).inclusion(index, size)
     assert proof == naive_path(index, leaves)
     verify_inclusion(leaves[index], index, size, proof, root)
     earlier = data.draw(st.integers(1, size))
-    consistency = consistency_proof(leaves, earlier)
+    consistency = tree_of(leaves).consistency(earlier, size)
     assert consistency == naive_subproof(earlier, leaves, True)
     verify_consistency(earlier, size, consistency, naive_root(leaves[:earlier]), root)
 
@@ -192,7 +198,7 @@ def test_no_other_proof_is_believed(size: int, data: st.DataObject) -> None:
     leaves = leaves_of(size)
     root = naive_root(leaves)
     index = data.draw(st.integers(0, size - 1))
-    proof = inclusion_proof(leaves, index)
+    proof = tree_of(leaves).inclusion(index, size)
     with pytest.raises(IntegrityError) as caught:
         verify_inclusion(leaves[index], index, size, mutated(proof, data), root)
     assert caught.value.check == "merkle.inclusion"
@@ -203,7 +209,7 @@ def test_no_other_proof_is_believed(size: int, data: st.DataObject) -> None:
         verify_inclusion(leaf_hash(b"other"), index, size, proof, root)
     earlier = data.draw(st.integers(1, size))
     earlier_root = naive_root(leaves[:earlier])
-    consistency = consistency_proof(leaves, earlier)
+    consistency = tree_of(leaves).consistency(earlier, size)
     with pytest.raises(IntegrityError) as caught:
         verify_consistency(earlier, size, mutated(consistency, data), earlier_root, root)
     assert caught.value.check == "merkle.consistency"
@@ -216,7 +222,7 @@ def test_no_other_proof_is_believed(size: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize(("earlier", "size"), [(0, 8), (9, 8), (-1, 8)])
 def test_sizes_out_of_range(earlier: int, size: int) -> None:
     with pytest.raises(InputError):
-        consistency_proof(LEAVES[:size], earlier)
+        tree_of(LEAVES[:size]).consistency(earlier, size)
     with pytest.raises(IntegrityError):
         verify_consistency(earlier, size, [bytes(32)], bytes(32), bytes(32))
 
@@ -224,6 +230,6 @@ def test_sizes_out_of_range(earlier: int, size: int) -> None:
 @pytest.mark.parametrize("index", [-1, 8])
 def test_leaves_out_of_range(index: int) -> None:
     with pytest.raises(InputError):
-        inclusion_proof(LEAVES, index)
+        tree_of(LEAVES).inclusion(index, len(LEAVES))
     with pytest.raises(IntegrityError):
         verify_inclusion(LEAVES[0], index, 8, [bytes(32)] * 3, bytes(32))
