@@ -5,7 +5,7 @@ The writer and the verifiers share this, so that what one accepts the other acce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -85,7 +85,9 @@ class Tail:
     torn: int
 
 
-def follow(view: LogView, start: Chain, head: Head, key: Ed25519PublicKey) -> Chain:
+def follow(
+    view: LogView, start: Chain, head: Head, key: Ed25519PublicKey, look: Callable[[Entry], object] = lambda _: None
+) -> Chain:
     """Go from ``start`` to the state that ``head`` was signed over.
 
     One pass checks numbers, hashes and the chain, and at its end the root; as each line is in the root, that is enough
@@ -97,6 +99,8 @@ def follow(view: LogView, start: Chain, head: Head, key: Ed25519PublicKey) -> Ch
         start: a state that is known to be good; it is not changed.
         head: an authentic head.
         key: the writer's public key.
+        look: called with each entry on the way, before it is known to be the writer's: only when this returns, it is.
+            What is read a second time may have been exchanged in between.
 
     Raises:
         IntegrityError: ``audit.*``, naming the entry.
@@ -104,11 +108,11 @@ def follow(view: LogView, start: Chain, head: Head, key: Ed25519PublicKey) -> Ch
     if head.size < start.size:
         raise head_put_back(head.size, start.size)
     try:
-        chain = _walk(view, start.copy(), head, None)
+        chain = _walk(view, start.copy(), head, None, look)
         if (chain.frontier.root(), chain.last) != (head.root, head.last):
             raise damaged("audit.root", max(head.size - 1, 0), "or one before it is not what the head was signed over")
     except IntegrityError:
-        _walk(view, start.copy(), head, key)
+        _walk(view, start.copy(), head, key, lambda _: None)
         raise
     return chain
 
@@ -140,7 +144,9 @@ def read_tail(view: LogView, chain: Chain, key: Ed25519PublicKey) -> Tail:
     return Tail(entries, state, torn)
 
 
-def _walk(view: LogView, chain: Chain, head: Head, key: Ed25519PublicKey | None) -> Chain:
+def _walk(
+    view: LogView, chain: Chain, head: Head, key: Ed25519PublicKey | None, look: Callable[[Entry], object]
+) -> Chain:
     lines = view.lines(chain.position)
     while chain.size < head.size:
         line = next(lines, b"")
@@ -154,6 +160,7 @@ def _walk(view: LogView, chain: Chain, head: Head, key: Ed25519PublicKey | None)
         entry = chain.read(line)
         if key is not None:
             _check_signature(entry, key)
+        look(entry)
     return chain
 
 

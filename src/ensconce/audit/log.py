@@ -19,9 +19,9 @@ from ensconce.audit.folder import storage_at
 from ensconce.audit.group import GroupCommit
 from ensconce.audit.head import Head, head_missing, parse_head, sign_head
 from ensconce.audit.proofs import ConsistencyProof
+from ensconce.audit.reader import LogReader
 from ensconce.audit.storage import HeldLog, LogStorage, missing
 from ensconce.audit.tree import LogTree
-from ensconce.audit.verify import read_entries
 from ensconce.times import utc_text
 
 __all__ = ["AuditLog"]
@@ -109,8 +109,8 @@ class AuditLog:
         return self._group.submit([((event, stored), len(canonical(stored)) + MAX_FRAME) for event, stored in checked])
 
     def entries(self) -> Iterator[Entry]:
-        """The entries so far, in order. Raises as :func:`~ensconce.audit.verify.read_entries`."""
-        return read_entries(self._storage)
+        """The entries so far, in order, checked as :meth:`LogReader.entries` does, and raising as it does."""
+        return iter(LogReader(self._storage, self._public_key, lambda _: True).entries())
 
     def head(self) -> Head:
         """The current signed head, whoever wrote it. Reads no entries.

@@ -42,15 +42,15 @@ class LogReader:
             UnreachableError: ``state.unreachable``.
             IntegrityError: ``audit.*``: the log was changed.
         """
+        new: list[Entry] = []
+
+        def look(entry: Entry) -> None:
+            if self._wanted(entry):
+                new.append(entry)
+
         with self._lock:
             with self._storage.view() as view:
                 head = parse_head(view.head, self._public_key)
-                end = follow(view, self._chain, head, self._public_key)
-                chain, lines, new = self._chain.copy(), view.lines(self._chain.position), list[Entry]()
-                while chain.size < head.size:
-                    entry = chain.read(next(lines, b""))
-                    if self._wanted(entry):
-                        new.append(entry)
-            self._chain = end
+                self._chain = follow(view, self._chain, head, self._public_key, look)
             self._entries += new
             return list(self._entries)

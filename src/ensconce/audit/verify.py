@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,7 +17,9 @@ from ensconce.errors import IntegrityError
 __all__ = ["read_entries", "verify_log"]
 
 
-def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
+def verify_log(
+    where: Path | LogStorage, public_key: Ed25519PublicKey, look: Callable[[Entry], object] = lambda _: None
+) -> Head:
     """Check every entry and the head; the log may be in use meanwhile.
 
     A whole log put back to an earlier state is a valid log of that time. Whoever kept a later head notices it: by its
@@ -26,6 +28,7 @@ def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
     Args:
         where: the log's folder, or where else it is kept.
         public_key: the owner's.
+        look: called with each entry as it is read; only when this returns, it is the owner's.
 
     Returns:
         The head, which now stands for the whole log.
@@ -38,7 +41,7 @@ def verify_log(where: Path | LogStorage, public_key: Ed25519PublicKey) -> Head:
     """
     with storage_at(where).view() as view:
         head = parse_head(view.head, public_key)
-        chain = follow(view, Chain(), head, public_key)
+        chain = follow(view, Chain(), head, public_key, look)
         tail = read_tail(view, chain, public_key)
     if tail.entries or tail.torn:
         raise IntegrityError(

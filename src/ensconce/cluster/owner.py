@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +16,7 @@ from ensconce.audit.entry import Entry
 from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
-from ensconce.audit.verify import read_entries, verify_log
+from ensconce.audit.verify import verify_log
 from ensconce.cluster.deployment import Deployment, FolderState
 from ensconce.cluster.keystore_entry import FileEntry, replaced_in, unlock_of
 from ensconce.cluster.machine import unix_now
@@ -160,9 +159,9 @@ class OwnerFolder:
         Raises:
             IntegrityError: the log was changed; names the entry.
         """
-        log, key = open_state(self).log, self.public_key()
-        head = verify_log(log, key)
-        return head, list(islice(read_entries(log), head.size))
+        entries = list[Entry]()
+        head = verify_log(open_state(self).log, self.public_key(), entries.append)
+        return head, entries
 
     def public_key(self) -> Ed25519PublicKey:
         """The key that verifies descriptions and the log's head.

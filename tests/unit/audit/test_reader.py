@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ensconce.audit import AuditLog
+from ensconce.audit import AuditLog, Entry, verify_log
 from ensconce.audit.database import DatabaseLog
 from ensconce.audit.folder import FolderLog
 from ensconce.audit.reader import LogReader
-from ensconce.audit.storage import LogStorage
+from ensconce.audit.storage import HeldLog, LogStorage, LogView, Position
 from ensconce.errors import InputError, IntegrityError
 from ensconce.state.engine import Database
 
@@ -90,3 +92,59 @@ class TestBentLogs:
         with pytest.raises(IntegrityError) as caught:
             follower.entries()
         assert caught.value.check == "audit.sequence"
+
+
+class Turncoat:
+    """A log whose lines, once they were read, are those of another: a database can do that, and so can a disk."""
+
+    leaves_tail = True
+
+    def __init__(self, first: FolderLog, then: FolderLog) -> None:
+        self.readings = [first, then, then]
+        self._head = first
+
+    def prepare(self) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def view(self) -> Iterator[LogView]:
+        with self._head.view() as view:
+            self.head = view.head
+            yield self
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[HeldLog]:
+        with self._head.held() as held:
+            yield held
+
+    def lines(self, after: Position) -> Iterator[bytes]:
+        with self.readings.pop(0).view() as view:
+            yield from view.lines(after)
+
+
+class TestLogsThatChangeBetweenTwoReadings:
+    """What was checked is what is given, so that a retired key does not come back."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Turncoat:
+        folders = tmp_path / "genuine", tmp_path / "forged"
+        stranger = Ed25519PrivateKey.from_private_bytes(bytes(32))
+        for folder, key, event in zip(folders, (KEY, stranger), ("key.retired", "key.spared"), strict=True):
+            AuditLog.open(folder, key, lambda: 0).append(event, key_id="secret/a")
+        return Turncoat(*map(FolderLog, folders))
+
+    def test_a_reader(self, storage: Turncoat) -> None:
+        entries = LogReader(storage, KEY.public_key(), lambda _: True).entries()
+        assert [entry.event for entry in entries] == ["key.retired"]
+
+    def test_a_verifier(self, storage: Turncoat) -> None:
+        entries: list[Entry] = []
+        with contextlib.suppress(IntegrityError):  # what follows the head is read again
+            verify_log(storage, KEY.public_key(), entries.append)
+        assert [entry.event for entry in entries] == ["key.retired"]
+
+    def test_the_writer(self, storage: Turncoat) -> None:
+        log = AuditLog.open(storage, KEY, lambda: 0)
+        storage.readings.pop(0)
+        with pytest.raises(IntegrityError):
+            list(log.entries())
