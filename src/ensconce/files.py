@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ensconce.errors import InputError
+from ensconce.errors import EnsconceError, InputError
 
-__all__ = ["holding", "read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
+__all__ = ["alone_in", "holding", "read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
 
 
 @contextlib.contextmanager
@@ -115,6 +115,28 @@ def holding(lock: Path, check: str, what: str) -> Iterator[None]:
         raise InputError(check, problem, remedy="check the folder and its permissions") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, busy: EnsconceError) -> Iterator[None]:
+    """Hold a folder alone, for the length of a block; whoever finds it held does not wait.
+
+    Args:
+        folder: it must exist; its own descriptor is the lock, so that no file is left in it.
+        busy: raised where somebody holds it.
+
+    Raises:
+        OSError: the folder cannot be opened.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
         yield
     finally:
         os.close(handle)

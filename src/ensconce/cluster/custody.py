@@ -5,12 +5,11 @@ Each function records what it does in the audit log before it does it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from ensconce.cluster.recorded import RecordedKeystore, check_against_log, retir
 from ensconce.cluster.state import open_state
 from ensconce.cluster.unlocking import announce, claim, entry_of, finish, forget, new_text, place_of
 from ensconce.errors import InputError
-from ensconce.files import read_bounded, writing_aside
+from ensconce.files import alone_in, read_bounded, writing_aside
 from ensconce.keys import KeyEntry, KeyFile, Passphrase, SealedKeystore, new_key_file
 from ensconce.keys.backup import make_backup, open_backup
 from ensconce.keys.keystore import key_unknown
@@ -289,17 +288,9 @@ def _new_unlock(owner: OwnerFolder, entry: KeystoreEntry) -> Unlock:
     return unlock
 
 
-@contextlib.contextmanager
-def _alone(owner: OwnerFolder) -> Iterator[None]:
+def _alone(owner: OwnerFolder) -> AbstractContextManager[None]:
     """Keep a second one of these commands out."""
-    handle = os.open(owner.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                "keystore.busy", "what opens the keystore is just being changed", remedy="wait until that is done"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
+    busy = InputError(
+        "keystore.busy", "what opens the keystore is just being changed", remedy="wait until that is done"
+    )
+    return alone_in(owner.path, busy)

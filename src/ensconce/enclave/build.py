@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ from ensconce.enclave.manifest import FOLDER, EnclaveSpec, render
 from ensconce.enclave.sign import check_signing_key, sign_manifest
 from ensconce.errors import InputError
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, parse_sigstruct
-from ensconce.files import read_bounded, sync_folder, write_aside
+from ensconce.files import alone_in, read_bounded, sync_folder, write_aside
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
@@ -136,19 +134,14 @@ def read_identity(bundle: Path) -> EnclaveIdentity:
 @contextlib.contextmanager
 def _staging(bundle: Path) -> Iterator[Path]:
     """A fresh folder inside ``bundle`` that is gone in the end; one build at a time, remains of killed ones swept."""
-    try:
-        lock = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InputError(
-            "enclave.bundle", f"cannot open {bundle}: {error.strerror}", remedy="make it with `ensconce init`"
-        ) from error
-    try:
+    busy = InputError("enclave.busy", f"another build writes to {bundle}", remedy="wait for it to end, then try again")
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held.enter_context(alone_in(bundle, busy))
+        except OSError as error:
             raise InputError(
-                "enclave.busy", f"another build writes to {bundle}", remedy="wait for it to end, then try again"
-            ) from None
+                "enclave.bundle", f"cannot open {bundle}: {error.strerror}", remedy="make it with `ensconce init`"
+            ) from error
         for remains in bundle.glob(f".{FOLDER}.*"):
             shutil.rmtree(remains, ignore_errors=True)
         try:
@@ -162,8 +155,6 @@ def _staging(bundle: Path) -> Iterator[Path]:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 def _replace(target: Path, staging: Path) -> None:

@@ -18,7 +18,6 @@ A replica looks for folders with a number for a name, so it never sees a version
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.encfile import WRAP_KEY_SIZE, Fingerprint, decrypt_bytes, encrypt_file, encrypted_size
 from ensconce.errors import EnsconceError, InputError
-from ensconce.files import read_bounded, sync_folder, write_aside
+from ensconce.files import alone_in, read_bounded, sync_folder, write_aside
 from ensconce.keys import KeyEntry, Keystore
 from ensconce.models.contents import contents_bytes
 from ensconce.models.description import MAX_DESCRIPTION, FileDescription, ModelDescription, parse_and_verify, sign
@@ -257,26 +256,19 @@ def _describe(target: Path, file: ScannedFile, fingerprint: Fingerprint) -> File
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Make the model's folder and hold it alone; an empty one does not outlive a failure."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    try:
+    busy = InputError("model.busy", f"another process is sealing into {folder}", remedy="wait until it is done")
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                "model.busy", f"another process is sealing into {folder}", remedy="wait until it is done"
-            ) from None
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone_in(folder, busy))
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
         try:
             yield
         except BaseException:
             with contextlib.suppress(OSError):
                 folder.rmdir()
             raise
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
