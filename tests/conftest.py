@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,15 +114,35 @@ def gramine_certificate() -> Callable[..., x509.Certificate]:
 
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[[Callable[[], object], str], None]:
-    """Polls until something is so; fails after ten seconds."""
+    """Polls until something is so; fails after half a minute, which a machine with other work to do may need."""
 
     def wait(reached: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not reached():
             assert time.monotonic() < deadline, f"still waiting for: {what}"
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def find_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of the loopback address where nobody listens and which nobody but a test's own server comes by.
+
+    A port that was only looked up could be anybody's by the time it is used. This one stays bound: connections to it
+    are refused, the kernel gives it to nobody who asks for any port, and a server may listen at it, because both sides
+    set SO_REUSEADDR (as Python's, asyncio's, gRPC's and nginx's servers do) and the one that holds it does not listen.
+    """
+    with contextlib.ExitStack() as held:
+
+        def find() -> int:
+            holder = held.enter_context(socket.socket())
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            port: int = holder.getsockname()[1]
+            return port
+
+        yield find
 
 
 class Listener:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -41,16 +40,6 @@ def now() -> int:
 
 
 @pytest.fixture(scope="session")
-def find_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port: int = taken.getsockname()[1]
-        return port
-
-    return find
-
-
-@pytest.fixture(scope="session")
 def vendor() -> SimulatedVendor:
     return SimulatedVendor(bytes(32), now() - 3600)
 
@@ -70,10 +59,11 @@ def pccs(vendor: SimulatedVendor, find_port: Callable[[], int]) -> Iterator[int]
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(30)
     yield port
     loops[0].call_soon_threadsafe(stop.set)
-    thread.join(5)
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +118,7 @@ def ask(vendor: SimulatedVendor, sound_report: Callable[..., SgxReport]) -> Call
         ports: Sequence[int],
         *models: tuple[str, int],
         secrets: Sequence[str] = (),
-        timeout: float = 10.0,
+        timeout: float = 30.0,
     ) -> Provisioned:
         return provision(
             [f"127.0.0.1:{port}" for port in ports],
@@ -184,7 +174,7 @@ class Server:
         self.lines.clear()
         listening = threading.Event()
         threading.Thread(target=self._read, args=(self.process, listening), daemon=True).start()
-        assert listening.wait(20), self.lines
+        assert listening.wait(60), self.lines
 
     def _read(self, process: subprocess.Popen[str], listening: threading.Event) -> None:
         assert process.stderr is not None
@@ -202,7 +192,7 @@ class Server:
         assert self.process is not None
         self.process.send_signal(number)
         try:
-            return self.process.wait(10)
+            return self.process.wait(30)
         finally:
             self.kill()
 
@@ -213,7 +203,7 @@ class Server:
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.status}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.status}{path}", timeout=30) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -21,8 +21,8 @@ from ensconce.demo.stage import Ports, Stage, processes_below
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    stage = Stage(tmp_path_factory.mktemp("cluster"), Ports.free())
+def prepared(tmp_path_factory: pytest.TempPathFactory, find_port: Callable[[], int]) -> Stage:
+    stage = Stage(tmp_path_factory.mktemp("cluster"), Ports(*(find_port() for _ in range(4))))
     stage.client.mkdir()
     stage.init(stage.owner)
     owner = ("--owner", str(stage.owner))
@@ -130,7 +130,7 @@ def until(status: Callable[[Stage], dict[str, Any]]) -> Callable[[Stage, list[st
     """The status once the replicas have reached these states."""
 
     def wait(stage: Stage, states: list[str]) -> dict[str, Any]:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             found = status(stage)
             if [replica["state"] for replica in found["replicas"]] == states:

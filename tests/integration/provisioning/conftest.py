@@ -97,7 +97,7 @@ class Owner:
         return [(entry.event, entry.fields) for entry in log.entries()]
 
     def wait_for_log(self, count: int) -> list[tuple[str, Mapping[str, Any]]]:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while len(entries := self.log()) < count and time.monotonic() < deadline:
             threading.Event().wait(0.01)
         return entries
@@ -110,7 +110,7 @@ class Owner:
             "quote": enclave.quote,
             "domain": DOMAIN,
             "models": models or (("digits", 1),),
-            "timeout": 10.0,
+            "timeout": 30.0,
         }
         return provision(**(arguments | changes))
 
@@ -172,7 +172,7 @@ def owners(
             "audit": AuditLog.open(folder / "audit", signing_key, now),
             "domain": DOMAIN,
             "now": now,
-            "limits": Limits(handshake_time=5.0, exchange_time=5.0, closing_time=0.5),
+            "limits": Limits(handshake_time=30.0, exchange_time=30.0, closing_time=0.5),
         }
         server = ProvisioningServer(Address("127.0.0.1", 0), **(arguments | changes))
         thread = threading.Thread(target=server.serve_forever)
@@ -183,21 +183,13 @@ def owners(
     yield start
     for server, thread in started:
         server.shutdown()
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
 
 
 @pytest.fixture
 def owner(owners: Callable[..., Owner]) -> Owner:
     return owners()
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(Address("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
 
 
 class Raw:
@@ -209,8 +201,8 @@ class Raw:
     def __init__(self, owner: Owner, key: Any = None, context: SSL.Context | None = None, hello: bool = True) -> None:
         self.key = key or ec.generate_private_key(ec.SECP256R1())
         context = context or client_context(self.key, make_key_container(self.key), owner.authority.certificate)
-        sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 5)
-        self.stream = TlsStream(context, sock, deadline=time.monotonic() + 5, server_name=SERVER_NAME)
+        sock = socket.create_connection(Address("127.0.0.1", owner.server.port), 30)
+        self.stream = TlsStream(context, sock, deadline=time.monotonic() + 30, server_name=SERVER_NAME)
         self.stream.handshake()
         if hello:
             self.challenge = parse_challenge(read_frame(self.stream))

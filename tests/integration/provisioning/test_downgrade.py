@@ -59,7 +59,7 @@ def between(listen: Any) -> Iterator[Callable[..., Any]]:
 
     def start(port: int, change: Change) -> Any:
         def talk(client: socket.socket) -> None:
-            with client, socket.create_connection(("127.0.0.1", port), 5) as server:
+            with client, socket.create_connection(("127.0.0.1", port), 30) as server:
                 record = client.recv(5, socket.MSG_WAITALL)
                 record += client.recv(int.from_bytes(record[3:5], "big"), socket.MSG_WAITALL)
                 server.sendall(rewritten(record, change))
@@ -90,7 +90,7 @@ def serving(request: pytest.FixtureRequest, owners: Callable[..., Any], policy: 
 def test_a_changed_hello_fails_the_handshake(serving: Any, enclave: Any, between: Any, change: Change) -> None:
     middle = between(serving.server.port, change)
     with pytest.raises(EnsconceError) as caught:
-        serving.provision(enclave, servers=[str(middle.address)], timeout=5.0)
+        serving.provision(enclave, servers=[str(middle.address)])
     assert caught.value.check in ("tls.handshake", "tls.closed")
     # Nothing was quoted for the channel, and nothing released, in any version of the protocol.
     assert len(enclave.quoted) == 1

@@ -47,7 +47,7 @@ class Impostor:
 
     def _serve(self) -> None:
         sock, _ = self._listener.accept()
-        with TlsStream(self._context, sock, deadline=time.monotonic() + 5) as stream:
+        with TlsStream(self._context, sock, deadline=time.monotonic() + 30) as stream:
             try:
                 stream.handshake()
                 write_frame(stream, self._challenge)
@@ -60,7 +60,7 @@ class Impostor:
 
     def stop(self) -> None:
         self._listener.close()
-        self._thread.join(6)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -95,7 +95,7 @@ def ask(server: Impostor, authority: CertificateAuthority, enclave: Any, *models
         enclave.quote,
         DOMAIN,
         models or (("digits", 1),),
-        timeout=5.0,
+        timeout=30.0,
     )
 
 

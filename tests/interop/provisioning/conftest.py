@@ -206,7 +206,7 @@ class Owner:
     audit: AuditLog
 
     def wait_for_log(self, count: int = 1) -> list[tuple[str, Mapping[str, Any]]]:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while len(entries := list(self.audit.entries())) < count and time.monotonic() < deadline:
             threading.Event().wait(0.01)
         return [(entry.event, entry.fields) for entry in entries]

@@ -20,15 +20,17 @@ class Log:
         self.error: Exception | None = None
 
     def append_many(self, events: Any) -> None:
-        assert self.gate.acquire(timeout=5)
+        assert self.gate.acquire(timeout=30)
         if self.error is not None:
             raise self.error
         self.batches.append([name for name, _ in events])
 
 
 async def turn(recorder: Recorder, log: Log, *names: str) -> list[asyncio.Task[None]]:
+    """Record these; they are part of a batch, or wait for the next one, afterwards."""
     tasks = [asyncio.create_task(recorder.record(Event(f"{name}.a", {}), Event(f"{name}.b", {}))) for name in names]
-    await asyncio.sleep(0.01)
+    for _ in range(5):
+        await asyncio.sleep(0)
     return tasks
 
 
@@ -39,10 +41,10 @@ async def test_what_comes_during_a_batch_is_the_next_batch_and_nobody_is_early()
     rest = await turn(recorder, log, "two", "three")
     assert not any(task.done() for task in first + rest)
     log.gate.release()
-    await asyncio.wait_for(first[0], 5)
+    await asyncio.wait_for(first[0], 30)
     assert not any(task.done() for task in rest)
     log.gate.release()
-    await asyncio.wait_for(asyncio.gather(*rest), 5)
+    await asyncio.wait_for(asyncio.gather(*rest), 30)
     assert log.batches == [["one.a", "one.b"], ["two.a", "two.b", "three.a", "three.b"]]
     recorder.close()
 
@@ -59,7 +61,7 @@ async def test_a_failure_is_everybodys_in_the_batch_and_nobodys_after_it() -> No
     assert failures[1] is not failures[2]
     log.error = None
     log.gate.release()
-    await asyncio.wait_for(recorder.record(Event("four", {})), 5)
+    await asyncio.wait_for(recorder.record(Event("four", {})), 30)
     log.error = KeyError("something")
     log.gate.release()
     with pytest.raises(RuntimeError) as caught:
@@ -73,7 +75,7 @@ async def test_who_gives_up_does_not_take_it_back() -> None:
     [task] = await turn(recorder, log, "one")
     task.cancel()
     log.gate.release(2)
-    await asyncio.wait_for(recorder.record(Event("two", {})), 5)
+    await asyncio.wait_for(recorder.record(Event("two", {})), 30)
     assert log.batches == [["one.a", "one.b"], ["two"]]
 
 

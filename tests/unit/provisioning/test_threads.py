@@ -13,7 +13,7 @@ async def test_calls_run_in_at_most_so_many_threads() -> None:
     together = threading.Barrier(3)
 
     def call(number: int) -> tuple[int, str]:
-        together.wait(5)  # breaks unless three run at once
+        together.wait(30)  # breaks unless three run at once
         return number, threading.current_thread().name
 
     results = await asyncio.gather(*(threads.run(call, number) for number in range(9)))
@@ -32,7 +32,7 @@ async def test_failures_come_to_whoever_called() -> None:
 async def test_what_was_given_up_before_it_began_never_begins() -> None:
     threads = Threads(1, "test")
     gate, called = threading.Event(), []
-    busy = asyncio.create_task(threads.run(gate.wait, 5))
+    busy = asyncio.create_task(threads.run(gate.wait, 30))
     await asyncio.sleep(0)
     waiting = asyncio.create_task(threads.run(called.append, 1))
     await asyncio.sleep(0)
