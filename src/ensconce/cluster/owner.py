@@ -18,11 +18,11 @@ from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
 from ensconce.audit.verify import verify_log
 from ensconce.cluster.deployment import Deployment, FolderState
-from ensconce.cluster.keystore_entry import FileEntry, replaced_in, unlock_of
+from ensconce.cluster.keystore_entry import FileEntry, unlock_of
 from ensconce.cluster.machine import unix_now
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
-from ensconce.cluster.unlocking import ask_at_terminal, entry_of, open_keystore
+from ensconce.cluster.unlocking import ask_at_terminal, entry_of, new_text, open_keystore
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
@@ -234,9 +234,12 @@ class OwnerFolder:
         """Stage, measure and sign the enclave for this deployment into the bundle.
 
         Raises:
-            InputError: lint found what breaks an invariant, or the deployment file is wrong.
+            InputError: lint found what breaks an invariant, or the deployment file is wrong; ``deployment.keystore``:
+                the host's copy of it would say more, or something else.
         """
         deployment = self.deployment()
+        # What opens the keystore is nothing that the host needs to know.
+        text = new_text(self, FileEntry())
         keystore = self.keystore()
         log = self.audit_log(keystore)
         signing_key = get_private_key(keystore, "signing/enclave", "rsa")
@@ -250,8 +253,6 @@ class OwnerFolder:
             isv_svn=deployment.enclave.isv_svn,
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
-        # What opens the keystore is nothing that the host needs to know.
-        text = replaced_in(self.deployment_file.read_bytes().decode(), None)
         write_aside(self.bundle / "ensconce.yaml", text.encode())
         log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
         return identity

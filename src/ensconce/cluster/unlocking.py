@@ -169,7 +169,7 @@ def new_text(owner: OwnerFolder, entry: KeystoreEntry) -> str:
         raise InputError(
             "deployment.keystore",
             f"the keystore block of {owner.deployment_file} cannot be replaced without touching something else",
-            remedy="write it as a block that begins with `keystore:` at the margin",
+            remedy="write it as one block that begins with `keystore:` at the margin, without empty lines",
         )
     return edited
 

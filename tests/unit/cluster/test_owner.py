@@ -93,6 +93,23 @@ def test_what_cannot_be_recorded_does_not_happen(owner: OwnerFolder, change: obj
     assert {path: path.read_bytes() for path in owner.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("block", ['"keystore":\n  kind: file\n', "keystore:\n\n  kind: file\n"])
+def test_what_opens_the_keystore_does_not_reach_the_host(
+    owner: OwnerFolder, block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensconce.cluster.owner.build_enclave", lambda *_, **__: IDENTITY)
+    text = owner.deployment_file.read_text()
+    owner.deployment_file.write_text(text + "keystore:\n  kind: file\n")
+    owner.build_enclave()
+    assert (owner.bundle / "ensconce.yaml").read_text() == text
+    (owner.bundle / "ensconce.yaml").unlink()
+    owner.deployment_file.write_text(block + text)
+    with pytest.raises(InputError) as caught:
+        owner.build_enclave()
+    assert caught.value.check == "deployment.keystore"
+    assert not (owner.bundle / "ensconce.yaml").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"caf\xe9", bytes(1 << 17)])
 def test_damaged_certificates_and_keys_are_told(owner: OwnerFolder, content: bytes) -> None:
     owner.public_key_file.write_bytes(content)
