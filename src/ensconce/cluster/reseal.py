@@ -8,7 +8,7 @@ from pathlib import Path
 from ensconce.cluster.machine import unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore
-from ensconce.errors import InputError
+from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded
 from ensconce.keys import KeyEntry, get_private_key
 from ensconce.models.description import MAX_DESCRIPTION, ModelDescription, parse_and_verify
@@ -16,7 +16,7 @@ from ensconce.models.layout import check_name, check_version
 from ensconce.models.load import open_sealed
 from ensconce.models.seal import seal
 from ensconce.models.source import MemorySource
-from ensconce.servables import receivable
+from ensconce.servables import key_id, receivable
 
 __all__ = ["described", "reseal_model"]
 
@@ -26,7 +26,7 @@ def described(owner: OwnerFolder, name: str, version: int) -> ModelDescription:
 
     Raises:
         InputError: ``model.name``, ``model.version``, ``model.missing``: there is no such version.
-        IntegrityError: ``model.description``: it is not hers.
+        IntegrityError: ``description.*``: it is not hers; ``model.description``: it is of another version.
     """
     check_name(name)
     check_version(version)
@@ -38,7 +38,16 @@ def described(owner: OwnerFolder, name: str, version: int) -> ModelDescription:
             found=str(path),
             remedy="name a version that was sealed here",
         )
-    return parse_and_verify(read_bounded(path, MAX_DESCRIPTION), owner.public_key())
+    description = parse_and_verify(read_bounded(path, MAX_DESCRIPTION), owner.public_key())
+    if (description.name, description.version) != (name, version):
+        raise IntegrityError(
+            "model.description",
+            f"{path} describes another version",
+            found=description.key_id,
+            rule=key_id(name, version),
+            remedy="put the description that belongs there back",
+        )
+    return description
 
 
 def reseal_model(

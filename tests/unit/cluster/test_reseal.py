@@ -91,6 +91,13 @@ def test_a_number_is_never_used_twice(owner: OwnerFolder) -> None:
     refused(owner, "model.version", InputError)
 
 
+def test_a_genuine_description_of_another_version_is_refused(owner: OwnerFolder) -> None:
+    reseal_model(owner, "m", 1)
+    models = owner.bundle / "models" / "m"
+    shutil.copy(models / "2.json", models / "1.json")
+    refused(owner, "model.description", IntegrityError)
+
+
 class Interrupted(BaseException):
     pass
 
