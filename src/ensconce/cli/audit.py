@@ -134,6 +134,7 @@ def export(
     full: Annotated[
         bool, typer.Option("--full", help="Every entry, not for the public: JSON lines and the head.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Write what others need to check the log: its signed head and the hash of every entry, nothing secret.
 
@@ -152,6 +153,9 @@ def export(
     folder = OwnerFolder.open(owner)
     storage, key = open_state(folder).log, folder.public_key()
     head = export_full(storage, key, out) if full else export_public(storage, key, out)
+    if json:
+        print_json({"wrote": str(out), "head": head.to_json_object()})
+        return
     notices.print(f"wrote {out}: {head.size} entries", markup=False)
 
 

@@ -31,6 +31,7 @@ _CaFile = Annotated[
 _Root = Annotated[
     str, typer.Option(metavar="intel|FILE", help="Whom to trust: Intel, or a root certificate in a file.")
 ]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle to write.")]
 _INTEL = "https://api.trustedservices.intel.com"
 
@@ -51,6 +52,7 @@ def fetch(
     url: _Url = _INTEL,
     ca_file: _CaFile = None,
     root: _Root = "intel",
+    json: _Json = False,
 ) -> None:
     """Fetch the collateral for one kind of platform into a bundle.
 
@@ -64,7 +66,7 @@ def fetch(
     if (quote is None) == (fmspc is None):
         raise InputError("collateral.platform", "name one quote, or an FMSPC", rule="QUOTE, or --fmspc, and not both")
     kind = _kind_of(quote) if quote is not None else PlatformKind(tee, fmspc or "", ca)
-    _write([kind], output, url, ca_file, root)
+    _write([kind], output, url, ca_file, root, json)
 
 
 @app.command(epilog="Example: ensconce collateral bundle replica.quote guest.quote -o bundle.json")
@@ -77,18 +79,19 @@ def bundle(
     url: _Url = _INTEL,
     ca_file: _CaFile = None,
     root: _Root = "intel",
+    json: _Json = False,
 ) -> None:
     """Fetch the collateral for the platforms of several quotes into one bundle.
 
     Exit status: as `ensconce collateral fetch`; the bundle is written whole or not at all.
     """
-    _write(dict.fromkeys(map(_kind_of, quotes)), output, url, ca_file, root)
+    _write(dict.fromkeys(map(_kind_of, quotes)), output, url, ca_file, root, json)
 
 
 @app.command(epilog="Example: ensconce collateral show bundle.json --json | jq '.[].valid_until_iso'")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle, or the collateral for one platform.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")] = False,
+    json: _Json = False,
 ) -> None:
     """Print what a bundle has, and until when it is good. Signatures are checked up to whatever root it names itself.
 
@@ -116,7 +119,7 @@ def _kind_of(path: Path) -> PlatformKind:
     return PlatformKind.of(parse_quote(read_quote(path)))
 
 
-def _write(kinds: Iterable[PlatformKind], output: Path, url: str, ca_file: Path | None, root: str) -> None:
+def _write(kinds: Iterable[PlatformKind], output: Path, url: str, ca_file: Path | None, root: str, json: bool) -> None:
     from ensconce.appraisal.bundle import CollateralBundle
     from ensconce.files import write_aside
     from ensconce.times import utc_text
@@ -124,6 +127,9 @@ def _write(kinds: Iterable[PlatformKind], output: Path, url: str, ca_file: Path 
     fetched = [_fetch(kind, url, ca_file, root) for kind in kinds]
     made: CollateralBundle = CollateralBundle.of(collateral for collateral, _ in fetched)
     write_aside(output, made.to_json().encode())
+    if json:
+        print_json([_describe(each) for each in made.entries])
+        return
     for kind, (_, end) in zip(kinds, fetched, strict=True):
         say(f"{kind} is good until {utc_text(end)}")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from ensconce import encfile
-from ensconce.cli.output import progress_bar, say
+from ensconce.cli.output import print_json, progress_bar, say
 from ensconce.encfile.names import path_bytes, shown
 from ensconce.encfile.tree import scan_tree
 from ensconce.errors import InputError
@@ -49,6 +49,7 @@ def encrypt(
     format: Annotated[
         _Format, typer.Option(metavar="1|2", help="2 for Gramine 1.9 and later, 1 for every release.")
     ] = _Format.V2,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")] = False,
 ) -> None:
     """Encrypt a file, or every file of a folder.
 
@@ -72,11 +73,18 @@ def encrypt(
             made = encfile.encrypt_tree(
                 source, target, key, embedded_root=embedded, format=_FORMATS[format], progress=bar
             )
+        if json:
+            fingerprints = {name: mark.hex() for name, mark in made.items()}
+            print_json({"path": encfile.normal_path(embedded), "fingerprints": fingerprints})
+            return
         say(f"files        {len(made)}")
         say(f"path inside  {shown(encfile.normal_path(embedded + '/*'))}")
         return
     with progress_bar("encrypting", _size(source)) as bar:
         mark = encfile.encrypt_file(source, target, key, embedded_path=embedded, format=_FORMATS[format], progress=bar)
+    if json:
+        print_json({"path": encfile.normal_path(embedded), "fingerprint": mark.hex()})
+        return
     say(f"path inside  {shown(path_bytes(embedded))}")
     say(f"fingerprint  {mark.hex()}")
 

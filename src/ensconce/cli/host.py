@@ -86,7 +86,7 @@ def logs(
             say(f"{process} | {line}")
 
 
-def down(host: Folder = _HERE) -> None:
+def down(host: Folder = _HERE, json: Json = False) -> None:
     """Stop the gateway and the replicas, and wait until they are gone.
 
     Examples:
@@ -94,6 +94,9 @@ def down(host: Folder = _HERE) -> None:
       ensconce down
     """
     act.down(host)
+    if json:
+        print_json({"stopped": str(host)})
+        return
     notices.print("down", markup=False)
 
 

@@ -32,6 +32,7 @@ def put(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="secret/NAME.")],
     source: Annotated[str, typer.Option("--from", help="The file that holds the secret; - for standard input.")],
     owner: Owner = _HERE,
+    json: Json = False,
 ) -> None:
     """Store a secret that enclaves may receive, every byte of it as it is, a newline at the end too.
 
@@ -50,6 +51,9 @@ def put(
 
     secret = sys.stdin.buffer.read(MAX_SECRET + 1) if source == "-" else read_bounded(Path(source), MAX_SECRET)
     put_secret(OwnerFolder.open(owner), key_id, secret)
+    if json:
+        print_json({"stored": key_id})
+        return
     notices.print(f"stored {key_id}", markup=False)
 
 
@@ -97,7 +101,7 @@ def show(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
 
 
 @app.command("retire")
-def retire(key_id: KeyId, owner: Owner = _HERE) -> None:
+def retire(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
     """Destroy the key of a model's version, or a secret, for good; its id stays taken.
 
     Examples:
@@ -108,6 +112,9 @@ def retire(key_id: KeyId, owner: Owner = _HERE) -> None:
     from ensconce.cluster.owner import OwnerFolder
 
     retire_key(OwnerFolder.open(owner), key_id)
+    if json:
+        print_json({"retired": key_id})
+        return
     notices.print(f"retired {key_id}", markup=False)
 
 
@@ -122,6 +129,7 @@ def rewrap(
         ),
     ] = None,
     owner: Owner = _HERE,
+    json: Json = False,
 ) -> None:
     """Seal the keystore under a new root key, and let something else open it; what opened it before no longer does.
 
@@ -140,7 +148,11 @@ def rewrap(
     folder = OwnerFolder.open(owner)
     rewrap(folder, None if to is None else read_entry(to))
     entry = folder.deployment().keystore
-    notices.print(f"the keystore is now opened by: {'file' if entry is None else entry.kind}", markup=False)
+    kind = "file" if entry is None else entry.kind
+    if json:
+        print_json({"opened_by": kind})
+        return
+    notices.print(f"the keystore is now opened by: {kind}", markup=False)
 
 
 @app.command("backup")
@@ -152,6 +164,7 @@ def backup(
         Path | None, typer.Option(help="A new folder for the shares, one file each; else they are shown here, in turn.")
     ] = None,
     owner: Owner = _HERE,
+    json: Json = False,
 ) -> None:
     """Write the whole keystore, sealed under a key that exists only in shares of 33 words (SLIP-39).
 
@@ -165,6 +178,8 @@ def backup(
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.files import write_aside
 
+    if shares_to is None and json:
+        raise InputError("usage", "--json leaves no place to show shares at", remedy="name a new folder, --shares-to")
     if shares_to is None and not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise InputError(
             "backup.terminal",
@@ -189,6 +204,9 @@ def backup(
         if shares_to is not None and (there or not output.exists()):
             shutil.rmtree(shares_to, ignore_errors=True)  # shares that open nothing look like some that do
         raise
+    if json:
+        print_json({"backup": str(output), "shares_to": str(shares_to), "shares": shares, "threshold": threshold})
+        return
     notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
 
 

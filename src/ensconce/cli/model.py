@@ -9,7 +9,7 @@ import typer
 
 from ensconce.cli.output import notices, print_json, progress_bar, say
 from ensconce.cli.owner import Owner, protect
-from ensconce.servables import MAX_VERSION
+from ensconce.servables import MAX_VERSION, key_id
 
 __all__ = ["app"]
 
@@ -76,7 +76,7 @@ def reseal(name: Name, version: Version, owner: Owner = _HERE, json: Json = Fals
 
 
 @app.command("retire")
-def retire(name: Name, version: Version, owner: Owner = _HERE) -> None:
+def retire(name: Name, version: Version, owner: Owner = _HERE, json: Json = False) -> None:
     """Destroy the key of one version: its ciphertext opens nothing from now on, wherever it lies.
 
     Examples:
@@ -86,4 +86,7 @@ def retire(name: Name, version: Version, owner: Owner = _HERE) -> None:
     from ensconce.cluster.owner import OwnerFolder
 
     OwnerFolder.open(owner).retire_model(name, version)
+    if json:
+        print_json({"retired": key_id(name, version)})
+        return
     notices.print(f"retired {name}/{version}", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices
+from ensconce.cli.output import notices, print_json
 
 __all__ = ["Owner", "init", "protect"]
 
@@ -32,8 +32,11 @@ def init(
     pccs: Annotated[str, typer.Option(help="Where collateral comes from.")] = "127.0.0.1:8081",
     sqlite: Annotated[Path | None, typer.Option(help="Keep shared state and log in this SQLite file.")] = None,
     postgresql: Annotated[Path | None, typer.Option(help="Keep them in PostgreSQL; this file has the URL.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Make the owner's folder: certificate authority, keystore, signing keys, audit log, deployment file.
+
+    The file unlock.key in it opens the keystore, until `ensconce key rewrap --to` lets something else open it.
 
     Examples:
 
@@ -69,4 +72,7 @@ def init(
         }
     )
     owner = OwnerFolder.create(folder, deployment)
+    if json:
+        print_json({"owner": str(owner.path), "deployment": str(owner.deployment_file)})
+        return
     notices.print(f"made {owner.path}; the deployment is described in {owner.deployment_file}", markup=False)

@@ -29,6 +29,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included
 def write(
     owner: Owner = _HERE,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the policy that is there.")] = False,
+    json: _Json = False,
 ) -> None:
     """Write policy.yaml: this deployment's models for exactly the enclave in the bundle, on this machine's platform.
 
@@ -61,7 +62,10 @@ def write(
         if error.check == "policy.signatures":
             tell("it is not in force yet")
         raise
-    say(folder.policy_file.read_text().rstrip())
+    if json:
+        _print_in_force(admitted, json)
+    else:
+        say(folder.policy_file.read_text().rstrip())
     tell(f"in force: serial {admitted.policy.serial}")
 
 
@@ -126,6 +130,7 @@ def sign(
         Path | None, typer.Option(help="An Ed25519 private key, PEM; asks for its passphrase if it has one.")
     ] = None,
     owner: Annotated[Path | None, typer.Option("--owner", help="Sign with the key of this owner's folder.")] = None,
+    json: _Json = False,
 ) -> None:
     """Add a signature to FILE.signatures.
 
@@ -152,7 +157,13 @@ def sign(
         assert owner is not None
         private = get_private_key(OwnerFolder.open(owner).keystore(), "signing/owner", "ed25519")
     signed = sign_policy(file, private)
-    name, owners = key_name(private.public_key()), signed.policy.owners
+    policy, name = signed.policy, key_name(private.public_key())
+    owners = policy.owners
+    if json:
+        missing = None if owners is None else owners.missing(signed.signers)
+        value = {"serial": policy.serial, "sha256": policy.sha256, "signer": name, "signers": list(signed.signers)}
+        print_json(value | {"owners": owners and owners.to_json_object(), "missing": missing})
+        return
     say(f"signed by {', '.join(signed.signers)}")
     if owners is not None:
         say(f"{owners.required} of {len(owners.keys)} owners must sign; missing: {owners.missing(signed.signers)}")

@@ -122,7 +122,9 @@ def test_a_continuation_is_proved_to_who_kept_a_head(ensconce: Ensconce, owner: 
 
 
 def test_exports_verify_without_the_owner(ensconce: Ensconce, owner: Path, tmp_path: Path) -> None:
-    ensconce("audit", "export", tmp_path / "public", "--owner", owner)
+    said = json.loads(ensconce("audit", "export", tmp_path / "public", "--owner", owner, "--json"))
+    assert said["wrote"] == str(tmp_path / "public")
+    assert said["head"] == json.loads(ensconce("audit", "verify", "--owner", owner, "--json"))["head"]
     ensconce("audit", "export", "--full", tmp_path / "full", "--owner", owner)
     for log in (tmp_path / "public", tmp_path / "full"):
         said = ensconce("audit", "verify", "--log", log, "--public-key", owner / "owner.pub")

@@ -145,9 +145,10 @@ def test_bundle_holds_each_kind_once(
     out, root = folder / "bundle.json", folder / "root.pem"
     monkeypatch.setenv("ENSCONCE_PCCS", pccs.url)
     quotes = (folder / "one", folder / "two", folder / "one")
-    done = run("collateral", "bundle", *quotes, "--root", root, "-o", out)
+    done = run("collateral", "bundle", *quotes, "--root", root, "-o", out, "--json")
     assert done.status == 0, done.err
     shown = run("collateral", "show", out, "--json").json
+    assert done.json == shown
     assert [(each["tee"], each["ca"], each["root"]) for each in shown] == [
         ("sgx", "platform", VENDOR.root_name),
         ("sgx", "processor", VENDOR.root_name),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -44,6 +45,18 @@ def test_the_path_inside_is_the_output_as_typed(here: Path) -> None:
     assert result.stdout == f"path inside  sub/x.pf\nfingerprint  {mark}\n"
     assert result.stderr == ""
     assert encfile.decrypt_bytes(here / "sub/x.pf", KEY, verify_path="sub/x.pf") == Path("in").read_bytes()
+
+
+def test_fingerprints_for_programs(here: Path) -> None:
+    made = run("encrypt", "-w", "key", "-i", "in", "-o", "./x.pf", "--json")
+    assert json.loads(made.stdout) == {"path": "x.pf", "fingerprint": encfile.fingerprint(here / "x.pf").hex()}
+    stray = os.fsdecode(b"stray \xff\n")
+    (here / "tree").mkdir()
+    for name in ("a", stray):
+        (here / "tree" / name).write_bytes(b"data")
+    made = run("encrypt", "-w", "key", "-i", "tree", "-o", "out", "--path", "m//1", "--json")
+    marks = {name: encfile.fingerprint(here / "out" / name).hex() for name in ("a", stray)}
+    assert json.loads(made.stdout) == {"path": "m/1", "fingerprints": marks}
 
 
 @pytest.mark.parametrize("format", ["1", "2"])

@@ -22,6 +22,31 @@ from ensconce.cluster.owner import OwnerFolder
 from ensconce.errors import EnsconceError
 
 
+def test_what_changes_the_owners_folder_says_so_to_programs(tmp_path: Path) -> None:
+    folder = tmp_path / "owner"
+    found = run("init", str(folder), "--domain", "d.test", "--model", "m", "--json")
+    assert json.loads(found.stdout) == {"owner": str(folder), "deployment": str(folder / "ensconce.yaml")}
+    assert found.stderr == ""
+
+    def said(*arguments: str, given: bytes | None = None) -> object:
+        return json.loads(good(folder, *arguments, "--json", given=given))
+
+    assert said("key", "put", "secret/a", "--from", "-", given=b"x") == {"stored": "secret/a"}
+    assert said("key", "retire", "secret/a") == {"retired": "secret/a"}
+    assert said("key", "rewrap") == {"opened_by": "file"}
+    backup, shares = str(tmp_path / "backup"), str(tmp_path / "shares")
+    numbers = ("--shares", "3", "--threshold", "2")
+    assert said("key", "backup", "-o", backup, *numbers, "--shares-to", shares) == {
+        "backup": backup,
+        "shares_to": shares,
+        "shares": 3,
+        "threshold": 2,
+    }
+    other = str(tmp_path / "other")
+    assert check_of(folder, "key", "backup", "-o", other, *numbers, "--json") == "usage"
+    assert not Path(other).exists()
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "owner"
@@ -266,3 +291,5 @@ def test_reseal(owner: Path) -> None:
     assert json.loads(good(owner, "model", "reseal", "--name", "m", "--version", "1", "--json"))["version"] == 2
     assert "as m/3 under key model/m/3" in good(owner, "model", "reseal", "--name", "m", "--version", "2")
     assert check_of(owner, "model", "reseal", "--name", "m", "--version", "9") == "model.missing"
+    retired = json.loads(good(owner, "model", "retire", "--name", "m", "--version", "1", "--json"))
+    assert retired == {"retired": "model/m/1"}

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from ensconce.cli import main
 from ensconce.errors import InputError
@@ -49,6 +51,22 @@ def test_wrong_usage_is_one_line_and_one_document(
     error = json.loads(said.out)["error"]
     assert error["check"] == "usage"
     assert error["remedy"].endswith("-h`")
+
+
+def test_every_command_that_reports_something_has_json() -> None:
+    # A server says what it does in its log, a proof is JSON already, and decrypted files are all that decrypting says.
+    others = {"provision serve", "audit prove", "file decrypt"}
+    commands: dict[str, set[str]] = {}
+
+    def walk(command: Any, name: str) -> None:
+        for each, inner in getattr(command, "commands", {}).items():
+            walk(inner, f"{name} {each}")
+        if not hasattr(command, "commands"):
+            commands[name.strip()] = {option for each in command.params for option in each.opts}
+
+    walk(typer.main.get_command(main.app), "")
+    assert len(commands) > 30
+    assert {name for name, options in commands.items() if "--json" not in options} == others
 
 
 @pytest.mark.parametrize("arguments", [[], ["model"]])
@@ -119,6 +137,13 @@ host.status = slow
 sys.argv = ["ensconce", "status"]
 __main__.main()
 """
+
+
+def test_down_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setattr("ensconce.cluster.host.down", lambda _host: None)
+    assert run(monkeypatch, "down", "--host", str(tmp_path), "--json") == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err) == ({"stopped": str(tmp_path)}, "")
 
 
 @pytest.mark.parametrize(("first", "status", "says"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "")])

@@ -235,6 +235,15 @@ class TestSign:
         ran = run("sign", file, "--key", tmp_path / "bob.pem")
         assert f"{keys['bob']} is not among" in ran.err
 
+    def test_for_programs(self, run: Run, file: Path, keys: dict[str, str], tmp_path: Path) -> None:
+        file.write_text(policy_text(1, *keys.values()))
+        value = run("sign", file, "--key", tmp_path / "alice.pem", "--json").json()
+        assert (value["signer"], value["signers"], value["missing"]) == (keys["alice"], [keys["alice"]], 1)
+        assert (value["serial"], value["owners"]["keys"]) == (1, sorted(keys.values()))
+        file.write_text(policy_text(1))
+        value = run("sign", file, "--key", tmp_path / "alice.pem", "--json").json()
+        assert (value["owners"], value["missing"]) == (None, None)
+
 
 class TestTheWriteCommand:
     @pytest.fixture(autouse=True)
@@ -249,6 +258,12 @@ class TestTheWriteCommand:
         assert ran.status == 0
         assert ran.out == owner.policy_file.read_text().rstrip() + "\n"
         assert ran.err.splitlines() == [f"wrote {owner.policy_file}; in force: serial 1"]
+
+    def test_for_programs(self, run: Run, owner: OwnerFolder) -> None:
+        written = run("write", "--owner", owner.path, "--json").json()
+        assert written == run("show", "--owner", owner.path, "--json").json()
+        again = run("write", "--owner", owner.path, "--json")
+        assert (again.status, again.json()["error"]["check"]) == (2, "policy.exists")
 
     def test_it_says_what_replacing_takes_away(self, run: Run, file: Path, owner: OwnerFolder) -> None:
         folder = ("--owner", owner.path)
