@@ -333,8 +333,15 @@ def _postgresql_engine(url: URL) -> Engine:
 
 
 def _is_local(url: URL) -> bool:
-    given = url.query.get("host", ())
-    hosts = [url.host or "", *((given,) if isinstance(given, str) else given)]
+    def named(parameter: str, variable: str) -> tuple[str, ...]:
+        given = url.query.get(parameter, ())
+        # What the URL leaves out, libpq takes from its environment (PostgreSQL's manual, 32.15).
+        return tuple(filter(None, (given,) if isinstance(given, str) else given)) or (os.environ.get(variable, ""),)
+
+    # A service file may name another host, and an address goes before a host.
+    if "service" in url.query or os.environ.get("PGSERVICE"):
+        return False
+    hosts = named("host", "" if url.host else "PGHOST") + named("hostaddr", "PGHOSTADDR") + (url.host or "",)
     return all(host.startswith("/") or host in ("", "localhost", "127.0.0.1", "::1") for host in hosts)
 
 

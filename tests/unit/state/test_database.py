@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,19 +287,9 @@ def test_no_server_there_is_told_without_the_password(tmp_path: Path) -> None:
     assert os.fspath(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "mode"),
-    [
-        ("postgresql://u@db.example/x", "verify-full"),
-        ("postgresql://u@10.0.0.7/x", "verify-full"),
-        ("postgresql://u@/x?host=/run/a&host=db.example", "verify-full"),
-        ("postgresql://u@db.example/x?sslmode=require", "require"),
-        ("postgresql://u@127.0.0.1/x", None),
-        ("postgresql://u@/x?host=/run/postgresql", None),
-        ("postgresql://u@/x", None),
-    ],
-)
-def test_another_machine_must_prove_who_it_is(url: str, mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sslmode(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
+    """Which one the driver is given for a URL."""
     psycopg = pytest.importorskip("psycopg")
     seen: dict[str, object] = {}
 
@@ -307,7 +297,55 @@ def test_another_machine_must_prove_who_it_is(url: str, mode: str | None, monkey
         seen.update(arguments)
         raise psycopg.OperationalError("no")
 
+    def open_(url: str) -> object:
+        with pytest.raises(UnreachableError):
+            Database.open(url)
+        return seen.get("sslmode")
+
     monkeypatch.setattr(psycopg, "connect", connect)
-    with pytest.raises(UnreachableError):
-        Database.open(url)
-    assert seen.get("sslmode") == mode
+    for variable in ("PGHOST", "PGHOSTADDR", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    return open_
+
+
+@pytest.mark.parametrize(
+    ("url", "mode"),
+    [
+        ("postgresql://u@db.example/x", "verify-full"),
+        ("postgresql://u@10.0.0.7/x", "verify-full"),
+        ("postgresql://u@/x?host=/run/a&host=db.example", "verify-full"),
+        ("postgresql://u@localhost/x?hostaddr=10.0.0.7", "verify-full"),
+        ("postgresql://u@localhost/x?service=far", "verify-full"),
+        ("postgresql://u@db.example/x?sslmode=require", "require"),
+        ("postgresql://u@127.0.0.1/x", None),
+        ("postgresql://u@localhost/x?hostaddr=127.0.0.1", None),
+        ("postgresql://u@/x?host=/run/postgresql", None),
+        ("postgresql://u@/x", None),
+    ],
+)
+def test_another_machine_must_prove_who_it_is(url: str, mode: str | None, sslmode: Callable[[str], object]) -> None:
+    assert sslmode(url) == mode
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "url", "mode"),
+    [
+        ("PGHOST", "db.example", "postgresql://u@/x", "verify-full"),
+        ("PGHOST", "/run/postgresql", "postgresql://u@/x", None),
+        ("PGHOST", "db.example", "postgresql://u@localhost/x", None),
+        ("PGHOST", "db.example", "postgresql://u@/x?host=/run/postgresql", None),
+        ("PGHOSTADDR", "10.0.0.7", "postgresql://u@localhost/x", "verify-full"),
+        ("PGHOSTADDR", "10.0.0.7", "postgresql://u@localhost/x?hostaddr=127.0.0.1", None),
+        ("PGSERVICE", "far", "postgresql://u@localhost/x", "verify-full"),
+    ],
+)
+def test_also_one_that_the_environment_names(
+    variable: str,
+    value: str,
+    url: str,
+    mode: str | None,
+    sslmode: Callable[[str], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert sslmode(url) == mode
