@@ -82,9 +82,12 @@ class _Worker:
                 raise EOFError
             answer: Verdict | tuple[dict[str, str], int] = self._connection.recv()
             return answer
-        except (EOFError, OSError):
+        except BaseException as error:
+            # What this process may still say is about this quote: whoever asks next must not hear it.
             self.close()
             self._process, self._connection = _begin()
+            if not isinstance(error, EOFError | OSError):
+                raise
         # Not asked again: a quote that kills whoever verifies it would kill the next one too.
         raise UnreachableError(
             "appraisal.worker",
