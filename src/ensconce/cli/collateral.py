@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ensconce.cli.output import print_json, say
+from ensconce.cli.output import print_json, say, with_times
 
 if TYPE_CHECKING:
     from ensconce.appraisal.bundle import CollateralBundle
@@ -88,7 +88,7 @@ def bundle(
     _write(dict.fromkeys(map(_kind_of, quotes)), output, url, ca_file, root, json)
 
 
-@app.command(epilog="Example: ensconce collateral show bundle.json --json | jq '.[].valid_until_iso'")
+@app.command(epilog="Example: ensconce collateral show bundle.json --json | jq '.[].valid_until'")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle, or the collateral for one platform.")],
     json: _Json = False,
@@ -107,7 +107,7 @@ def show(
     for each in shown:
         say(f"{each['tee']} {each['fmspc']} {each['ca']}")
         for name, value in each.items():
-            if name not in ("tee", "fmspc", "ca") and f"{name}_iso" not in each:
+            if name not in ("tee", "fmspc", "ca"):
                 say(f"  {name:<36} {value}")
 
 
@@ -159,7 +159,6 @@ def _fetch(kind: PlatformKind, url: str, ca_file: Path | None, root: str) -> tup
 def _describe(collateral: Collateral) -> dict[str, Any]:
     from ensconce.appraisal.root import name_of_root
     from ensconce.appraisal.vetting import root_of, vet
-    from ensconce.times import utc_text
 
     vetted = vet(collateral, (name_of_root(root_of(collateral)),))
     value: dict[str, Any] = {
@@ -182,6 +181,4 @@ def _describe(collateral: Collateral) -> dict[str, Any]:
         "valid_from": vetted.begin,
         "valid_until": vetted.end,
     }
-    for name, seconds in times.items():
-        value |= {name: seconds, f"{name}_iso": utc_text(seconds)}
-    return value
+    return with_times(value | times, *times)

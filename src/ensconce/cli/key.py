@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices, print_json, print_table, say
+from ensconce.cli.output import notices, print_json, print_table, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.errors import InputError
 
@@ -97,7 +97,7 @@ def show(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
         print_json(about)
         return
     for name, value in about.items():
-        say(f"{name}: {_time(value) or 'no' if name in ('created', 'retired') else value}")
+        say(f"{name}: {'no' if value is None else value}")
 
 
 @app.command("retire")
@@ -277,7 +277,8 @@ def recover(
 
 
 def _about(entry: Any) -> dict[str, Any]:
-    return {"id": entry.key_id, "kind": entry.kind, "created": entry.created, "retired": entry.retired}
+    about = {"id": entry.key_id, "kind": entry.kind, "created": entry.created, "retired": entry.retired}
+    return with_times(about, "created", "retired")
 
 
 def _time(seconds: int | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, progress_bar, say
+from ensconce.cli.output import notices, print_json, progress_bar, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.servables import MAX_VERSION, key_id
 
@@ -45,7 +45,7 @@ def seal(
     with progress_bar(f"sealing {name}/{version}", total) as progress:
         description = OwnerFolder.open(owner).seal_model(source, name, version, progress)
     if json:
-        print_json(description.to_json_object())
+        print_json(with_times(description.to_json_object(), "created"))
         return
     say(f"sealed {name}/{version} under key {description.key_id}:")
     for file in description.files:
@@ -70,7 +70,7 @@ def reseal(name: Name, version: Version, owner: Owner = _HERE, json: Json = Fals
     with progress_bar(f"sealing {name}/{version} anew", total) as progress:
         description = reseal_model(folder, name, version, progress)
     if json:
-        print_json(description.to_json_object())
+        print_json(with_times(description.to_json_object(), "created"))
         return
     say(f"sealed {name}/{version} anew as {name}/{description.version} under key {description.key_id}")
 

@@ -21,6 +21,8 @@ from ensconce.cli.main import app
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.errors import EnsconceError
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
 
 def test_what_changes_the_owners_folder_says_so_to_programs(tmp_path: Path) -> None:
     folder = tmp_path / "owner"
@@ -87,6 +89,11 @@ def test_a_secret_from_standard_input_and_from_a_file(owner: Path, tmp_path: Pat
     good(owner, "key", "retire", "secret/a")
     listed = json.loads(good(owner, "key", "list", "--json"))
     assert listed["generation"] == 7
+    times = [each["created"] for each in listed["keys"]] + [
+        each["retired"] for each in listed["keys"] if each["retired"]
+    ]
+    assert len(times) == 6
+    assert all(TIME.fullmatch(each) for each in times)
     assert {each["id"]: each["retired"] is None for each in listed["keys"]} == {
         "ca/root": True,
         "secret/a": False,
@@ -166,13 +173,16 @@ class Terminal:
         if self.pid == 0:
             os.execv(sys.executable, [sys.executable, "-P", "-m", "ensconce", *arguments])
 
-    def wait_for(self, text: str) -> str:
+    def wait_for(self, text: str, again: bytes = b"") -> str:
+        """What is shown before ``text``; ``again`` is pressed in each second that shows nothing."""
         deadline = time.monotonic() + 30
         while text not in self.said:
             assert time.monotonic() < deadline, self.said
             readable, _, _ = select.select([self._handle], [], [], 1)
             if readable:
                 self.said += os.read(self._handle, 4096).decode()
+            elif again:
+                self.press(again)
         before, _, self.said = self.said.partition(text)
         return before
 
@@ -253,7 +263,8 @@ def test_no_share_stays_on_the_screen(owner: Path, tmp_path: Path, ending: bytes
     person.wait_for("Share 1 of 3.")
     person.wait_for("Return shows the next one: ")
     person.press(ending)
-    person.wait_for("\x1b[2J\x1b[3J\x1b[H")
+    # A signal between the prompt of CPython's input() and its read waits for the next key: a person presses again.
+    person.wait_for("\x1b[2J\x1b[3J\x1b[H", again=ending)
     status = person.end()
     assert status == (2 if ending == b"\x04" else 130), person.said
     assert ("backup.terminal" in person.said) is (status == 2)
@@ -288,7 +299,9 @@ def test_reseal(owner: Path) -> None:
 
     folder = digits_folder() / "openvino"
     good(owner, "model", "seal", str(folder), "--name", "m", "--version", "1")
-    assert json.loads(good(owner, "model", "reseal", "--name", "m", "--version", "1", "--json"))["version"] == 2
+    resealed = json.loads(good(owner, "model", "reseal", "--name", "m", "--version", "1", "--json"))
+    assert resealed["version"] == 2
+    assert TIME.fullmatch(resealed["created"])
     assert "as m/3 under key model/m/3" in good(owner, "model", "reseal", "--name", "m", "--version", "2")
     assert check_of(owner, "model", "reseal", "--name", "m", "--version", "9") == "model.missing"
     retired = json.loads(good(owner, "model", "retire", "--name", "m", "--version", "1", "--json"))

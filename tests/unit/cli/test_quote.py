@@ -16,6 +16,7 @@ from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.collateral import CollateralRecipe
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import QuoteRecipe, make_quote
+from ensconce.times import utc_text
 
 NOW = 1_790_000_000
 VENDOR = SimulatedVendor(bytes(32), NOW)
@@ -88,6 +89,9 @@ def test_a_genuine_quote(verify: Callable[..., Outcome], folder: Path) -> None:
         assert (value["isv_prod_id"], value["isv_svn"], value["debug"]) == (7, 3, False)
         assert value["report_data"] == "44" * 64
         assert value["root"] == VENDOR.root_name
+        assert value["at"] == utc_text(NOW)
+        assert (value["valid_until"] > value["at"] > value["tcb_date"]) is True
+        assert not [name for name in value if name.endswith("_iso")]
 
 
 def test_the_status_is_a_result(verify: Callable[..., Outcome], folder: Path) -> None:
