@@ -35,6 +35,7 @@ __all__ = ["CollateralCache"]
 _RETRY_S = 60
 _MAX_ENTRIES = 1024
 _MAX_FETCHES = 16
+_MEMBERS = {"version", "fetched", "collateral"}
 _log = logging.getLogger(__name__)
 
 
@@ -240,11 +241,15 @@ class CollateralCache:
             if data is None:
                 return entry
             content: Any = strict_json.loads(data)
+            if not isinstance(content, dict) or set(content) != _MEMBERS or content["version"] != 1:
+                raise ValueError("its members are others, or its version is")
+            if type(content["fetched"]) is not int:
+                raise ValueError("it does not say when it was fetched")
             vetted = vet(Collateral.from_object(content["collateral"]), self._roots, platform)
             # Whoever can write the store may have put an older one back, and say that it was fetched just now.
             self._newest.check_kept(vetted)
-            stored = _Entry(vetted, int(content["fetched"]))
-        except (EnsconceError, ValueError, KeyError, TypeError) as error:
+            stored = _Entry(vetted, content["fetched"])
+        except (EnsconceError, ValueError) as error:
             _log.warning("the collateral for %s in the store cannot be used: %s", platform, error)
             return entry
         if entry is None or stored.fetched > entry.fetched:

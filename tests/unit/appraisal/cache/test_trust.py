@@ -181,14 +181,27 @@ def test_so_are_authorities_and_signers(
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda d: b"", lambda d: d[:-1], lambda d: b"[]", lambda d: d.replace(b"SGX", b"TDX")]
+    "damage",
+    [
+        lambda d: b"",
+        lambda d: d[:-1],
+        lambda d: b"[]",
+        lambda d: b"{}",
+        lambda d: d.replace(b"SGX", b"TDX"),
+        lambda d: d.replace(b'"version": 1', b'"version": 2'),
+        lambda d: d.replace(b'"version": 1', b'"version": 1, "more": 1'),
+        lambda d: d.replace(b'"fetched": 1790000000', b'"fetched": "1790000000"'),
+        lambda d: d.replace(b'"fetched": 1790000000', b'"fetched": 1790000000.5'),
+    ],
 )
 def test_a_damaged_document_is_replaced(
     shelf: Any, open_cache: Open, folder: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     open_cache().get(KIND)
     path = folder / f"collateral_{str(KIND).lower()}"
-    path.write_bytes(damage(path.read_bytes()))
+    data = path.read_bytes()
+    path.write_bytes(damage(data))
+    assert path.read_bytes() != data
     shelf.now += 1
     open_cache().get(KIND)
     assert len(shelf.asked) == 2
@@ -210,6 +223,15 @@ def test_what_cannot_be_remembered_is_not_used(shelf: Any, tmp_path: Path) -> No
     cache = CollateralCache(store, shelf, shelf.clock, roots=(shelf.vendor.root_name,))
     with pytest.raises(InputError):
         cache.get(KIND)
+
+
+def test_what_cannot_be_kept_is_used_all_the_same(shelf: Any, cache: CollateralCache, folder: Path) -> None:
+    name = f"collateral_{str(KIND).lower()}"
+    (folder / f".{name}.lock").mkdir(parents=True)
+    first = cache.get(KIND)
+    assert not (folder / name).exists()
+    shelf.down = True
+    assert cache.get(KIND) == first
 
 
 def test_a_fault_in_the_origin_is_an_error_and_no_silence(shelf: Any, cache: CollateralCache) -> None:
