@@ -185,7 +185,7 @@ def misbehaving(behaviour: Callable[[socket.socket], None]) -> Iterator[Address]
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield Address("127.0.0.1", server.getsockname()[1])
-        thread.join(5)
+        thread.join(30)
 
 
 def hang_up(connection: socket.socket) -> None:
@@ -229,9 +229,8 @@ def test_a_server_of_another_protocol(world, recorder, wait_for) -> None:
     assert server.received == b""
 
 
-def test_nobody_listens(world) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_nobody_listens(world, find_port) -> None:
+    port = find_port()
     with pytest.raises(UnreachableError) as failed:
         connect(world, Address("127.0.0.1", port))
     assert failed.value.check == "connect.tcp"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ensconce.addresses import Address
 from ensconce.client.attested import connect_tls
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import InputError, RefusedError, UnreachableError
@@ -35,7 +36,7 @@ def tunnel_to(world):
             appraiser or world.appraiser(),
             authority=world.authority.certificate,
             alpn="h2",
-            timeout=5.0,
+            timeout=30.0,
         )
         made.append(Tunnel(connect))
         return made[-1]
@@ -47,7 +48,7 @@ def tunnel_to(world):
 
 def local(tunnel: Tunnel) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(30)
     connection.connect(tunnel.path)
     return connection
 
@@ -89,7 +90,7 @@ def test_a_later_connection_that_is_refused_is_closed_and_says_why(world, record
 
     def connect():
         return connect_tls(
-            next(targets), DOMAIN, world.appraiser(), authority=world.authority.certificate, alpn="h2", timeout=5.0
+            next(targets), DOMAIN, world.appraiser(), authority=world.authority.certificate, alpn="h2", timeout=30.0
         )
 
     with Tunnel(connect) as tunnel:
@@ -178,13 +179,9 @@ def test_another_process_cannot_use_it(world, recorder, tunnel_to) -> None:
     assert server.received == b"x"
 
 
-def test_unreachable(tunnel_to) -> None:
-    from ensconce.addresses import Address
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        target = Address("127.0.0.1", free.getsockname()[1])
+def test_unreachable(tunnel_to, find_port) -> None:
     with pytest.raises(UnreachableError):
-        tunnel_to(target).start()
+        tunnel_to(Address("127.0.0.1", find_port())).start()
 
 
 def test_a_folder_for_temporary_files_with_a_long_name(world, recorder, tunnel_to, tmp_path, monkeypatch) -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,18 +36,23 @@ class Crowd:
         self.sockets: list[socket.socket] = []
         self._streams: list[TlsStream] = []
         self._slow: list[tuple[socket.socket, int]] = []
+        self._came = 0
+        self.add(size)
+
+    def add(self, count: int) -> None:
         ways = (self.silent, self.half_a_hello, self.slowly, self.noise, self.idle, self.half_a_frame, self.deaf)
-        for number in range(size):
+        for number in range(self._came, self._came + count):
             self._address = f"127.{1 + number % 4}.{number // 250}.{1 + number % 250}"
             ways[number % len(ways)]()
+        self._came += count
 
     def connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self._server.port), 10, source_address=(self._address, 0))
+        sock = socket.create_connection(("127.0.0.1", self._server.port), 30, source_address=(self._address, 0))
         self.sockets.append(sock)
         return sock
 
     def shaken(self) -> TlsStream:
-        stream = TlsStream(self._context, self.connect(), deadline=time.monotonic() + 10, server_name=SERVER_NAME)
+        stream = TlsStream(self._context, self.connect(), deadline=time.monotonic() + 30, server_name=SERVER_NAME)
         self._streams.append(stream)
         with contextlib.suppress(UnreachableError):
             stream.handshake()
@@ -112,21 +117,32 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_an_honest_client_is_served_among_a_thousand_others(server: Any, many_files: None) -> None:
+def test_an_honest_client_is_served_among_a_thousand_others(
+    server: Any, many_files: None, wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
+    def answered() -> float:
+        """Seconds that an honest client waits for its keys."""
+        began = time.monotonic()
+        assert server.ask(("digits", 1)).secrets
+        return time.monotonic() - began
+
+    def here() -> float:
+        found: float = server.metric("ensconce_provisioning_connections")
+        return found
+
     server.start()
-    assert server.ask(("digits", 1)).secrets
+    alone = [answered() for _ in range(3)]
     before = server.memory()
     crowd = Crowd(server, 1000)
     try:
         times = []
         for _ in range(5):
+            while here() < 500:  # on a slow machine the first have been sent away before the last come
+                crowd.add(100)
             crowd.drip()
-            began = time.monotonic()
-            assert server.ask(("digits", 1)).secrets
-            times.append(time.monotonic() - began)
-        assert max(times) < 2, times
+            times.append(answered())
         assert server.get("/readyz")[0] == 200
-        assert server.metric("ensconce_provisioning_connections") >= 500
+        assert here() >= 500
         grown = server.memory() - before
         # A connection in its handshake, OpenSSL's buffers included, takes some 60 kB; a frame that is not whole 64.
         assert grown < 150_000_000, grown
@@ -135,4 +151,8 @@ def test_an_honest_client_is_served_among_a_thousand_others(server: Any, many_fi
         assert len(entries) < 250
     finally:
         crowd.close()
+    # Two seconds, unless the machine is so busy with other things that it takes long without any crowd.
+    wait_for(lambda: here() == 0, "the crowd to be gone")
+    alone += [answered() for _ in range(3)]
+    assert max(times) < max(2, 20 * max(alone)), (times, alone)
     assert server.end() == 0

@@ -24,7 +24,7 @@ WaitFor = Callable[[Callable[[], object], str], None]
 
 def gone(folder: Path) -> None:
     """Wait until no process works in the folder."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while left := processes_below(folder):
         assert time.monotonic() < deadline, [_arguments(pid) for pid in left]
         time.sleep(0.05)

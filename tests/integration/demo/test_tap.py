@@ -29,7 +29,7 @@ def shouter(listen: Callable[..., Any]) -> Iterator[Address]:
 
 
 def converse(address: tuple[str, int], data: bytes) -> bytes:
-    with socket.create_connection(address, timeout=10) as client:
+    with socket.create_connection(address, timeout=30) as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         got = b""
@@ -63,16 +63,14 @@ def test_what_cannot_be_recorded_does_not_pass(shouter: Address, tmp_path: Path)
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 10
 
 
-def test_a_target_that_is_away_closes_the_connection(tmp_path: Path) -> None:
-    with socket.create_server(Address("127.0.0.1", 0)) as free:
-        away = free.getsockname()[:2]
-    with Tap(away, tmp_path) as tap:
+def test_a_target_that_is_away_closes_the_connection(tmp_path: Path, find_port: Callable[[], int]) -> None:
+    with Tap(Address("127.0.0.1", find_port()), tmp_path) as tap:
         assert converse(tap.address, b"") == b""
 
 
 def test_stop_cuts_what_is_open(shouter: Address, tmp_path: Path) -> None:
     with Tap(shouter, tmp_path) as tap:
-        client = socket.create_connection(tap.address, timeout=10)
+        client = socket.create_connection(tap.address, timeout=30)
         client.sendall(b"x")
         assert client.recv(10) == b"xx"
     with client:
@@ -90,7 +88,7 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
 def test_connections_that_are_cut_leave_no_complaint(
     shouter: Address, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Tap(shouter, tmp_path / "spied") as tap, socket.create_connection(tap.address, timeout=10) as client:
+    with Tap(shouter, tmp_path / "spied") as tap, socket.create_connection(tap.address, timeout=30) as client:
         client.sendall(b"one")
         assert client.recv(6) == b"oneone"
         tap.stop()

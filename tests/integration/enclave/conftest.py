@@ -43,7 +43,7 @@ from ensconce.state.folder import FolderStore
 REPOSITORY = Path(__file__).parents[3]
 DOMAIN = "digits.example.test"
 SERVER_NAME = "provisioning.example.test"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def now() -> int:

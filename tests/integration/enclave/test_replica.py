@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +148,13 @@ def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: 
 
 
 def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_ends(
-    world: Any, tmp_path: Path
+    world: Any, tmp_path: Path, find_port: Callable[[], int]
 ) -> None:
-    with world.serving(lifetime=2) as server:
+    port = find_port()
+    with world.serving(lifetime=2, port=port) as server:
         world.accept(server, world.build(tmp_path, server.port).mr_enclave)
         replica = world.launch(world.folder(1), tmp_path)
         replica.ready()
-        port = server.port
     world = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", int(time.time())))
     with world.serving(lifetime=2, port=port):
         assert replica.wait() == 3

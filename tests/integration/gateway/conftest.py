@@ -118,7 +118,7 @@ def connect() -> Iterator[Connect]:
     with contextlib.ExitStack() as stack:
 
         def make(gateway: Gateway, name: str | None = DOMAIN, api: ApiName = "grpc") -> tuple[ssl.SSLSocket, str]:
-            raw = stack.enter_context(socket.create_connection(gateway.addresses[api], timeout=10))
+            raw = stack.enter_context(socket.create_connection(gateway.addresses[api], timeout=30))
             tls = stack.enter_context(context.wrap_socket(raw, server_hostname=name))
             return tls, tls.recv(100).decode().strip()
 

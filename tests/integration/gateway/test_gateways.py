@@ -118,9 +118,8 @@ def test_from_none_to_one_to_none(gateway: Gateway, replicas, connect) -> None:
         connect(gateway)
 
 
-def test_all_replicas_down_closes_the_connection(gateway: Gateway, connect) -> None:
-    with socket.create_server(Address("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_all_replicas_down_closes_the_connection(gateway: Gateway, connect, find_port) -> None:
+    port = find_port()
     gateway.start([Backend("gone", "127.0.0.1", port, port)])
     with pytest.raises((ssl.SSLError, ConnectionError)):
         connect(gateway)
@@ -165,21 +164,25 @@ def test_port_in_use(gateway: Gateway, tmp_path: Path, replicas) -> None:
     assert not second.running
 
 
-def test_the_port_is_free_after_stop_and_a_restart_works(gateway: Gateway, replicas, connect, tmp_path: Path) -> None:
+def test_the_port_is_free_after_stop_and_a_restart_works(
+    gateway: Gateway, replicas, connect, tmp_path: Path, find_port
+) -> None:
     (replica,) = replicas(1)
-    gateway.start([replica.backend])
-    addresses = dict(gateway.addresses)
-    gateway.stop()
-    gateway.stop()
-    assert not gateway.running
-    again = open_gateway(gateway.kind, tmp_path / "gate way", **addresses, domain=DOMAIN)
+    addresses = {api: Address("127.0.0.1", find_port()) for api in ("grpc", "rest")}
+    first, again = (open_gateway(gateway.kind, tmp_path / "twice", **addresses, domain=DOMAIN) for _ in range(2))
     try:
+        first.start([replica.backend])
+        assert first.addresses == addresses
+        first.stop()
+        first.stop()
+        assert not first.running
         again.start([replica.backend])
         assert again.addresses == addresses
         tls, name = connect(again)
         assert name == "replica-1"
         tls.close()
     finally:
+        first.stop()
         again.stop()
 
 

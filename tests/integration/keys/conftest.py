@@ -16,12 +16,11 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -301,16 +300,14 @@ def fake_vault(fake: FakeVault, tmp_path: Path) -> Vault:
 
 
 @pytest.fixture(scope="session")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+def real_server(tmp_path_factory: pytest.TempPathFactory, find_port: Callable[[], int]) -> Iterator[Vault]:
     """A development server of Vault or OpenBao: in memory, over TLS, on a port of this machine."""
     named = os.environ.get("ENSCONCE_VAULT")
     program = named or shutil.which("vault") or shutil.which("bao")
     if program is None:
         pytest.skip("no Vault or OpenBao: put `vault` or `bao` on PATH, or name one in ENSCONCE_VAULT")
     folder = tmp_path_factory.mktemp("vault")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_port()
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -334,7 +331,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
         yield vault
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.fixture(params=["fake", "real"])

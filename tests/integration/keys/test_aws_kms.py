@@ -226,12 +226,9 @@ def _nowhere(*arguments: object, **named: object) -> object:
     raise socket.gaierror("no names here")
 
 
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, find_port: Callable[[], int]) -> None:
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    kms = AwsKms("k", REGION, f"http://127.0.0.1:{port}")
+    kms = AwsKms("k", REGION, f"http://127.0.0.1:{find_port()}")
     refused(lambda: kms.wrap(root(), BINDING), UnreachableError, "kms.unreachable")
 
 

@@ -265,11 +265,8 @@ def test_a_keys_name_cannot_lead_elsewhere(fake_vault: Vault, fake: FakeVault) -
     assert fake.asked[-1][1] == "transit/encrypt/x%3Fy%23z"
 
 
-def test_nobody_answers(tmp_path: Path, fake_vault: Vault) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    transit = fake_vault.transit(address=f"https://127.0.0.1:{port}")
+def test_nobody_answers(fake_vault: Vault, find_port: Callable[[], int]) -> None:
+    transit = fake_vault.transit(address=f"https://127.0.0.1:{find_port()}")
     refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")
 
 
@@ -300,7 +297,7 @@ def test_a_server_that_says_nothing(
 ) -> None:
     done = threading.Event()
     monkeypatch.setattr("ensconce.keys.vault._TIMEOUT_S", 0.2)
-    server = listen(lambda connection: (done.wait(10), connection.close()))
+    server = listen(lambda connection: (done.wait(60), connection.close()))
     try:
         for scheme in ("http", "https"):
             transit = fake_vault.transit(address=f"{scheme}://{server.address}")

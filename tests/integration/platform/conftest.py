@@ -26,7 +26,7 @@ from ensconce.platform.simulated.measurement import measure
 
 SOURCES = str(Path(ensconce.__file__).parents[1])
 PYTHON = os.path.realpath(sys.executable)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="session")

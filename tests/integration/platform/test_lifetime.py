@@ -60,7 +60,7 @@ def test_ending_the_daemon_ends_its_enclaves_in_peace(
         with socket.create_connection((host, int(port))) as http:
             http.sendall(b"GET /")
             machine.process.send_signal(signal.SIGTERM)
-            _, log = machine.process.communicate(timeout=20)
+            _, log = machine.process.communicate(timeout=60)
     assert machine.process.returncode == 0
     assert b"Traceback" not in log
     assert (enclave.root / "left").exists()
@@ -75,7 +75,7 @@ def test_an_enclave_that_will_not_end_is_killed(
     pid = machine.launch(enclave)
     until((enclave.root / "up").exists)
     machine.process.send_signal(signal.SIGINT)
-    assert machine.process.wait(20) == 0
+    assert machine.process.wait(60) == 0
     assert not alive(pid)
 
 
@@ -107,7 +107,7 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(
 ) -> None:
     machine = daemons(tmp_path)
     second = start_daemon(machine.home, machine.socket)
-    _, error = second.communicate(timeout=20)
+    _, error = second.communicate(timeout=60)
     assert second.returncode == 2
     assert b"[daemon.running]" in error
     assert error.count(b"\n") == 1
@@ -129,7 +129,7 @@ def test_a_port_in_use_is_one_clear_line(start_daemon: Any, tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start_daemon(tmp_path / "home", tmp_path / "s", "--pccs", f"127.0.0.1:{port}")
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"[daemon.pccs]" in error
     assert error.count(b"\n") == 1
@@ -139,14 +139,14 @@ def test_a_port_in_use_is_one_clear_line(start_daemon: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:http", ":8081", "127.0.0.1:70000"])
 def test_an_address_that_is_none_is_refused(start_daemon: Any, tmp_path: Path, address: str) -> None:
     process = start_daemon(tmp_path / "home", tmp_path / "s", "--pccs", address)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"[address.format]" in error
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(start_daemon: Any, tmp_path: Path) -> None:
     process = start_daemon(tmp_path / "home", tmp_path / "nowhere" / "s")
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"[daemon.socket]" in error
 
@@ -182,7 +182,7 @@ def test_a_parent_that_has_gone_already_is_noticed(start_daemon: Any, tmp_path: 
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     process = start_daemon(tmp_path / "home", tmp_path / "s", "--exit-with-parent", str(gone.pid))
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert not (tmp_path / "s").exists()
 
@@ -193,4 +193,4 @@ def test_two_daemons_that_start_at_once_make_one_vendor(start_daemon: Any, conne
     assert len({machine.control.status().root for machine in machines}) == 1
     for process in processes:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)

@@ -137,7 +137,7 @@ def test_servers_add_to_what_others_added(store: AwayStore, lists: Lists) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     data = json.loads(store.read(REVOCATIONS) or b"")
     assert {"1", "2", "3", "4", "5", "6", "7", "8"} in [set(each["serials"]) for each in data["issuers"].values()]
 

@@ -44,7 +44,7 @@ def test_who_comes_meanwhile_shares_the_next_batch(wait_for: Callable[[Callable[
         if not batches:
             batches.append(list(items))
             first.set()
-            assert go.wait(10)
+            assert go.wait(30)
         else:
             batches.append(list(items))
         return [item * 10 for item in items]
@@ -57,13 +57,13 @@ def test_who_comes_meanwhile_shares_the_next_batch(wait_for: Callable[[Callable[
 
     threads = [threading.Thread(target=submit, args=(n,)) for n in range(4)]
     threads[0].start()
-    assert first.wait(10)
+    assert first.wait(30)
     for thread in threads[1:]:
         thread.start()
     wait_for(lambda: len(shared._queue) == 3, "the others to queue")
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert batches[0] == [0]
     assert sorted(batches[1]) == [1, 2, 3]
     assert results == {n: [n * 10] for n in range(4)}

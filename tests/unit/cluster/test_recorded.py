@@ -111,14 +111,14 @@ def test_a_key_that_is_being_retired_is_no_alarm(owner: OwnerFolder, monkeypatch
 
     def slow(*arguments: object) -> None:
         announced.set()
-        assert looking.wait(10)
+        assert looking.wait(30)
         real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SealedKeystore, "_write", slow)
     retiring = threading.Thread(target=lambda: retire_key(owner, "secret/a"))
     retiring.start()
     try:
-        assert announced.wait(10)
+        assert announced.wait(30)
         keystore, events = owner.keystore(), owner.verified_log()[1]
         assert events[-1].event == "key.retiring"
         monkeypatch.setattr(SealedKeystore, "at_rest", _after(looking.set, SealedKeystore.at_rest))

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,7 +113,9 @@ def _helpers_of(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_process_leaves_no_helper(tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_process_leaves_no_helper(
+    tmp_path: Path, number: signal.Signals, wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
     with (tmp_path / "in").open("wb") as file:
         file.truncate(4 << 30)  # sparse
     program = (
@@ -123,15 +125,12 @@ def test_an_interrupted_process_leaves_no_helper(tmp_path: Path, number: signal.
     child = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "in"), str(tmp_path / "out")], stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 20
     try:
-        while not _helpers_of(child.pid):
-            assert child.poll() is None
-            assert time.monotonic() < deadline
+        wait_for(lambda: _helpers_of(child.pid) or child.poll() is not None, "a helper")
+        assert child.poll() is None
         child.send_signal(number)
-        assert child.wait(20) != 0
-        while _helpers_of(child.pid):
-            assert time.monotonic() < deadline
+        assert child.wait(30) != 0
+        wait_for(lambda: not _helpers_of(child.pid), "its helpers to be gone")
     finally:
         child.kill()
     if number == signal.SIGINT:

@@ -43,7 +43,7 @@ def test_many_threads_fetch_once(shelf: Any, cache: CollateralCache) -> None:
         thread.start()
     shelf.hold.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert len(shelf.asked) == 1
 
 
@@ -59,7 +59,7 @@ def test_one_slow_answer_does_not_hold_up_the_others(shelf: Any, cache: Collater
         assert slow.is_alive()
     finally:
         hold.set()
-        slow.join(10)
+        slow.join(30)
 
 
 def test_strangers_cannot_make_it_ask_without_end(shelf: Any, cache: CollateralCache, wait_for: Wait) -> None:
@@ -82,4 +82,4 @@ def test_strangers_cannot_make_it_ask_without_end(shelf: Any, cache: CollateralC
     finally:
         shelf.hold.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
