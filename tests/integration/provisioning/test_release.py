@@ -104,6 +104,18 @@ def test_when_no_key_is_given_there_is_no_certificate_either(
     assert (event, fields["check"], fields["identity"]) == ("key.refused", check, "digits replica")
 
 
+def test_a_keystore_that_is_gone_is_no_word_of_the_policy(owner: Any, enclave: Any) -> None:
+    folder = owner.audit_folder.parent / "keystore"
+    (folder / "keystore.sealed").unlink()
+    with pytest.raises(UnreachableError) as caught:
+        owner.provision(enclave)
+    assert caught.value.check == "keystore.missing"
+    assert str(folder) not in str(caught.value)
+    [(event, fields)] = owner.log()
+    assert (event, fields["check"]) == ("key.refused", "keystore.missing")
+    assert str(folder) in fields["problem"]
+
+
 def test_a_certificate_alone_can_be_renewed(owner: Any, enclave: Any) -> None:
     provisioned = owner.provision(enclave, models=())
     assert provisioned.secrets == {}

@@ -102,3 +102,23 @@ async def test_a_turn_that_comes_as_one_gives_up_is_not_lost(moment: int) -> Non
     assert fourth.done()
     assert calls.lane.idle
     assert calls.left == 4
+
+
+async def test_patience_begins_anew_when_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    real, ahead = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    calls = Calls(Lane(turns=1, waiters=0, patience=1000.0))
+    first, second, third = await calls.begin(3)
+    ahead = 900.0
+    calls.running[0].set_result(0)
+    await calls.settle()
+    ahead = 1500.0
+    await calls.settle()
+    assert first.done()
+    assert not third.done()
+    ahead = 2000.0
+    with pytest.raises(UnreachableError, match=r"provisioning\.busy"):
+        await third
+    calls.running[1].set_result(1)
+    assert await second == 1
