@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from ensconce.appraisal import strict_yaml
-from ensconce.cluster.keystore_entry import KeystoreEntry
+from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, ModelName
@@ -27,8 +27,6 @@ __all__ = [
     "ServiceEntry",
     "SqliteState",
 ]
-
-FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class ServiceEntry(StrictModel):

@@ -18,6 +18,7 @@ from ensconce.strict import StrictModel
 __all__ = [
     "AwsKmsEntry",
     "FileEntry",
+    "FilePath",
     "KeystoreEntry",
     "PassphraseEntry",
     "VaultEntry",
@@ -26,7 +27,8 @@ __all__ = [
     "unlock_of",
 ]
 
-_FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+# YAML can write any character, and the system takes no path with a NUL.
+FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4096)]
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=500)]
 
 
@@ -48,9 +50,9 @@ class VaultEntry(StrictModel):
     kind: Literal["vault"]
     address: _Url
     key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
-    token_file: _FilePath
+    token_file: FilePath
     mount: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_./-]*$", max_length=200)] = "transit"
-    ca_file: _FilePath | None = None
+    ca_file: FilePath | None = None
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_./-]*$", max_length=200)] | None = None
 
 
