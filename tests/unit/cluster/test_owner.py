@@ -93,6 +93,13 @@ def test_what_cannot_be_recorded_does_not_happen(owner: OwnerFolder, change: obj
     assert {path: path.read_bytes() for path in owner.path.rglob("*") if path.is_file()} == before
 
 
+def test_a_model_that_the_deployment_does_not_list_is_not_sealed(owner: OwnerFolder, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        owner.seal_model(tmp_path, "other", 1)
+    assert caught.value.check == "model.name"
+    assert list((owner.bundle / "models").iterdir()) == []
+
+
 @pytest.mark.parametrize("block", ['"keystore":\n  kind: file\n', "keystore:\n\n  kind: file\n"])
 def test_what_opens_the_keystore_does_not_reach_the_host(
     owner: OwnerFolder, block: str, monkeypatch: pytest.MonkeyPatch
