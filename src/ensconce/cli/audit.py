@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensconce.cli.output import notices, print_json, say
 from ensconce.cli.owner import Owner
+
+if TYPE_CHECKING:
+    from ensconce.audit.head import Head
 
 __all__ = ["app"]
 
@@ -38,7 +41,7 @@ def show(owner: Owner = Path(), json: Json = False) -> None:
     for entry in entries:
         fields = " ".join(f"{name}={_text(value)}" for name, value in entry.fields.items())
         say(f"{entry.seq}  {entry.time}  {entry.event}  {fields}")
-    say(f"{head.size} entries, each chained to the one before; signed root {head.root.hex()}")
+    say(f"{_entries(head)}, each chained to the one before; signed root {head.root.hex()}")
 
 
 @app.command("verify")
@@ -92,7 +95,7 @@ def verify(
         say(f"entry {entry.seq} is in the log: {entry.time}  {entry.event}  {fields}")
     if earlier is not None:
         say(f"the first {earlier.size} entries are those of the earlier head")
-    say(f"{head.size} entries under the root {head.root.hex()}, signed {head.time}")
+    say(f"{_entries(head)} under the root {head.root.hex()}, signed {head.time}")
 
 
 @app.command("prove")
@@ -156,7 +159,7 @@ def export(
     if json:
         print_json({"wrote": str(out), "head": head.to_json_object()})
         return
-    notices.print(f"wrote {out}: {head.size} entries", markup=False)
+    notices.print(f"wrote {out}: {_entries(head)}", markup=False)
 
 
 @app.command("witness")
@@ -188,9 +191,9 @@ def witness(
         before = None if earlier is None else earlier.to_json_object()
         print_json({"head": sighting.head.to_json_object(), "earlier": before})
     elif earlier is None:
-        say(f"kept the head of {sighting.head.size} entries; from now on the log must continue it")
+        say(f"kept the head of {_entries(sighting.head)}; from now on the log must continue it")
     else:
-        say(f"good: {earlier.size} entries then, {sighting.head.size} now, and the first {earlier.size} are the same")
+        say(f"good: {_entries(earlier)} then, {sighting.head.size} now, and the first {earlier.size} are the same")
 
 
 def _write(data: bytes, out: Path | None) -> None:
@@ -200,6 +203,10 @@ def _write(data: bytes, out: Path | None) -> None:
         typer.echo(data.decode(), nl=False)
     else:
         write_aside(out, data)
+
+
+def _entries(head: Head) -> str:
+    return f"{head.size} {'entry' if head.size == 1 else 'entries'}"
 
 
 def _text(value: object) -> str:
