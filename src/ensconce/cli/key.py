@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -232,6 +233,12 @@ def _make_folder(path: Path) -> None:
         raise InputError(
             "backup.exists", f"{path} exists", rule="shares are never overwritten", remedy="choose a new folder"
         ) from None
+    except OSError as error:
+        raise InputError(
+            "file.create",
+            f"cannot make the folder {path}: {error.strerror}",
+            remedy="check the path, and that its folder exists and can be written",
+        ) from None
 
 
 @app.command("recover")
@@ -264,7 +271,7 @@ def recover(
     else:
         about = about_backup(read_bounded(source, 2 * MAX_FILE))
         notices.print(f"a backup of {about.deployment}, made {_time(about.created)}", markup=False)
-        texts = [folder.ask(f"Share {number} of {about.threshold}: ") for number in range(1, about.threshold + 1)]
+        texts = [_ask_share(folder.ask, number, about.threshold) for number in range(1, about.threshold + 1)]
     found = recover(folder, source, texts)
     if json:
         print_json({"keys": [_about(each) for each in found.entries], "retired": found.retired, "lost": found.lost})
@@ -274,6 +281,17 @@ def recover(
         notices.print(f"{key_id} was live in the backup; it stays retired", markup=False)
     for key_id in found.lost:
         notices.print(f"{key_id} was added after the backup, and is lost", markup=False)
+
+
+def _ask_share(ask: Callable[[str], str], number: int, count: int) -> str:
+    try:
+        return ask(f"Share {number} of {count}: ")
+    except InputError as error:  # it speaks of a passphrase, which is what is asked for otherwise
+        raise InputError(
+            "backup.terminal",
+            f"share {number} of {count} was not typed, or there is no terminal to type it at",
+            remedy="run it at one, or name a file for each share with --share",
+        ) from error
 
 
 def _about(entry: Any) -> dict[str, Any]:

@@ -150,7 +150,9 @@ def _known(error: Exception) -> EnsconceError:
         case typer.TyperException():
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "ensconce"
-            return InputError("usage", error.format_message().rstrip("."), remedy=f"`{command} -h`")
+            problem = error.format_message().rstrip(".")
+            remedy = "check its permissions" if problem.endswith("is not readable") else f"`{command} -h`"
+            return InputError("usage", problem, remedy=remedy)
     _log.info("a defect", exc_info=error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return EnsconceError(

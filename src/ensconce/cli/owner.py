@@ -55,22 +55,20 @@ def init(
     elif postgresql is not None:
         state = {"kind": "postgresql", "url_file": str(postgresql.absolute())}
 
-    deployment = Deployment.check(
-        {
-            "version": 1,
-            "service": {"domain": domain, "grpc": grpc, "rest": rest},
-            "replicas": replicas,
-            "gateway": "auto",
-            "platform": {"kind": "simulated", "pccs": pccs},
-            "provisioning": {
-                "listen": provisioning,
-                "servers": [provisioning],
-                "server_name": f"provisioning.{domain}",
-            },
-            "models": [{"name": name, "engine": "openvino"} for name in model],
-            "state": state,
-        }
-    )
+    fields = {
+        "version": 1,
+        "service": {"domain": domain, "grpc": grpc, "rest": rest},
+        "replicas": replicas,
+        "gateway": "auto",
+        "platform": {"kind": "simulated", "pccs": pccs},
+        "provisioning": {"listen": provisioning, "servers": [provisioning], "server_name": f"provisioning.{domain}"},
+        "models": [{"name": name, "engine": "openvino"} for name in model],
+        "state": state,
+    }
+    try:
+        deployment = Deployment.check(fields)
+    except InputError as error:  # there is no file yet whose line could be looked up
+        raise error.altered(remedy="correct the option that gives this field: `ensconce init -h`") from None
     owner = OwnerFolder.create(folder, deployment)
     if json:
         print_json({"owner": str(owner.path), "deployment": str(owner.deployment_file)})

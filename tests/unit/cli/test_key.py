@@ -156,6 +156,8 @@ def test_a_backup_that_fails_leaves_no_folder_and_needs_a_terminal_or_one(owner:
     assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *numbers) == "backup.terminal"
     wrong = ("--shares", "2", "--threshold", "3")
     assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *wrong, *to) == "backup.shares"
+    nowhere = ("--shares-to", str(tmp_path / "no" / "shares"))
+    assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *numbers, *nowhere) == "file.create"
     (tmp_path / "shares").mkdir()
     assert check_of(owner, "key", "backup", "-o", str(tmp_path / "b"), *numbers, *to) == "backup.exists"
     assert (tmp_path / "shares").exists()
@@ -254,6 +256,19 @@ def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owne
     person.wait_for("recovered 3 keys")
     assert person.end() == 0
     assert " ".join(papers[0].split()[4:7]) not in person.said
+
+
+def test_shares_that_cannot_be_typed(owner: Path, tmp_path: Path) -> None:
+    options = ("--shares", "3", "--threshold", "2", "--shares-to", str(tmp_path / "shares"))
+    good(owner, "key", "backup", "-o", str(tmp_path / "backup"), *options)
+    shutil.rmtree(owner / "keystore")
+    person = Terminal("key", "recover", str(tmp_path / "backup"), "--owner", str(owner))
+    person.wait_for("Share 1 of 2: ")
+    person.press(b"\x04")
+    assert person.end() == 2
+    assert "backup.terminal" in person.said
+    assert "--share" in person.said
+    assert "passphrase" not in person.said
 
 
 @pytest.mark.parametrize("ending", [b"\x04", b"\x03"], ids=["Ctrl-D", "Ctrl-C"])

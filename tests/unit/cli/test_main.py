@@ -53,6 +53,25 @@ def test_wrong_usage_is_one_line_and_one_document(
     assert error["remedy"].endswith("-h`")
 
 
+def test_a_wrong_field_of_a_new_deployment_names_the_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "init", str(tmp_path / "owner"), "--domain", "NOT GOOD", "--model", "m", "--json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["check"], error["found"]) == ("yaml.value", '"NOT GOOD"')
+    assert "`ensconce init -h`" in error["remedy"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_be_read_is_a_matter_of_permissions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "policy.yaml").touch()
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # root may read everything
+    assert run(monkeypatch, "policy", "check", str(tmp_path / "policy.yaml")) == 2
+    assert "is not readable [usage]; remedy: check its permissions" in capsys.readouterr().err
+
+
 def test_every_command_that_reports_something_has_json() -> None:
     # A server says what it does in its log, a proof is JSON already, and decrypted files are all that decrypting says.
     others = {"provision serve", "audit prove", "file decrypt"}
