@@ -29,7 +29,8 @@ Made from the commands' own help by `docs/commands.py`; a test compares the two.
 well, 2 on wrong input, 3 when evidence is not genuine, 4 when a policy refuses, 5 when the other side is not reached, 6
 when stored data is damaged, 130 when it is interrupted, 1 on anything else. With `--json`, standard output is one
 JSON document, also for an error: `{"error": {"check": ..., "problem": ..., "found": ..., "rule": ..., "remedy": ...}}`.
-Times in it are RFC 3339 in UTC, to the second: `2026-01-31T12:00:00Z`.
+Times in it are RFC 3339 in UTC, to the second: `2026-01-31T12:00:00Z`; what
+the fields of a log entry hold is printed as it was signed.
 """
 
 
