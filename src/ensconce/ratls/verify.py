@@ -153,8 +153,12 @@ def key_in_container(certificate_der: bytes) -> bytes:
     """The key, DER SubjectPublicKeyInfo, of a self-signed certificate that a TLS client came with.
 
     Raises:
-        EvidenceError: not a certificate, not signed by its own key, or not over P-256.
+        EvidenceError: not a certificate, too long, not signed by its own key, or not over P-256.
     """
+    try:
+        check_lean(certificate_der, "certificate")
+    except EvidenceError as error:
+        raise EvidenceError("ratls.container", error.problem, rule=error.rule, remedy=error.remedy) from None
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
         public_key = certificate.public_key()

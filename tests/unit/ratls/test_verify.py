@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,6 +194,27 @@ class TestContainers:
             .not_valid_after(container.not_valid_after_utc)
         )
         refused("ratls.container", key_in_container, builder.sign(OTHER, hashes.SHA256()).public_bytes(Encoding.DER))
+
+    def test_containers_that_take_long_to_read(self, quote: Quoting) -> None:
+        def container(names: int, *extensions: x509.UnrecognizedExtension) -> bytes:
+            name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")] * names)
+            empty = make_key_container(KEY)
+            builder = x509.CertificateBuilder(
+                issuer_name=name,
+                subject_name=name,
+                public_key=KEY.public_key(),
+                serial_number=1,
+                not_valid_before=empty.not_valid_before_utc,
+                not_valid_after=empty.not_valid_after_utc,
+            )
+            for extension in extensions:
+                builder = builder.add_extension(extension, critical=False)
+            return builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+
+        assert key_in_container(container(20, evidence_extension(quote(bytes(64)), encode_claims(b"key"))))
+        refused("ratls.container", key_in_container, container(200))
+        other = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), bytes(3000))
+        refused("ratls.container", key_in_container, container(1, other))
 
     @given(st.binary(max_size=200))
     def test_what_is_no_certificate_is_refused(self, data: bytes) -> None:
