@@ -119,11 +119,15 @@ def test_a_process_that_hangs_is_killed(case: dict[str, Any], wait_for: Any) -> 
 def test_the_verdict_of_one_quote_is_never_given_for_another(
     vendor: SimulatedVendor, case: dict[str, Any], sound_report: Callable[..., SgxReport]
 ) -> None:
-    class Interrupted(Exception):
+    class GaveUpError(Exception):
         pass
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        raise GaveUpError
+
+    def interrupted() -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        pool.verify(**case)
 
     pool = VerifierPool(1)
     before = signal.signal(signal.SIGUSR1, interrupt)
@@ -131,9 +135,8 @@ def test_the_verdict_of_one_quote_is_never_given_for_another(
         assert pool.verify(**case)
         [process] = processes(pool)
         process.send_signal(signal.SIGSTOP)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        with pytest.raises(Interrupted):
-            pool.verify(**case)
+        with pytest.raises(GaveUpError):
+            interrupted()
         # Whoever asked is gone, and the process has the quote: the next who asks must not get its verdict.
         process.send_signal(signal.SIGCONT)
         quote = make_quote(vendor, sound_report(vendor, report_data=b"\x07" * 64))

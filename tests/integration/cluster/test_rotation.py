@@ -81,12 +81,14 @@ def take_version(stage: Stage, version: int) -> None:
 
 
 def test_a_roll_whose_fresh_replica_fails_leaves_the_old_ones_serving(own: Stage, status: Status) -> None:
-    version = own.host / "models" / "digits" / "1"
+    before = status(own)["replicas"]
+    fresh = 1 + max(int(replica["name"].removeprefix("replica-")) for replica in before)
+    version = own.host / "models" / before[0]["servables"][0]
     damaged = bytearray((version / "model.bin").read_bytes())
     damaged[5000] ^= 1
     whole = (version / "model.bin").read_bytes()
     (version / "model.bin").write_bytes(damaged)
-    with pytest.raises(EnsconceError, match="replica-3"):
+    with pytest.raises(EnsconceError, match=f"replica-{fresh}"):
         own.run("roll", "--host", str(own.host), "--json", party="host")
     states = [replica["state"] for replica in status(own)["replicas"]]
     assert states[:2] == ["ready", "ready"]
@@ -97,7 +99,7 @@ def test_a_roll_whose_fresh_replica_fails_leaves_the_old_ones_serving(own: Stage
     while (found := status(own))["rolling"] or [each["state"] for each in found["replicas"]] != ["ready", "ready"]:
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
-    assert {replica["name"] for replica in found["replicas"]} == {"replica-3", "replica-4"}
+    assert {replica["name"] for replica in found["replicas"]} == {f"replica-{fresh}", f"replica-{fresh + 1}"}
 
 
 @pytest.mark.timeout(180)
