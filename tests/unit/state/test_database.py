@@ -1,3 +1,5 @@
+"""SQLite as the store of documents, and the URLs of databases; what both stores do is in test_store.py."""
+
 from __future__ import annotations
 
 import builtins
@@ -14,8 +16,6 @@ from typing import Any
 import pytest
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
-from ensconce.state import database as database_module
-from ensconce.state import store as store_module
 from ensconce.state.database import DatabaseStore
 from ensconce.state.engine import Database, read_url
 
@@ -42,54 +42,6 @@ def put(store: DatabaseStore, name: str, data: bytes) -> None:
         slot.write(data)
 
 
-def test_a_document_is_none_until_it_is_written(store: DatabaseStore, file: Path) -> None:
-    assert store.read("policy") is None
-    with store.locked("policy") as slot:
-        assert slot.read() is None
-        slot.write(b"one")
-        assert slot.read() == b"one"
-        # Durable at once, for whoever looks, before the lock is let go of.
-        assert DatabaseStore(Database.open(f"sqlite:///{file}")).read("policy") == b"one"
-    put(store, "policy", b"")
-    assert store.read("policy") == b""
-    assert store.read("policy.2") is None
-
-
-def test_what_the_holder_writes_stays_when_it_fails_afterwards(store: DatabaseStore) -> None:
-    def fail() -> None:
-        with store.locked("policy") as slot:
-            slot.write(b"one")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert store.read("policy") == b"one"
-
-
-def test_other_documents_and_the_database_are_free_meanwhile(store: DatabaseStore) -> None:
-    with store.locked("policy") as slot:
-        put(store, "keystore", b"x")
-        slot.write(b"y")
-
-
-@pytest.mark.parametrize("name", ["", "../x", "A", "a b", "a" * 101])
-def test_refuses_what_is_not_a_name(store: DatabaseStore, name: str) -> None:
-    with pytest.raises(InputError, match=r"state\.name"):
-        store.read(name)
-    with pytest.raises(InputError, match=r"state\.name"), store.locked(name):
-        pass
-
-
-def test_refuses_a_document_that_is_too_long(store: DatabaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(store, "policy", b"12345")
-    for module in (database_module, store_module):
-        monkeypatch.setattr(module, "MAX_DOCUMENT", 4)
-    with pytest.raises(InputError, match=r"state\.read"):
-        store.read("policy")
-    with pytest.raises(InputError, match=r"state\.write"):
-        put(store, "policy", b"12345")
-
-
 def test_a_document_of_another_type_is_refused(store: DatabaseStore, file: Path) -> None:
     put(store, "policy", b"x")
     with sqlite3.connect(file) as connection:
@@ -97,26 +49,6 @@ def test_a_document_of_another_type_is_refused(store: DatabaseStore, file: Path)
     connection.close()
     with pytest.raises(InputError, match=r"state\.read"):
         store.read("policy")
-
-
-def test_threads_and_connections_take_turns(store: DatabaseStore, file: Path) -> None:
-    def count(store: DatabaseStore) -> None:
-        for _ in range(10):
-            with store.locked("counter") as slot:
-                slot.write(str(int(slot.read() or b"0") + 1).encode())
-
-    others = [
-        store,
-        store,
-        DatabaseStore(Database.open(f"sqlite:///{file}")),
-        DatabaseStore(Database.open(f"sqlite:///{file}")),
-    ]
-    threads = [threading.Thread(target=count, args=(each,)) for each in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert store.read("counter") == b"40"
 
 
 def test_nobody_else_may_read_the_file_or_its_journal(store: DatabaseStore, tmp_path: Path) -> None:
