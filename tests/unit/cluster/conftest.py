@@ -45,13 +45,27 @@ def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Dep
     return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
 
 
+class Owner(OwnerFolder):
+    """An owner's folder that can be looked into."""
+
+    def events(self) -> list[str]:
+        return [entry.event for entry in self.verified_log()[1]]
+
+    def fields(self, event: str) -> dict[str, object]:
+        """Those of the last entry of that event."""
+        return dict(next(entry.fields for entry in reversed(self.verified_log()[1]) if entry.event == event))
+
+    def files(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.path)): path.read_bytes() for path in self.path.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
-def owner(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OwnerFolder:
+def owner(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     """A fresh folder, whose keystore a key file opens; a passphrase that is asked for is always the same."""
     # A cost that tests can afford; what is written in earnest is tested with the format.
     monkeypatch.setattr("ensconce.keys.header._WRITTEN_COST", ScryptCost(15, 8, 1))
     path = shutil.copytree(made, tmp_path / "owner")
-    return OwnerFolder(path, ask=lambda _: "correct horse battery")
+    return Owner(path, ask=lambda _: "correct horse battery")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,12 +13,13 @@ from ensconce.audit import folder
 from ensconce.cluster import custody
 from ensconce.cluster.custody import Recovered, backup, checked_keystore, put_secret, recover, retire_key, rewrap
 from ensconce.cluster.deployment import Deployment
-from ensconce.cluster.keystore_entry import (
-    PassphraseEntry,
-)
+from ensconce.cluster.keystore_entry import PassphraseEntry
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError
 from ensconce.keys import FolderPlace
+
+if TYPE_CHECKING:
+    from conftest import Owner
 
 PHRASE = "correct horse battery"
 PASSPHRASE = PassphraseEntry(kind="passphrase")
@@ -30,20 +32,8 @@ def refused(act: Callable[[], object], check: str, kind: type[EnsconceError] = I
     return caught.value
 
 
-def events(owner: OwnerFolder) -> list[str]:
-    return [entry.event for entry in owner.verified_log()[1]]
-
-
-def fields(owner: OwnerFolder, event: str) -> dict[str, object]:
-    return dict(next(entry.fields for entry in reversed(owner.verified_log()[1]) if entry.event == event))
-
-
-def files(owner: OwnerFolder) -> dict[str, bytes]:
-    return {str(path.relative_to(owner.path)): path.read_bytes() for path in owner.path.rglob("*") if path.is_file()}
-
-
 @pytest.fixture
-def backed_up(owner: OwnerFolder, tmp_path: Path) -> tuple[Path, list[str]]:
+def backed_up(owner: Owner, tmp_path: Path) -> tuple[Path, list[str]]:
     put_secret(owner, "secret/a", b"abc")
     put_secret(owner, "secret/b", b"def")
     shares: list[str] = []
@@ -51,21 +41,21 @@ def backed_up(owner: OwnerFolder, tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path / "backup", shares
 
 
-def lose(owner: OwnerFolder) -> None:
+def lose(owner: Owner) -> None:
     shutil.rmtree(owner.path / "keystore")
     owner.unlock_file.unlink(missing_ok=True)
 
 
-def test_a_backup_is_recorded_and_private(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None:
+def test_a_backup_is_recorded_and_private(owner: Owner, backed_up: tuple[Path, list[str]]) -> None:
     file, shares = backed_up
     assert file.stat().st_mode & 0o777 == 0o600
-    entry = fields(owner, "keystore.backed_up")
+    entry = owner.fields("keystore.backed_up")
     assert (entry["shares"], entry["threshold"], entry["generation"]) == (3, 2, 6)
     log = b"".join(path.read_bytes() for path in owner.audit_folder.iterdir())
     assert not any(" ".join(words.split()[3:6]).encode() in log for words in shares)
 
 
-def test_recovery(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None:
+def test_recovery(owner: Owner, backed_up: tuple[Path, list[str]]) -> None:
     file, shares = backed_up
     before = owner.keystore()
     everything = {entry.key_id: before.get(entry.key_id) for entry in before.entries()}
@@ -75,11 +65,11 @@ def test_recovery(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None
     assert (found.retired, found.lost) == ((), ())
     again = checked_keystore(owner)
     assert {entry.key_id: again.get(entry.key_id) for entry in again.entries()} == everything
-    assert events(owner)[-1] == "keystore.recovered"
+    assert owner.events()[-1] == "keystore.recovered"
     put_secret(owner, "secret/c", b"x")
 
 
-def test_the_log_has_the_last_word(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None:
+def test_the_log_has_the_last_word(owner: Owner, backed_up: tuple[Path, list[str]]) -> None:
     file, shares = backed_up
     retire_key(owner, "secret/a")
     put_secret(owner, "secret/c", b"late")
@@ -93,7 +83,7 @@ def test_the_log_has_the_last_word(owner: OwnerFolder, backed_up: tuple[Path, li
     assert keystore.generation >= generation
 
 
-def test_recovery_under_a_passphrase(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None:
+def test_recovery_under_a_passphrase(owner: Owner, backed_up: tuple[Path, list[str]]) -> None:
     file, shares = backed_up
     rewrap(owner, PASSPHRASE)
     lose(owner)
@@ -101,7 +91,7 @@ def test_recovery_under_a_passphrase(owner: OwnerFolder, backed_up: tuple[Path, 
     assert owner.keystore().get("secret/a") == b"abc"
 
 
-def test_recovery_takes_a_key_file_that_is_there(owner: OwnerFolder, backed_up: tuple[Path, list[str]]) -> None:
+def test_recovery_takes_a_key_file_that_is_there(owner: Owner, backed_up: tuple[Path, list[str]]) -> None:
     file, shares = backed_up
     key = owner.unlock_file.read_bytes()
     shutil.rmtree(owner.path / "keystore")
@@ -110,7 +100,7 @@ def test_recovery_takes_a_key_file_that_is_there(owner: OwnerFolder, backed_up: 
 
 
 def test_what_recovery_refuses(
-    owner: OwnerFolder,
+    owner: Owner,
     backed_up: tuple[Path, list[str]],
     tmp_path: Path,
     deployment: Callable[..., Deployment],
@@ -118,7 +108,7 @@ def test_what_recovery_refuses(
     file, shares = backed_up
     refused(lambda: recover(owner, file, shares), "keystore.exists")
     lose(owner)
-    before = files(owner)
+    before = owner.files()
     refused(lambda: recover(owner, file, shares[:1]), "backup.too_few")
     refused(lambda: recover(owner, file, ["word " * 33, shares[0]]), "backup.share")
     refused(lambda: recover(owner, tmp_path / "nowhere", shares), "file.read")
@@ -128,14 +118,14 @@ def test_what_recovery_refuses(
     handed: list[str] = []
     backup(other, tmp_path / "others", 3, 2, lambda _n, _of, words: handed.append(words))
     refused(lambda: recover(owner, tmp_path / "others", handed), "backup.owner")
-    assert files(owner) == before
+    assert owner.files() == before
 
 
-def test_backups_that_are_refused(owner: OwnerFolder, tmp_path: Path) -> None:
+def test_backups_that_are_refused(owner: Owner, tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     refused(lambda: backup(owner, tmp_path / "there", 3, 2, lambda *_: None), "backup.exists")
     refused(lambda: backup(owner, tmp_path / "b", 3, 4, lambda *_: None), "backup.shares")
-    assert events(owner) == ["owner.created"]
+    assert owner.events() == ["owner.created"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +133,7 @@ def test_backups_that_are_refused(owner: OwnerFolder, tmp_path: Path) -> None:
     [(custody, "new_key_file"), (custody.AuditLog, "append"), (FolderPlace, "write")],
 )
 def test_killed_while_recovering(
-    owner: OwnerFolder, backed_up: tuple[Path, list[str]], moment: tuple[object, str], killed: Callable[..., None]
+    owner: Owner, backed_up: tuple[Path, list[str]], moment: tuple[object, str], killed: Callable[..., None]
 ) -> None:
     file, shares = backed_up
     lose(owner)
@@ -154,7 +144,7 @@ def test_killed_while_recovering(
 
 
 def test_a_log_whose_writer_was_killed_hinders_nobody(
-    owner: OwnerFolder, backed_up: tuple[Path, list[str]], tmp_path: Path, killed: Callable[..., None]
+    owner: Owner, backed_up: tuple[Path, list[str]], tmp_path: Path, killed: Callable[..., None]
 ) -> None:
     """Not the one who recovers, least of all: without a keystore no other command could put the log right."""
 
@@ -178,16 +168,14 @@ def test_a_log_whose_writer_was_killed_hinders_nobody(
     owner.verified_log()
 
 
-def test_killed_while_backing_up_leaves_no_file(
-    owner: OwnerFolder, tmp_path: Path, killed: Callable[..., None]
-) -> None:
+def test_killed_while_backing_up_leaves_no_file(owner: Owner, tmp_path: Path, killed: Callable[..., None]) -> None:
     killed(lambda: backup(owner, tmp_path / "b", 3, 2, lambda *_: None), custody, "_check_free", 2)
     assert not (tmp_path / "b").exists()
     backup(owner, tmp_path / "b", 3, 2, lambda *_: None)
 
 
 def test_a_backup_shows_no_share_before_its_file_is_on_the_disk(
-    owner: OwnerFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[int] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +23,9 @@ from ensconce.errors import EnsconceError, InputError, IntegrityError, Unreachab
 from ensconce.keys import SecretBuffer
 from ensconce.keys.unlock import Sort
 
+if TYPE_CHECKING:
+    from conftest import Owner
+
 PHRASE = "correct horse battery"
 PASSPHRASE = PassphraseEntry(kind="passphrase")
 
@@ -31,18 +35,6 @@ def refused(act: Callable[[], object], check: str, kind: type[EnsconceError] = I
         act()
     assert caught.value.check == check, caught.value
     return caught.value
-
-
-def events(owner: OwnerFolder) -> list[str]:
-    return [entry.event for entry in owner.verified_log()[1]]
-
-
-def fields(owner: OwnerFolder, event: str) -> dict[str, object]:
-    return dict(next(entry.fields for entry in reversed(owner.verified_log()[1]) if entry.event == event))
-
-
-def files(owner: OwnerFolder) -> dict[str, bytes]:
-    return {str(path.relative_to(owner.path)): path.read_bytes() for path in owner.path.rglob("*") if path.is_file()}
 
 
 class Service:
@@ -78,7 +70,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Service]]:
     Service.away = False
 
 
-def test_round_through_every_unlock(owner: OwnerFolder, service: type[Service]) -> None:
+def test_round_through_every_unlock(owner: Owner, service: type[Service]) -> None:
     put_secret(owner, "secret/a", b"abc")
     text = owner.deployment_file.read_text()
     for entry in (None, PASSPHRASE, None, VAULT, None, FileEntry(), VAULT, PASSPHRASE, FileEntry()):
@@ -90,11 +82,11 @@ def test_round_through_every_unlock(owner: OwnerFolder, service: type[Service]) 
         assert not (owner.path / "keystore.next.yaml").exists()
         assert not (owner.path / "unlock.key.next").exists()
     assert owner.deployment_file.read_text() == text
-    assert fields(owner, "keystore.rewrapped")["before"] == "passphrase"
+    assert owner.fields("keystore.rewrapped")["before"] == "passphrase"
     checked_keystore(owner)
 
 
-def test_comments_in_the_deployment_file_stay(owner: OwnerFolder) -> None:
+def test_comments_in_the_deployment_file_stay(owner: Owner) -> None:
     text = "# mine\n" + owner.deployment_file.read_text() + "# the end\n"
     owner.deployment_file.write_text(text)
     rewrap(owner, PASSPHRASE)
@@ -103,37 +95,37 @@ def test_comments_in_the_deployment_file_stay(owner: OwnerFolder) -> None:
     assert owner.deployment_file.read_text() == text
 
 
-def test_a_deployment_file_that_cannot_be_edited_changes_nothing(owner: OwnerFolder) -> None:
+def test_a_deployment_file_that_cannot_be_edited_changes_nothing(owner: Owner) -> None:
     text = owner.deployment_file.read_text()
     owner.deployment_file.write_text(text + '"keystore": {kind: file}\n')
-    before = files(owner)
+    before = owner.files()
     refused(lambda: rewrap(owner, PASSPHRASE), "deployment.keystore")
-    assert files(owner) == before
+    assert owner.files() == before
 
 
-def test_a_service_that_is_away_changes_nothing(owner: OwnerFolder, service: type[Service]) -> None:
-    before = files(owner)
+def test_a_service_that_is_away_changes_nothing(owner: Owner, service: type[Service]) -> None:
+    before = owner.files()
     service.away = True
     refused(lambda: rewrap(owner, VAULT), "vault.unreachable", UnreachableError)
-    assert files(owner) == before
+    assert owner.files() == before
 
 
-def test_two_passphrases_that_differ_or_one_that_is_short(owner: OwnerFolder) -> None:
-    before = files(owner)
+def test_two_passphrases_that_differ_or_one_that_is_short(owner: Owner) -> None:
+    before = owner.files()
     typed = iter(["correct horse", "correct house"])
     refused(lambda: rewrap(OwnerFolder(owner.path, ask=lambda _: next(typed)), PASSPHRASE), "keystore.passphrase")
     refused(lambda: rewrap(OwnerFolder(owner.path, ask=lambda _: "short"), PASSPHRASE), "keystore.passphrase")
-    assert files(owner) == before
+    assert owner.files() == before
 
 
-def test_a_wrong_passphrase(owner: OwnerFolder) -> None:
+def test_a_wrong_passphrase(owner: Owner) -> None:
     rewrap(owner, PASSPHRASE)
     wrong = OwnerFolder(owner.path, ask=lambda _: "correct house battery")
     error = refused(wrong.keystore, "keystore.seal", IntegrityError)
     assert "house" not in str(error)
 
 
-def test_no_terminal(monkeypatch: pytest.MonkeyPatch, owner: OwnerFolder) -> None:
+def test_no_terminal(monkeypatch: pytest.MonkeyPatch, owner: Owner) -> None:
     rewrap(owner, PASSPHRASE)
 
     def none(path: object, *arguments: object, **named: object) -> int:
@@ -145,7 +137,7 @@ def test_no_terminal(monkeypatch: pytest.MonkeyPatch, owner: OwnerFolder) -> Non
         refused(OwnerFolder.open(owner.path).keystore, "keystore.passphrase")
 
 
-def test_two_at_once(owner: OwnerFolder) -> None:
+def test_two_at_once(owner: Owner) -> None:
     def second(_: str) -> str:
         refused(lambda: rewrap(OwnerFolder(owner.path), None), "keystore.busy")
         return PHRASE
@@ -183,7 +175,7 @@ CHANGES = [
     ],
 )
 def test_killed_while_changing_what_opens_it(
-    owner: OwnerFolder,
+    owner: Owner,
     moment: str,
     before: KeystoreEntry,
     after: KeystoreEntry,
