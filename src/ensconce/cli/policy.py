@@ -152,7 +152,7 @@ def sign(
             "usage", "give one key to sign with", rule="--key or --owner", remedy="`ensconce policy sign -h`"
         )
     if key is not None:
-        private = load_signing_key(key, lambda: typer.prompt(f"Passphrase of {key}", hide_input=True, err=True))
+        private = load_signing_key(key, lambda: _ask_passphrase(key))
     else:
         assert owner is not None
         private = get_private_key(OwnerFolder.open(owner).keystore(), "signing/owner", "ed25519")
@@ -240,6 +240,20 @@ def explain(
     from ensconce.cluster.explain import explain_evidence
 
     print_explanation(explain_evidence(evidence, policy, collateral, at, owner), json)
+
+
+def _ask_passphrase(key: Path) -> str:
+    from ensconce.cluster.unlocking import ask_at_terminal
+
+    try:
+        return ask_at_terminal(f"Passphrase of {key}: ")
+    except InputError as error:  # it speaks of the keystore's
+        raise InputError(
+            "policy.key",
+            f"the passphrase of {key} was not typed, or there is no terminal to type it at",
+            rule="it is read from a terminal alone, and not shown",
+            remedy="run it at a terminal whose encoding is UTF-8",
+        ) from error
 
 
 def _changes(before: Policy, after: Policy) -> list[str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -166,49 +163,11 @@ def test_a_backup_that_fails_leaves_no_folder_and_needs_a_terminal_or_one(owner:
     assert not (tmp_path / "others").exists()
 
 
-class Terminal:
-    """A person at a terminal: ``ensconce`` in a process of its own, with a pty as its controlling terminal."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.said = ""
-        self.pid, self._handle = pty.fork()
-        if self.pid == 0:
-            os.execv(sys.executable, [sys.executable, "-P", "-m", "ensconce", *arguments])
-
-    def wait_for(self, text: str, again: bytes = b"") -> str:
-        """What is shown before ``text``; ``again`` is pressed in each second that shows nothing."""
-        deadline = time.monotonic() + 30
-        while text not in self.said:
-            assert time.monotonic() < deadline, self.said
-            readable, _, _ = select.select([self._handle], [], [], 1)
-            if readable:
-                self.said += os.read(self._handle, 4096).decode()
-            elif again:
-                self.press(again)
-        before, _, self.said = self.said.partition(text)
-        return before
-
-    def type(self, text: str) -> None:
-        self.press(f"{text}\n".encode())
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._handle, keys)
-
-    def end(self) -> int:
-        rest = b""
-        try:
-            while part := os.read(self._handle, 4096):
-                rest += part
-        except OSError:
-            pass  # EIO: the other side has gone
-        self.said += rest.decode()
-        os.close(self._handle)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owner: Path, tmp_path: Path) -> None:
+def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(
+    owner: Path, tmp_path: Path, terminal: type[Any]
+) -> None:
     phrase, here = "correct horse battery", ("--owner", str(owner))
-    person = Terminal("key", "rewrap", "--to", "passphrase", *here)
+    person = terminal("key", "rewrap", "--to", "passphrase", *here)
     person.wait_for("New passphrase of the keystore: ")
     person.type(phrase)
     person.wait_for("The same again: ")
@@ -232,7 +191,7 @@ def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owne
     assert phrase.encode() not in done.stderr
 
     backup = tmp_path / "backup"
-    person = Terminal("key", "backup", "-o", str(backup), "--shares", "3", "--threshold", "2", *here)
+    person = terminal("key", "backup", "-o", str(backup), "--shares", "3", "--threshold", "2", *here)
     person.wait_for("Passphrase of the keystore: ")
     person.type(phrase)
     papers = []
@@ -246,7 +205,7 @@ def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owne
     assert [len(paper.split()) for paper in papers] == [33] * 3
 
     shutil.rmtree(owner / "keystore")
-    person = Terminal("key", "recover", str(backup), *here)
+    person = terminal("key", "recover", str(backup), *here)
     for number, paper in ((1, papers[2]), (2, papers[0])):
         person.wait_for(f"Share {number} of 2: ")
         person.type(paper)
@@ -258,11 +217,11 @@ def test_a_passphrase_is_typed_without_echo_and_shares_are_shown_one_by_one(owne
     assert " ".join(papers[0].split()[4:7]) not in person.said
 
 
-def test_shares_that_cannot_be_typed(owner: Path, tmp_path: Path) -> None:
+def test_shares_that_cannot_be_typed(owner: Path, tmp_path: Path, terminal: type[Any]) -> None:
     options = ("--shares", "3", "--threshold", "2", "--shares-to", str(tmp_path / "shares"))
     good(owner, "key", "backup", "-o", str(tmp_path / "backup"), *options)
     shutil.rmtree(owner / "keystore")
-    person = Terminal("key", "recover", str(tmp_path / "backup"), "--owner", str(owner))
+    person = terminal("key", "recover", str(tmp_path / "backup"), "--owner", str(owner))
     person.wait_for("Share 1 of 2: ")
     person.press(b"\x04")
     assert person.end() == 2
@@ -272,9 +231,9 @@ def test_shares_that_cannot_be_typed(owner: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [b"\x04", b"\x03"], ids=["Ctrl-D", "Ctrl-C"])
-def test_no_share_stays_on_the_screen(owner: Path, tmp_path: Path, ending: bytes) -> None:
+def test_no_share_stays_on_the_screen(owner: Path, tmp_path: Path, ending: bytes, terminal: type[Any]) -> None:
     numbers = ("--shares", "3", "--threshold", "2", "--owner", str(owner))
-    person = Terminal("key", "backup", "-o", str(tmp_path / "backup"), *numbers)
+    person = terminal("key", "backup", "-o", str(tmp_path / "backup"), *numbers)
     person.wait_for("Share 1 of 3.")
     person.wait_for("Return shows the next one: ")
     person.press(ending)
@@ -286,22 +245,24 @@ def test_no_share_stays_on_the_screen(owner: Path, tmp_path: Path, ending: bytes
     assert list(tmp_path.glob("*backup*")) == []
 
 
-def test_no_share_is_shown_of_a_backup_that_has_no_place(owner: Path, tmp_path: Path) -> None:
+def test_no_share_is_shown_of_a_backup_that_has_no_place(owner: Path, tmp_path: Path, terminal: type[Any]) -> None:
     numbers = ("--shares", "3", "--threshold", "2", "--owner", str(owner))
-    person = Terminal("key", "backup", "-o", str(tmp_path / "no" / "b"), *numbers)
+    person = terminal("key", "backup", "-o", str(tmp_path / "no" / "b"), *numbers)
     assert person.end() == 2
     assert "Share 1" not in person.said
 
 
-def test_a_passphrase_that_is_no_text_and_one_that_is_broken_off(owner: Path, tmp_path: Path) -> None:
-    person = Terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
+def test_a_passphrase_that_is_no_text_and_one_that_is_broken_off(
+    owner: Path, tmp_path: Path, terminal: type[Any]
+) -> None:
+    person = terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
     person.wait_for("New passphrase of the keystore: ")
     person.press(b"correct \xe9 horse\n")
     assert person.end() == 2
     assert "keystore.passphrase" in person.said
     assert "0xe9" not in person.said
 
-    person = Terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
+    person = terminal("key", "rewrap", "--to", "passphrase", "--owner", str(owner))
     person.wait_for("New passphrase of the keystore: ")
     limits = Path(f"/proc/{person.pid}/limits").read_text()
     person.press(b"\x1c")  # Ctrl-\, which would leave a core file with what was typed so far

@@ -192,18 +192,29 @@ class TestSign:
         assert key_name(owner.public_key()) in signers
         assert len(signers) == 2
 
-    def test_a_passphrase_is_asked_for(
-        self, run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_passphrase_is_asked_for_at_a_terminal(self, file: Path, tmp_path: Path, terminal: type[Any]) -> None:
         pem = tmp_path / "key.pem"
         key = Ed25519PrivateKey.generate()
         pem.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open")))
-        monkeypatch.setattr("typer.prompt", lambda *_, **__: "open")
-        assert run("sign", file, "--key", pem).status == 0
-        monkeypatch.setattr("typer.prompt", lambda *_, **__: "wrong")
-        ran = run("sign", file, "--key", pem)
-        assert ran.status == 2
-        assert "wrong" not in ran.err.replace("the passphrase is wrong", "")
+        arguments = ("policy", "sign", str(file), "--key", str(pem))
+        for typed, status in ((b"open\n", 0), (b"shut\n", 2), (b"\x04", 2), (b"\x03", 130)):
+            person = terminal(*arguments)
+            person.wait_for(f"Passphrase of {pem}: ")
+            person.press(typed)
+            if status == 130:
+                person.wait_for("interrupted", again=typed)
+            assert person.end() == status, person.said
+            assert typed.decode().strip() not in person.said
+        # Without a terminal nobody can be asked, and nothing is read with echo.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "ensconce", *arguments],
+            input=b"open\n",
+            capture_output=True,
+            start_new_session=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+        assert b"[policy.key]" in done.stderr
 
     def test_other_keys_are_refused(self, run: Run, file: Path, tmp_path: Path) -> None:
         pem = tmp_path / "key.pem"
