@@ -3,15 +3,25 @@
 ``signatures.json`` lies beside a converted model and maps the names that clients use to the model's own tensors. It is
 sealed with the model. Texts of refusals are TensorFlow Serving's (servables/tensorflow/predict_util.cc) and
 TensorFlow's (cc/saved_model/util.cc, core/framework/function.cc) wherever these have one.
+
+Beyond inputs and outputs, a signature in the file may have:
+
+* ``"graph": "NAME"``: its graph is ``NAME.xml`` with ``NAME.bin``; ``model`` when absent. Signatures may share one.
+* ``"examples": {"features": {"f": {"tensor", "dtype", "shape", "default"}}}``: clients send serialized ``tf.Example``
+  in the only input, a DT_STRING; each feature ``f`` is parsed out of them and fed to the graph's ``tensor``. ``shape``
+  is without the axis of the examples; ``default`` is a list of values, or null when examples without ``f`` are refused.
+* on an output of DT_STRING, ``"labels": [...]``: ``tensor`` holds integers, which stand for these strings; other
+  integers give ``UNK``, as TensorFlow's tables do. Or ``"constant": [...]``: no tensor is read, and each row of the
+  batch gets this row of strings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ensconce.errors import InputError
 from ensconce.strict import StrictModel
@@ -24,15 +34,18 @@ __all__ = [
     "DEFAULT_SIGNATURE",
     "MAX_AXIS",
     "PREDICT_METHOD",
+    "Binding",
     "Signature",
     "TensorSpec",
     "find_signature",
+    "parse_bindings",
     "parse_signatures",
 ]
 
 DEFAULT_SIGNATURE: Final = "serving_default"
 PREDICT_METHOD: Final = "tensorflow/serving/predict"
 _MAX_BYTES: Final = 1024 * 1024
+_GRAPH_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 MAX_AXIS: Final = 4096
 """Longest that a client may make an axis which the signature leaves open: a tensor may come in a few bytes (one value
@@ -55,28 +68,45 @@ class TensorSpec:
         )
 
     def longest_open_axis(self, shape: tuple[int, ...]) -> int:
-        """The longest axis of an accepted shape whose length the signature leaves to the client; 0 without one."""
-        wants = self.shape if self.shape is not None else (-1,) * len(shape)
-        return max((size for want, size in zip(wants, shape, strict=True) if want == -1), default=0)
+        """The longest axis whose length the signature leaves to the client; 0 without one.
+
+        In a shape that the signature does not foresee the client chose every axis.
+        """
+        if self.shape is None or len(self.shape) != len(shape):
+            return max(shape, default=0)
+        return max((size for want, size in zip(self.shape, shape, strict=True) if want != size), default=0)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A way to call a model. ``inputs`` and ``outputs`` are in the order of their names."""
+    """A way to call a model. ``inputs`` and ``outputs`` are in the order of their names.
+
+    Attributes:
+        defaults: values of inputs that a request may leave out.
+        definition: the serialized ``SignatureDef`` that the signature was read from, if it was; metadata repeats it.
+    """
 
     name: str
     method_name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    defaults: Mapping[str, Array] = field(default_factory=dict)
+    definition: bytes | None = None
+
+    def complete(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The inputs, and the defaults of those that were left out."""
+        return {**self.defaults, **inputs} if self.defaults else inputs
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse inputs that are not exactly the signature's.
+        """Refuse inputs that are not exactly the signature's, but for those that have a default.
 
         Raises:
             RequestError: INVALID_ARGUMENT.
         """
         sent, wanted = sorted(names), list(self.inputs)
-        if len(sent) != len(wanted):
+        if sent == wanted:
+            return
+        if len(sent) > len(wanted) or (len(sent) < len(wanted) and not self.defaults):
             extra, missing = sorted(set(sent) - set(wanted)), sorted(set(wanted) - set(sent))
             raise invalid(
                 f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sent)}}}) != "
@@ -84,26 +114,31 @@ class Signature:
                 f"Missing but required: {{{','.join(missing)}}}."
             )
         for name in wanted:
-            if name not in sent:
+            if name not in sent and name not in self.defaults:
                 raise invalid(
                     f"Signature input alias: {name}(feed name: {self.inputs[name].tensor}) not found in request and no "
                     f"default value provided. Inputs expected to be in the request {{{','.join(sent)}}}, or default "
-                    "input alias set: "
+                    f"input alias set: {','.join(sorted(self.defaults))}"
                 )
 
-    def check_inputs(self, inputs: Mapping[str, Array]) -> None:
+    def check_inputs(self, inputs: Mapping[str, Array], *, shapes: bool = True) -> None:
         """Refuse inputs whose names, element types or shapes are not the signature's.
+
+        Args:
+            inputs: one array for each input, defaults included.
+            shapes: whether shapes must be the signature's. TensorFlow itself takes any that its operations take.
 
         Raises:
             RequestError: INVALID_ARGUMENT.
         """
-        self.check_names(inputs)
+        if inputs.keys() != self.inputs.keys():
+            self.check_names(inputs)
         for index, (name, spec) in enumerate(self.inputs.items()):
             array = inputs[name]
-            dtype = dtype_of(array)
-            if dtype != spec.dtype:
+            # Comparing numpy's types first costs a tenth of finding the type's entry.
+            if array.dtype != spec.dtype.numpy and (dtype := dtype_of(array)) != spec.dtype:
                 raise invalid(f"Expects arg[{index}] to be {spec.dtype.label} but {dtype.label} is provided")
-            if not spec.accepts(array.shape):
+            if shapes and not spec.accepts(array.shape):
                 raise invalid(
                     f"Expects arg[{index}] ({name}) to have shape {shape_text(spec.shape or ())} "
                     f"but had shape {shape_text(array.shape)}"
@@ -134,6 +169,8 @@ class Signature:
 
     def to_proto(self) -> Any:
         """The signature as a ``SignatureDef``."""
+        if self.definition is not None:
+            return SignatureDef.FromString(self.definition)
         proto = SignatureDef(method_name=self.method_name)
         for specs, fields in ((self.inputs, proto.inputs), (self.outputs, proto.outputs)):
             for name, spec in specs.items():
@@ -147,6 +184,23 @@ class Signature:
                     for size in spec.shape:
                         info.tensor_shape.dim.add(size=size)
         return proto
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How a converted model computes a signature.
+
+    Attributes:
+        signature: what clients see.
+        graph: stem of the graph's files.
+        labels: by output, the strings that its tensor's integers stand for.
+        constants: by output, the row of strings that every row of the batch gets.
+    """
+
+    signature: Signature
+    graph: str = "model"
+    labels: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    constants: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
 
 def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
@@ -186,10 +240,42 @@ class _TensorEntry(StrictModel):
         return TensorSpec(self.tensor, dtype_named(self.dtype), None if self.shape is None else tuple(self.shape))
 
 
+class _OutputEntry(_TensorEntry):
+    labels: list[str] | None = None
+    constant: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _strings(self) -> Self:
+        if self.labels is not None and self.constant is not None:
+            raise ValueError("an output has labels or is constant, not both")
+        if self.dtype != "DT_STRING" and (self.labels is not None or self.constant is not None):
+            raise ValueError("only an output of DT_STRING has labels or is constant")
+        return self
+
+
 class _SignatureEntry(StrictModel):
     method_name: str
     inputs: dict[str, _TensorEntry] = Field(min_length=1)
-    outputs: dict[str, _TensorEntry] = Field(min_length=1)
+    outputs: dict[str, _OutputEntry] = Field(min_length=1)
+    graph: str = Field(default="model", pattern=_GRAPH_NAME)
+
+    def binding(self, name: str) -> Binding:
+        outputs = dict(sorted(self.outputs.items()))
+        return Binding(
+            Signature(
+                name,
+                self.method_name,
+                {key: self.inputs[key].spec() for key in sorted(self.inputs)},
+                {key: entry.spec() for key, entry in outputs.items()},
+            ),
+            self.graph,
+            {key: _encoded(entry.labels) for key, entry in outputs.items() if entry.labels is not None},
+            {key: _encoded(entry.constant) for key, entry in outputs.items() if entry.constant is not None},
+        )
+
+
+def _encoded(texts: list[str]) -> tuple[bytes, ...]:
+    return tuple(text.encode() for text in texts)
 
 
 class _SignatureFile(StrictModel):
@@ -197,6 +283,11 @@ class _SignatureFile(StrictModel):
 
 
 def parse_signatures(data: bytes) -> dict[str, Signature]:
+    """The signatures in ``signatures.json``; raises what :func:`parse_bindings` does."""
+    return {name: binding.signature for name, binding in parse_bindings(data).items()}
+
+
+def parse_bindings(data: bytes) -> dict[str, Binding]:
     """Read ``signatures.json``.
 
     Raises:
@@ -215,12 +306,4 @@ def parse_signatures(data: bytes) -> dict[str, Signature]:
         raise InputError(
             "engine.signatures", f"signatures.json is wrong: {where}: {first['msg']}", found=where, remedy=remedy
         ) from None
-    return {
-        name: Signature(
-            name,
-            entry.method_name,
-            {key: entry.inputs[key].spec() for key in sorted(entry.inputs)},
-            {key: entry.outputs[key].spec() for key in sorted(entry.outputs)},
-        )
-        for name, entry in sorted(file.signatures.items())
-    }
+    return {name: entry.binding(name) for name, entry in sorted(file.signatures.items())}

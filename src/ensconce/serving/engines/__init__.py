@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
+from ensconce.errors import InputError
+from ensconce.tfserving.refusal import Code
 from ensconce.tfserving.signatures import Signature
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["Servable"]
+__all__ = ["LoadError", "Servable"]
+
+
+class LoadError(InputError):
+    """A version cannot be loaded. ``problem`` and ``code`` are what ``GetModelStatus`` says of it.
+
+    The text is TensorFlow Serving's where it has one.
+    """
+
+    code: Code = Code.UNKNOWN
+
+    def with_code(self, code: Code) -> Self:
+        """This error, with a status code."""
+        self.code = code
+        return self
+
+    def altered(self, **changes: str | None) -> Self:
+        """As every error's; the code stays."""
+        return super().altered(**changes).with_code(self.code)
 
 
 class Servable(Protocol):
