@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, settings
 
 from ensconce.addresses import Address
 from ensconce.evidence.certificate import OID_LEGACY_GRAMINE, OID_LEGACY_MEANT, evidence_extension
@@ -25,6 +26,11 @@ from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.pki import SimulatedVendor
+
+# Hypothesis fails an example that takes more than 200 ms, and a test whose examples are slow to make: on a machine that
+# has other work to do, any. What hangs ends with the timeout of the whole test.
+settings.register_profile("ensconce", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ensconce")
 
 
 def pytest_configure() -> None:

@@ -29,7 +29,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def nothing_left_behind(tmp_path: Path) -> Iterator[None]:
     """Fail when a process still works in the test's folder at the end."""
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := processes_below(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []

@@ -150,13 +150,13 @@ def test_verify_a_quote(tmp_path: Path, environment: dict[str, str], vectors: Pa
 
 
 @pytest.mark.timeout(180)
-def test_tensorflow_servings_own_client(tmp_path: Path) -> None:
+def test_tensorflow_servings_own_client(tmp_path: Path, find_port: Callable[[], int]) -> None:
     python = Path(os.environ.get("ENSCONCE_TF_PYTHON", REPOSITORY / ".venv-tf" / "bin" / "python"))
     if not python.is_file():
         pytest.skip(f"no TensorFlow at {python}; run `make interop-env`, or set ENSCONCE_TF_PYTHON")
     (script,) = blocks(REPOSITORY / "docs/how-to/tensorflow-serving-client.md", "python")
     (tmp_path / "client.py").write_text(script)
-    stage = Stage(tmp_path, Ports.free())
+    stage = Stage(tmp_path, Ports(*(find_port() for _ in range(4))))
     try:
         stage.client.mkdir()
         stage.init(stage.owner)

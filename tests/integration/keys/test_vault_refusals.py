@@ -264,7 +264,7 @@ def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path:
     assert len(fake.asked) == before
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.sampled_from([200, 201, 204, 301, 400, 403, 404, 405, 412, 429, 500, 503, 599]),
     st.one_of(

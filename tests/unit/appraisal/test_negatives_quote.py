@@ -166,7 +166,7 @@ def test_truncated_at_every_boundary(world: Any) -> None:
                 assert world.refused(world.sound[:end]) == "quote.truncated"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_truncated_anywhere(worlds: dict[str, Any], data: st.DataObject) -> None:
     world = worlds[data.draw(st.sampled_from(sorted(worlds)))]
@@ -183,7 +183,7 @@ def test_the_mirrored_signature_is_the_same_statement(world: Any) -> None:
     assert world.verify(world.patched(at, (ORDER - s).to_bytes(32, "big"))) == world.verify()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_changed_byte_changes_what_is_said(worlds: dict[str, Any], data: st.DataObject) -> None:
     """Not every changed byte is refused (PEM has bytes that mean nothing), but none makes another verdict."""

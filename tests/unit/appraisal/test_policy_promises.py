@@ -8,7 +8,7 @@ import datetime
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ensconce.appraisal.policy import (
@@ -169,7 +169,7 @@ def gets(policy: Policy, verdict: Verdict) -> set[str]:
 
 
 @given(st.integers(0, 2**32).map(Random))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400)
+@settings(max_examples=400)
 def test_what_is_explained_is_what_is_judged_and_no_change_is_hidden(random: Random) -> None:
     maker = Maker(random)
     old = new = None

@@ -129,7 +129,6 @@ policies = st.builds(
 
 
 @given(policies)
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_what_is_dumped_reads_as_the_same_policy(policy: Policy) -> None:
     again = parse_policy(dump_policy(policy).encode(), "policy.yaml")
     assert again.sha256 == policy.sha256
@@ -138,7 +137,6 @@ def test_what_is_dumped_reads_as_the_same_policy(policy: Policy) -> None:
 
 
 @given(policies, st.randoms(use_true_random=False), st.integers(0, 8))
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_the_fingerprint_does_not_depend_on_layout(policy: Policy, random: Random, indent: int) -> None:
     def shuffled(value: Any, path: str = "") -> Any:
         if isinstance(value, dict):
@@ -232,7 +230,7 @@ def sound_verdict(verdict: Callable[..., Verdict]) -> Verdict:
 
 
 @given(policy=small_policies, report=reports, fields=changes)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_is_accepted_is_accepted_by_any_wider_policy(
     sound_verdict: Verdict, policy: Policy, report: dict[str, Any], fields: dict[str, Any]
 ) -> None:
@@ -242,7 +240,7 @@ def test_what_is_accepted_is_accepted_by_any_wider_policy(
 
 
 @given(old=small_policies, new=small_policies, report=reports, fields=changes)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_the_difference_says_what_is_accepted_now_and_what_is_not_any_more(
     sound_verdict: Verdict, old: Policy, new: Policy, report: dict[str, Any], fields: dict[str, Any]
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_log_cut_within_its_last_entry(folder: Path) -> None:
     assert f"entry {SIZE - 1} of the audit log is cut short" in error.problem
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_any_changed_byte_is_found_in_its_entry(original: Path, tmp_path: Path, data: st.DataObject) -> None:
     folder = tmp_path / "audit"

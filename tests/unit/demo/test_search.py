@@ -28,7 +28,7 @@ def test_finds_a_window_at_every_offset_and_across_pieces(tmp_path: Path) -> Non
         assert found.bytes == len(haystack)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(before=st.binary(max_size=300), after=st.binary(max_size=300), seed=st.integers(0, 2**32 - 1))
 def test_agrees_with_bytes_find(tmp_path: Path, before: bytes, after: bytes, seed: int) -> None:
     rng = np.random.default_rng(seed)

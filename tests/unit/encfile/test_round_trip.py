@@ -49,7 +49,7 @@ def test_three_levels_of_tables(tmp_path: Path, reference: Reader, groups: int) 
     assert encfile.decrypt_bytes(sealed, KEY, verify_path="x") == data
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(size=st.integers(0, 3 * GROUP), format=st.sampled_from([1, 2]), path=st.text(min_size=1, max_size=150))
 def test_any_size_and_path(tmp_path: Path, size: int, format: encfile.Format, path: str) -> None:
     try:
