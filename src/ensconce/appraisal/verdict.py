@@ -81,7 +81,7 @@ class Verdict:
         return self.report.debug
 
     def to_json_object(self) -> dict[str, Any]:
-        """The verdict for ``--json``: bytes in lower-case hexadecimal, times in seconds since 1970 and as ISO 8601.
+        """The verdict for ``--json``: bytes in lower-case hexadecimal, times as RFC 3339 in UTC.
 
         ``mr_enclave``, ``mr_signer``, ``isv_prod_id`` and ``isv_svn`` are ``None`` for TDX, ``mr_td`` is for SGX.
         """
@@ -96,9 +96,7 @@ class Verdict:
         }
         value |= {name: getattr(self, name) for name in ("fmspc", "pce_id", "ppid")}
         value |= {name: getattr(self, name) for name in ("tcb_evaluation_data_number", "qe_evaluation_data_number")}
-        for name in ("tcb_date", "at", "valid_until"):
-            value |= {name: getattr(self, name), f"{name}_iso": utc_text(getattr(self, name))}
-        return value
+        return value | {name: utc_text(getattr(self, name)) for name in ("tcb_date", "at", "valid_until")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -14,10 +14,7 @@ from rich.table import Table
 
 from ensconce.times import utc_text
 
-if TYPE_CHECKING:
-    from ensconce.appraisal.verdict import Verdict
-
-__all__ = ["notices", "print_json", "print_table", "progress_bar", "say", "verdict_value", "with_times"]
+__all__ = ["notices", "print_json", "print_table", "progress_bar", "say", "with_times"]
 
 # Results go to standard output; progress and remarks to standard error. Rich honours NO_COLOR.
 _results = Console(soft_wrap=True, highlight=False)
@@ -32,12 +29,6 @@ def print_json(value: Any) -> None:
 def with_times(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """``value`` with the times called ``names``, Unix time in seconds or None, in the form of every time we print."""
     return {**value, **{name: None if value[name] is None else utc_text(value[name]) for name in names}}
-
-
-def verdict_value(verdict: Verdict) -> dict[str, Any]:
-    """A verdict for ``--json``, each of its times once."""
-    value = with_times(verdict.to_json_object(), "tcb_date", "at", "valid_until")
-    return {name: member for name, member in value.items() if not name.endswith("_iso")}
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

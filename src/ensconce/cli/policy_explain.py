@@ -10,7 +10,7 @@ import typer
 from ensconce.appraisal.policy import Acceptance
 from ensconce.appraisal.policy_check import Check
 from ensconce.appraisal.policy_explanation import Explanation
-from ensconce.cli.output import print_json, say, verdict_value
+from ensconce.cli.output import print_json, say
 
 __all__ = ["print_explanation"]
 
@@ -57,7 +57,7 @@ def _value(explanation: Explanation) -> dict[str, Any]:
         value |= {"identity": outcome.identity.name, "receives": list(outcome.identity.receives)}
     else:
         value["refusal"] = outcome.fields()
-    return value | {"verdict": verdict_value(explanation.verdict)}
+    return value | {"verdict": explanation.verdict.to_json_object()}
 
 
 def _check(check: Check) -> dict[str, str | bool]:

@@ -12,7 +12,7 @@ from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pck import chain_in, read_pck
 from ensconce.appraisal.root import IntelRoot, TrustRoot, claimed_root, parse_root_certificate
-from ensconce.cli.output import print_json, say, verdict_value
+from ensconce.cli.output import print_json, say
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import Quote, parse_quote
 from ensconce.files import read_bounded
@@ -67,13 +67,13 @@ def verify(
     data = read_quote(file)
     verdict = verify_quote(data, bundle.get_for(data), at=at, root=trusted)
     if json:
-        print_json(verdict_value(verdict))
+        print_json(verdict.to_json_object())
     else:
         _print(
             "Genuine."
             if isinstance(trusted, IntelRoot)
             else "Genuine for a simulated platform, which protects nothing.",
-            verdict_value(verdict),
+            verdict.to_json_object(),
         )
 
 

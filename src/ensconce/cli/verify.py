@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.cli.output import print_json, say, verdict_value
+from ensconce.cli.output import print_json, say
 from ensconce.servables import MAX_VERSION
 
 __all__ = ["predict", "verify"]
@@ -53,7 +53,7 @@ def verify(
             "identity": acceptance.identity.name,
             "policy_sha256": acceptance.policy_sha256,
             "certificate_not_after": utc_text(replica.accepted.certificate.not_valid_after_utc.timestamp()),
-            "verdict": verdict_value(acceptance.verdict),
+            "verdict": acceptance.verdict.to_json_object(),
         }
     if json:
         print_json(found)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ensconce.errors import InputError, IntegrityError
-from ensconce.keys.header import Header, Shared, new_salt, parse_header
+from ensconce.keys.header import Header, Shared, begins_as_keystore, new_salt, parse_header
 from ensconce.keys.lock import open_lock
 from ensconce.keys.memory import SecretBuffer
 from ensconce.keys.sealed import Contents, open_sealed, seal
@@ -66,8 +66,16 @@ def about_backup(data: bytes) -> Shared:
 
     Raises:
         IntegrityError: ``keystore.format``: it is damaged.
-        InputError: ``backup.file``: it is a keystore, and no backup of one.
+        InputError: ``backup.file``: it is something else; or a keystore, and no backup of one.
     """
+    if not begins_as_keystore(data):
+        raise InputError(
+            "backup.file",
+            "this is not a backup",
+            found=f"{len(data)} bytes of something else",
+            rule="a file that `ensconce key backup` wrote",
+            remedy="give the backup's file",
+        )
     label = parse_header(data).label
     if not isinstance(label, Shared):
         raise InputError("backup.file", "this is a keystore, not a backup of one", remedy="give the backup's file")
@@ -93,4 +101,8 @@ def open_backup(data: bytes, texts: Sequence[str]) -> Contents:
                 remedy="give the shares that were made with this file, or the file that was made with these shares",
             )
         header = parse_header(data)
-        return open_sealed(data, header, open_lock(RootKey(root), header))[1]
+        try:
+            return open_sealed(data, header, open_lock(RootKey(root), header))[1]
+        except IntegrityError as error:
+            damaged = error.altered(remedy="recover from another copy of the backup, or from another backup")
+        raise damaged

@@ -14,7 +14,7 @@ from ensconce.errors import IntegrityError
 from ensconce.keys.unlock import ScryptCost, Sort
 from ensconce.strict import StrictModel
 
-__all__ = ["Header", "Shared", "Wrapped", "bad_format", "parse_header", "passphrase_cost"]
+__all__ = ["Header", "Shared", "Wrapped", "bad_format", "begins_as_keystore", "parse_header", "passphrase_cost"]
 
 _MAX_LABEL = 16 * 1024  # a wrapped key takes a few hundred
 _MAGIC = b"ENSCONCE-KEYS\x00"
@@ -96,6 +96,11 @@ def binding(deployment: str, salt: bytes) -> dict[str, str]:
     return {"ensconce:deployment": deployment, "ensconce:keystore": salt.hex()}
 
 
+def begins_as_keystore(data: bytes) -> bool:
+    """Whether a file begins as every keystore and every backup does; if not, it is something else, and not damaged."""
+    return data[: len(_MAGIC)] == _MAGIC
+
+
 def parse_header(data: bytes) -> Header:
     """Parse and bound the header before any work is done on its word.
 
@@ -103,7 +108,7 @@ def parse_header(data: bytes) -> Header:
         IntegrityError: ``keystore.format``: this is not a keystore, is of another version, or asks scrypt for costs
             outside what we accept (a hostile file could otherwise exhaust memory).
     """
-    if len(data) < _FIXED.size + _AFTER_HEADER or data[: len(_MAGIC)] != _MAGIC:
+    if len(data) < _FIXED.size + _AFTER_HEADER or not begins_as_keystore(data):
         raise bad_format("this is not a keystore file", "restore it from a backup")
     _, version, number, log2_n, r, p, salt = _FIXED.unpack_from(data)
     if version not in (_FIRST, _SECOND):

@@ -60,8 +60,8 @@ def test_json_has_the_documented_fields(verdict: Callable[..., Verdict]) -> None
     assert value["mr_enclave"] == "ab" * 32
     assert (value["isv_prod_id"], value["isv_svn"], value["debug"]) == (5, 3, False)
     assert value["mr_td"] is None
-    assert value["at_iso"] == "2026-09-21T14:13:20Z"
-    assert value["valid_until_iso"] == "2026-10-21T14:13:20Z"
+    assert value["at"] == "2026-09-21T14:13:20Z"
+    assert value["valid_until"] == "2026-10-21T14:13:20Z"
 
 
 def test_trust_domains_have_no_mr_enclave() -> None:

@@ -212,3 +212,16 @@ def test_a_keystore_is_no_backup_and_a_backup_no_keystore(tmp_path: Path) -> Non
     file.write_bytes(BACKUP.data)
     error = refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), unlock), "keystore.unlock")
     assert "the shares of a backup" in error.problem
+
+
+@pytest.mark.parametrize("data", [b"", b"version: 1\n", bytes(500)])
+def test_something_else_is_no_backup_and_not_a_damaged_one(data: bytes) -> None:
+    refused(lambda: about_backup(data), "backup.file")
+
+
+def test_a_damaged_backup_is_damaged_and_cannot_be_restored_from_itself() -> None:
+    with pytest.raises(IntegrityError) as caught:
+        open_backup(BACKUP.data[:-1] + bytes([BACKUP.data[-1] ^ 1]), BACKUP.shares.texts)
+    assert "another backup" in str(caught.value.remedy)
+    with pytest.raises(IntegrityError):
+        about_backup(BACKUP.data[:40])
