@@ -1,0 +1,384 @@
+"""Between an event loop, where requests arrive and are answered, and the threads that compute them."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ensconce.serving.batching.compute import Computed, Outcome, compute
+from ensconce.serving.batching.mates import bytes_of, common_rows, counted_rows, fits, shapes_of
+from ensconce.serving.batching.pace import Pace, Paces
+from ensconce.serving.batching.parameters import Bounds, Parameters
+from ensconce.serving.batching.queues import Batch, Queues, Terms
+from ensconce.serving.batching.tasks import Part, Request
+from ensconce.serving.manager import LoadedServable
+from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import MAX_AXIS, Signature, find_signature
+from ensconce.tfserving.tensor import Array
+
+__all__ = ["BatchRecord", "Scheduler"]
+
+_THREADS: Final = 2
+_MERGED_BYTES: Final = 16 * 1024 * 1024
+_STOPPING: Final = "The server is stopping"
+_TOO_LATE: Final = "Run() timeout exceeded while waiting in batching queue"
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch that was computed, for whoever counts.
+
+    Attributes:
+        model: whose it was.
+        version: of the model.
+        signature: of the version.
+        requests: how many were in it, wholly or in part.
+        rows: that were computed at once, padding among them.
+        padding: rows that nobody asked for.
+        waited: seconds that each request waited before.
+        seconds: that the computation took.
+    """
+
+    model: str
+    version: int
+    signature: str
+    requests: int
+    rows: int
+    padding: int
+    waited: tuple[float, ...]
+    seconds: float
+
+
+class Scheduler:
+    """Computes predictions in threads of its own, merging what waits for the same.
+
+    Everything but the threads belongs to one event loop, the one in which the scheduler is made.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters | None = None,
+        *,
+        merge: bool = True,
+        bounds: Bounds | None = None,
+        observe: Callable[[BatchRecord], None] | None = None,
+        threads: int = _THREADS,
+    ) -> None:
+        """Start the threads; to be called in the event loop.
+
+        Args:
+            parameters: rule how requests are merged, as in TensorFlow Serving with ``--enable_batching``. Without
+                them nothing is delayed, and what waits for the engine is merged as far as that pays.
+            merge: whether requests are merged at all when no parameters are given.
+            bounds: how much may be here at once.
+            observe: told of each batch, in the event loop.
+            threads: that compute when no parameters say how many.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._parameters, self._merge, self._observe = parameters, merge, observe
+        self._lock = threading.Lock()
+        self._paces = Paces(trusting=parameters is not None)
+        self._queues = Queues(
+            bounds or Bounds(),
+            self._terms,
+            running_per_model=max(1, threads - 1) if merge and parameters is None else None,
+        )
+        self._stopping = False
+        # How to wake each idle thread; the one that fell asleep last is woken first, its caches are warm.
+        self._idle: list[queue.SimpleQueue[None]] = []
+        self._answers: list[tuple[Request, RequestError | None]] = []
+        self._records: list[BatchRecord] = []
+        self._told = False
+        self._timer: asyncio.TimerHandle | None = None
+        count = parameters.num_batch_threads if parameters is not None else threads
+        self._running = count
+        self._ended = self._loop.create_future()
+        self._threads = [threading.Thread(target=self._work, name=f"inference_{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def requests(self) -> int:
+        """Requests that wait or are being computed."""
+        return self._queues.requests
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of their inputs, and what :meth:`hold` holds."""
+        return self._queues.bytes
+
+    async def predict(
+        self,
+        loaded: LoadedServable,
+        signature_name: str,
+        inputs: Mapping[str, Array],
+        output_filter: Sequence[str] = (),
+        *,
+        deadline: float | None = None,
+    ) -> dict[str, Array]:
+        """Compute outputs, those that ``output_filter`` names or all; a cancelled call that waits is never computed.
+
+        Args:
+            loaded: whose.
+            signature_name: which signature; the empty name means ``serving_default``.
+            inputs: exactly the signature's; they must stay as they are until this returns.
+            output_filter: names of outputs.
+            deadline: in the event loop's time; when nobody wants the answer any more.
+
+        Returns:
+            arrays that may be views of larger ones, of which other rows are other clients'.
+
+        Raises:
+            RequestError: whatever is wrong with the request alone; UNAVAILABLE, too many wait, or the scheduler is
+                closed; RESOURCE_EXHAUSTED, inputs take too much memory; DEADLINE_EXCEEDED; INTERNAL, the model
+                failed in a way that it should not.
+        """
+        now = self._loop.time()
+        if deadline is not None and deadline <= now:
+            raise RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE)
+        signature = find_signature(loaded.servable.signatures, signature_name)
+        signature.check_names(inputs)
+        pace = self._paces.of(loaded.servable, signature)
+        rows, mates = self._mates(pace, signature, inputs)
+        request = Request(
+            loaded,
+            signature.name,
+            signature.choose_outputs(output_filter),
+            pace,
+            inputs,
+            rows,
+            mates,
+            sum(bytes_of(array) for array in inputs.values()),
+            now,
+            deadline,
+            self._loop.create_future(),
+        )
+        with self._lock:
+            if self._stopping:
+                raise RequestError(Code.UNAVAILABLE, _STOPPING)
+            self._queues.add(request, now)
+        self._kick()
+        try:
+            if deadline is None:
+                return await request.future
+            async with asyncio.timeout_at(deadline):
+                return await request.future
+        except TimeoutError:
+            raise RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE) from None
+        finally:
+            if not request.future.done() or request.future.cancelled():
+                with self._lock:
+                    self._queues.leave(request)
+
+    @contextmanager
+    def hold(self, nbytes: int) -> Iterator[None]:
+        """Count memory that a front needs for a request besides its inputs, while it needs it.
+
+        Raises:
+            RequestError: RESOURCE_EXHAUSTED, there is no room for so much.
+        """
+        with self._lock:
+            self._queues.check_bytes(nbytes)
+            self._queues.bytes += nbytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._queues.bytes -= nbytes
+
+    async def close(self) -> None:
+        """Let what is being computed end and be answered, refuse what waits, and end the threads."""
+        with self._lock:
+            waiting = [] if self._stopping else self._queues.clear()
+            self._stopping = True
+            idle, self._idle = self._idle, []
+        for wake in idle:
+            wake.put(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        for request in waiting:
+            if not request.future.done():
+                request.future.set_exception(RequestError(Code.UNAVAILABLE, _STOPPING))
+        await asyncio.shield(self._ended)
+        for thread in self._threads:
+            # It has said that it ends, as its last word.
+            thread.join()
+
+    def _mates(self, pace: Pace, signature: Signature, inputs: Mapping[str, Array]) -> tuple[int, Hashable | None]:
+        """The request's rows, and what requests must have in common with it to be merged; None where none can be.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, parameters ask for merging, and rows cannot be counted.
+        """
+        parameters = self._parameters
+        if not (pace.merges and (self._merge or parameters is not None) and fits(signature, inputs)):
+            return 0, None
+        rows = common_rows(inputs) if parameters is None else counted_rows(inputs)
+        padded = parameters is not None and parameters.pad_variable_length_inputs
+        return rows, shapes_of(inputs, padded=padded) if rows else None
+
+    def _terms(self, request: Request) -> Terms:
+        parameters = self._parameters
+        if parameters is not None:
+            rows = min(parameters.execution_size, MAX_AXIS)
+            return Terms(
+                lambda: rows,
+                parameters.max_batch_size,
+                parameters.batch_timeout_micros / 1e6,
+                parameters.max_enqueued_batches,
+                parameters.enable_large_batch_splitting,
+                None,
+            )
+        pace = request.pace
+        return Terms(lambda: pace.limit, None, 0.0, None, False, _MERGED_BYTES)
+
+    def _kick(self) -> None:
+        """Wake a thread if there is something for it, and come back when the next batch has waited long enough."""
+        now = self._loop.time()
+        with self._lock:
+            self._wake_one(now)
+            due = self._queues.due() if self._parameters is not None and not self._stopping else None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and due > now:
+            self._timer = self._loop.call_at(due, self._kick)
+
+    def _wake_one(self, now: float) -> None:
+        """Wake an idle thread if a batch is ready; to be called with the lock."""
+        if self._idle and self._queues.ready(now):
+            self._idle.pop().put(None)
+
+    def _work(self) -> None:
+        """A thread's life: take a batch, compute it, say so; sleep when there is none."""
+        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        parts: list[Part] = []
+        computed: Computed | None = None
+        while True:
+            with self._lock:
+                if computed is not None:
+                    self._settle(parts, computed)
+                batch = self._take()
+                end = batch is None and self._stopping
+                if batch is not None:
+                    self._wake_one(self._loop.time())
+                    parts, started = list(batch.parts), self._loop.time()
+                elif not end:
+                    self._idle.append(wake)
+                # The loop is woken once, however many threads have answers, and after the next batch is taken.
+                tell = not self._told and bool(self._answers or self._records)
+                self._told |= tell
+            if tell:
+                self._loop.call_soon_threadsafe(self._deliver)
+            if batch is not None:
+                computed = compute(parts, self._parameters, started)
+            elif end:
+                break
+            else:
+                computed, parts = None, []
+                del batch
+                wake.get()
+        with self._lock:
+            self._running -= 1
+            last = not self._running
+        if last:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._deliver()
+        self._ended.set_result(None)
+
+    def _take(self) -> Batch | None:
+        """The next batch, without what is too late; to be called with the lock, as all below."""
+        while (batch := self._queues.take(now := self._loop.time())) is not None:
+            name = batch.request.loaded.name
+            for part in [p for p in batch.parts if p.request.deadline is not None and p.request.deadline <= now]:
+                del batch.parts[part]
+                self._queues.settle(part)
+                self._refuse(part.request, RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE))
+            if batch.parts:
+                return batch
+            self._queues.done(name)
+        return None
+
+    def _settle(self, parts: list[Part], computed: Computed) -> None:
+        """Answer what has been computed."""
+        first = parts[0].request
+        outcomes = computed.outcomes
+        if outcomes is None and not self._stopping:
+            # One of them may be to blame: each has its turn again, by itself.
+            now = self._loop.time()
+            for part in parts:
+                if part.request.gone:
+                    self._queues.settle(part)
+                else:
+                    self._queues.again(part, now)
+        elif outcomes is None:
+            for part in parts:
+                self._queues.settle(part)
+                self._refuse(part.request, RequestError(Code.UNAVAILABLE, _STOPPING))
+        else:
+            for part, outcome in zip(parts, outcomes, strict=True):
+                self._answer(part, outcome)
+        self._queues.done(first.loaded.name)
+        if self._observe is not None:
+            self._records.append(
+                BatchRecord(
+                    first.loaded.name,
+                    first.loaded.version,
+                    first.signature,
+                    len(parts),
+                    computed.rows,
+                    computed.padding,
+                    tuple(computed.started - part.request.arrived for part in parts),
+                    computed.seconds,
+                )
+            )
+
+    def _answer(self, part: Part, outcome: Outcome) -> None:
+        request = part.request
+        last = self._queues.settle(part)
+        if isinstance(outcome, RequestError):
+            self._refuse(request, outcome)
+        else:
+            request.results[part.start] = outcome
+            if last and not request.gone:
+                self._answers.append((request, None))
+
+    def _refuse(self, request: Request, error: RequestError) -> None:
+        """Tell the caller, unless it is gone; what of the request waits in other batches is not computed."""
+        if not request.gone:
+            self._answers.append((request, error))
+            self._queues.leave(request)
+
+    def _deliver(self) -> None:
+        """In the event loop: tell callers."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+            records, self._records = self._records, []
+            self._told = False
+        for request, error in answers:
+            if request.future.done():
+                continue
+            if error is not None:
+                request.future.set_exception(error)
+            else:
+                request.future.set_result(_joined(request))
+        if self._observe is not None:
+            for record in records:
+                self._observe(record)
+
+
+def _joined(request: Request) -> dict[str, Array]:
+    """The outputs of a request that may have been computed in parts."""
+    results = [request.results[start] for start in sorted(request.results)]
+    if len(results) == 1:
+        return results[0]
+    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
