@@ -11,7 +11,7 @@ from ensconce.cli.main import app
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
     "The owner": (
-        *("init", "model seal", "model reseal", "model retire", "enclave build"),
+        *("init", "model fetch", "model import", "model seal", "model reseal", "model retire", "enclave build"),
         *(f"key {name}" for name in ("put", "list", "show", "retire", "rewrap", "backup", "recover")),
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),

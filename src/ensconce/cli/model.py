@@ -1,4 +1,4 @@
-"""``ensconce model``: seal, re-seal and retire versions of models."""
+"""``ensconce model``: import, seal, re-seal and retire versions of models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ensconce.cli.model_import import fetch_model, import_model
 from ensconce.cli.output import notices, print_json, progress_bar, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.servables import MAX_VERSION, key_id
@@ -23,6 +24,8 @@ _HERE = Path()
 
 
 app.callback()(protect)
+app.command("import")(import_model)
+app.command("fetch")(fetch_model)
 
 
 @app.command("seal")

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensconce.encfile import encrypted_size
 from ensconce.errors import IntegrityError
+from ensconce.models.importing.record import Origin
 from ensconce.models.layout import MAX_ENTRIES, Engine, valid_file_path
 from ensconce.servables import MAX_VERSION, MODEL_NAME, key_id
 from ensconce.strict import StrictModel
@@ -69,6 +70,7 @@ class ModelDescription(StrictModel):
         files: every encrypted file in the version's folder, sorted by path.
         key_id: the keystore's id of the key that opens them, ``model/<name>/<version>``.
         created: when it was sealed, Unix time in seconds.
+        origin: what it was imported from, and how far from that it is; None when it was not imported.
     """
 
     format: Literal["ensconce-model-1"] = "ensconce-model-1"
@@ -78,6 +80,7 @@ class ModelDescription(StrictModel):
     files: Annotated[tuple[FileDescription, ...], Field(min_length=1, max_length=MAX_ENTRIES + 1)]
     key_id: str
     created: Annotated[int, Field(ge=0)]
+    origin: Origin | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,8 +92,8 @@ class ModelDescription(StrictModel):
         return self
 
     def to_json_object(self) -> dict[str, object]:
-        """The description as JSON types."""
-        return self.model_dump(mode="json")
+        """The description as JSON types; without ``origin`` where there is none, as it was before there were any."""
+        return self.model_dump(mode="json", exclude={"origin"} if self.origin is None else None)
 
 
 class _Envelope(StrictModel):

@@ -19,6 +19,7 @@ from ensconce.servables import MAX_VERSION, MODEL_NAME_RULE, is_model_name
 __all__ = [
     "CONTENTS",
     "ENGINES",
+    "IMPORT",
     "MAX_ENTRIES",
     "Engine",
     "ScannedFile",
@@ -30,12 +31,14 @@ __all__ = [
     "valid_file_path",
 ]
 
-Engine = Literal["openvino"]
-"""``openvino``: OpenVINO's intermediate representation."""
+Engine = Literal["openvino", "tensorflow"]
+"""``openvino``: OpenVINO's intermediate representation; ``tensorflow``: a SavedModel."""
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 CONTENTS = "ensconce-contents.json"
 """Lists a sealed version's files, so that one that was left out is missed; no model may have a file of this name."""
+IMPORT = "ensconce-import.json"
+"""What `ensconce model import` wrote down of a version's origin; a version that it did not make has none."""
 MAX_ENTRIES = 4096
 """Most files and folders in a version."""
 MAX_BYTES = 256 * 2**30
@@ -47,6 +50,7 @@ MAX_PATH = 600
 _PART = re.compile(r"[\x20-\x2e\x30-\x5b\x5d-\x7e]{1,255}")
 _REQUIRED: dict[Engine, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin", "signatures.json"),
+    "tensorflow": ("saved_model.pb",),
 }
 
 

@@ -33,8 +33,10 @@ from ensconce.files import alone_in, read_bounded, sync_folder, write_aside
 from ensconce.keys import KeyEntry, Keystore
 from ensconce.models.contents import contents_bytes
 from ensconce.models.description import MAX_DESCRIPTION, FileDescription, ModelDescription, parse_and_verify, sign
+from ensconce.models.importing.record import MAX_RECORD, Origin, parse_record
 from ensconce.models.layout import (
     CONTENTS,
+    IMPORT,
     Engine,
     ScannedFile,
     check_complete,
@@ -78,7 +80,7 @@ def seal(
         The description as published.
 
     Raises:
-        InputError: ``model.name``, ``.version``, ``.engine``, ``.layout``, ``.read``: nothing to seal;
+        InputError: ``model.name``, ``.version``, ``.engine``, ``.layout``, ``.read``, ``.import``: nothing to seal;
             ``model.exists``: the version is there; ``key.exists``: its key is there, live or retired; ``model.busy``:
             another process is sealing this model; ``model.write``, ``file.*``, ``encfile.*``: a file cannot be read or
             written.
@@ -170,6 +172,7 @@ class _Job:
                     files=tuple(sorted(described, key=lambda file: file.path)),
                     key_id=self.key_id,
                     created=self.now(),
+                    origin=self._origin(),
                 )
                 write_aside(self.staged_description, sign(description, self.signing_key))
                 for folder, _, _ in os.walk(self.staging):
@@ -180,6 +183,18 @@ class _Job:
             if not self._key_is_kept(key):
                 shutil.rmtree(self.staging, ignore_errors=True)
             raise
+
+    def _origin(self) -> Origin | None:
+        if all(file.path != IMPORT for file in self.source.files):
+            return None
+        record = parse_record(self.source.read(IMPORT, MAX_RECORD + 1))
+        if record.engine != self.engine:
+            raise InputError(
+                "model.engine",
+                f"this version was imported for {record.engine}, and is to be sealed for {self.engine}",
+                remedy=f"name {record.engine} as the model's engine, or import it again for {self.engine}",
+            )
+        return record.origin
 
     def _encrypt(self, key: bytes, progress: Progress) -> list[FileDescription]:
         described = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from ensconce.encfile import Fingerprint, encrypt_file
 from ensconce.errors import InputError
 from ensconce.models.layout import ScannedFile, scan
 
-__all__ = ["FolderSource", "MemorySource", "Progress", "Source"]
+__all__ = ["FolderSource", "MemorySource", "Progress", "Source", "copy_tree"]
 
 Progress = Callable[[int], None]
 """Is told the number of further bytes of plaintext that are done."""
@@ -29,6 +30,9 @@ class Source(Protocol):
 
     def same(self, path: str, plain: bytearray) -> bool:
         """Whether one of its files is exactly ``plain``; an OSError when it cannot be read."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of one of its files, for what is small. Raises an OSError likewise."""
 
 
 class FolderSource:
@@ -60,6 +64,11 @@ class FolderSource:
                 at += len(chunk)
         return at == len(plain)
 
+    def read(self, path: str, limit: int) -> bytes:
+        """As :meth:`Source.read`."""
+        with (self._folder / path).open("rb") as file:
+            return file.read(limit)
+
 
 class MemorySource:
     """Files in memory, which never touch a disk; one at a time is copied into a file without a name (memfd_create(2)).
@@ -88,3 +97,26 @@ class MemorySource:
     def same(self, path: str, plain: bytearray) -> bool:
         """As :meth:`Source.same`."""
         return self._content[path] == plain
+
+    def read(self, path: str, limit: int) -> bytes:
+        """As :meth:`Source.read`."""
+        return bytes(self._content[path][:limit])
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy the files of a folder, as :func:`scan` finds them, into another.
+
+    Raises:
+        InputError: ``model.layout``, ``model.read``: it holds what no version may, or cannot be read.
+    """
+    for file in scan(source, InputError):
+        copy = target / file.path
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file.path, copy, follow_symlinks=False)
+        except OSError as error:
+            raise InputError(
+                "model.read",
+                f"cannot copy {source / file.path}: {error.strerror}",
+                remedy="check permissions and space",
+            ) from error
