@@ -92,10 +92,14 @@ def test_a_refused_request_does_no_harm_to_others(digits: OpenVinoServable, held
 def test_an_inference_that_fails_half_way_does_no_harm_to_others(digits: OpenVinoServable, held_out: Held) -> None:
     image = held_out[0][:1]
     before = digits.predict("", {"images": image})["probabilities"]
-    # Past the check of shapes, straight into the compiled graph: OpenVINO 2026.4 then fails the next request as well.
-    with pytest.raises(RuntimeError):
-        digits._graph.infer({"images": np.zeros((0, 8, 8, 1), np.float32)}, {})
-    np.testing.assert_array_equal(digits.predict("", {"images": image})["probabilities"], before)
+    # Past the check of shapes, straight into the compiled graphs: OpenVINO 2026.4 then fails the next request as well.
+    graph = digits._plans["serving_default"].graph
+    for pool in (graph._any, *graph._pools.values()):
+        with pytest.raises(RuntimeError):
+            pool.infer([graph._tensor(np.zeros((0, 8, 8, 1), np.float32), None)])
+    for count in (1, 2, 1):
+        got = digits.predict("", {"images": np.repeat(image, count, 0)})["probabilities"]
+        np.testing.assert_allclose(got, np.repeat(before, count, 0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.bin", "signatures.json"])
@@ -224,3 +228,105 @@ def test_loading_and_predicting_writes_no_file(digits_files: dict[str, bytes], t
         timeout=60,
     )
     assert list(tmp_path.rglob("*")) == []
+
+
+def linear_model(folder: Path, name: str, factor: float, dtype: str = "f32") -> None:
+    """``NAME.xml``: y = x * factor and i = the integers below y, for x [-1, 2]."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    x = ops.parameter(ov.PartialShape([-1, 2]), getattr(ov.Type, dtype))
+    x.output(0).get_tensor().set_names({"x"})
+    y = ops.multiply(x, ops.constant(np.array(factor, np.float32)))
+    y.output(0).get_tensor().set_names({"y"})
+    i = ops.convert(y, "i64")
+    i.output(0).get_tensor().set_names({"i"})
+    ov.save_model(ov.Model([ops.result(y), ops.result(i)], [x]), folder / f"{name}.xml", compress_to_fp16=False)
+
+
+X = {"tensor": "x", "dtype": "DT_FLOAT", "shape": [-1, 2]}
+Y = {"tensor": "y", "dtype": "DT_FLOAT", "shape": [-1, 2]}
+
+
+def several(folder: Path, **signatures: dict[str, Any]) -> dict[str, bytes]:
+    document = {
+        name: {"method_name": "tensorflow/serving/predict", "inputs": {"x": X}, "outputs": {"y": Y}, **entry}
+        for name, entry in signatures.items()
+    }
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {**files, "signatures.json": json.dumps({"signatures": document}).encode()}
+
+
+def test_several_graphs(tmp_path: Path) -> None:
+    linear_model(tmp_path, "model", 2)
+    linear_model(tmp_path, "other.1", 3)
+    files = several(tmp_path, serving_default={}, again={}, other={"graph": "other.1"})
+    servable = OpenVinoServable(files)
+    x = np.array([[1, 2]], np.float32)
+    got = [servable.predict(name, {"x": x})["y"].tolist() for name in ("", "again", "other")]
+    assert got == [[[2, 4]], [[2, 4]], [[3, 6]]]
+    assert servable._plans["again"].graph is servable._plans["serving_default"].graph
+    with pytest.raises(RequestError, match=r"the set \{y\}"):
+        servable.predict("other", {"x": x}, ["z"])
+    with pytest.raises(RequestError) as caught:
+        servable.predict("nobody", {"x": x})
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    with pytest.raises(InputError, match=r"the model has no other\.1\.bin"):
+        OpenVinoServable({name: data for name, data in files.items() if name != "other.1.bin"})
+
+
+def test_integers_become_labels_and_rows_constants(tmp_path: Path) -> None:
+    linear_model(tmp_path, "model", 1)
+    words = {"tensor": "i", "dtype": "DT_STRING", "shape": [-1, 2], "labels": ["no", "yés"]}
+    classes = {"tensor": "anything", "dtype": "DT_STRING", "shape": [-1, 3], "constant": ["a", "b", "c"]}
+    files = several(tmp_path, serving_default={"outputs": {"words": words, "classes": classes, "y": Y}})
+    got = OpenVinoServable(files).predict("", {"x": np.array([[0, 1], [2, -1]], np.float32)})
+    assert got["words"].tolist() == [[b"no", "yés".encode()], [b"UNK", b"UNK"]]
+    assert got["classes"].tolist() == [[b"a", b"b", b"c"]] * 2
+    assert {array.dtype for name, array in got.items() if name != "y"} == {np.dtype(object)}
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ({**Y, "dtype": "DT_STRING", "labels": ["a"]}, "output y has labels, the model's tensor is f32"),
+        ({**Y, "labels": ["a"]}, "only an output of DT_STRING"),
+        ({**Y, "dtype": "DT_STRING", "labels": ["a"], "constant": ["a"]}, "labels or is constant, not both"),
+        ({**Y, "dtype": "DT_STRING", "tensor": "i", "shape": [3], "labels": ["a"]}, "the shape of output y is not"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path: Path, output: dict[str, Any], text: str) -> None:
+    linear_model(tmp_path, "model", 1)
+    with pytest.raises(InputError, match=text):
+        OpenVinoServable(several(tmp_path, serving_default={"outputs": {"y": output}}))
+
+
+@pytest.mark.parametrize("graph", ["../model", "", "a/b", ".hidden"])
+def test_a_graph_is_a_file_of_the_version(tmp_path: Path, graph: str) -> None:
+    linear_model(tmp_path, "model", 1)
+    with pytest.raises(InputError, match=r"serving_default\.graph"):
+        OpenVinoServable(several(tmp_path, serving_default={"graph": graph}))
+
+
+def test_inputs_of_any_layout_are_taken(tmp_path: Path) -> None:
+    linear_model(tmp_path, "model", 1)
+    servable = OpenVinoServable(several(tmp_path, serving_default={}))
+    numbers = np.arange(8, dtype=np.float32).reshape(4, 2)
+    read_only = np.frombuffer(numbers.tobytes(), np.float32).reshape(4, 2)
+    for array in (numbers, read_only, np.asfortranarray(numbers), numbers[::2], numbers[:1]):
+        np.testing.assert_array_equal(servable.predict("", {"x": array})["y"], array)
+
+
+def test_answers_are_the_callers_own(digits: OpenVinoServable, held_out: Held) -> None:
+    first = digits.predict("", {"images": held_out[0][:1]})["probabilities"]
+    before = first.copy()
+    digits.predict("", {"images": held_out[0][1:2]})
+    np.testing.assert_array_equal(first, before)
+
+
+def test_precision_is_chosen(digits_files: dict[str, bytes], held_out: Held) -> None:
+    images, labels = held_out
+    servable = OpenVinoServable(digits_files, precision="bf16", threads=1)
+    compiled = servable._plans["serving_default"].graph
+    assert compiled._settings["INFERENCE_PRECISION_HINT"] == "bf16"
+    assert (servable.predict("", {"images": images})["classes"] == labels).mean() > 0.97

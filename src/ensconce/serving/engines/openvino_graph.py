@@ -1,0 +1,266 @@
+"""One graph in OpenVINO on the CPU: read from memory, compiled, computed by many threads.
+
+Nothing is written: the graph is read from memory, and no cache folder is configured. OpenVINO itself prefers what lies
+in the working directory, a file ``.bin`` to the weights that it is given and ``libopenvino_*_plugin.so`` to none; that
+folder is the host's, so graphs are read in another, where nobody can put a file. ``openvino_telemetry``, which
+OpenVINO imports when it is there and which then reports usage over the network, is refused before OpenVINO is imported;
+without it OpenVINO falls back to a stub of its own that does nothing (``openvino/tools/ovc/telemetry_stub.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from ensconce.errors import InputError
+from ensconce.tfserving.dtypes import BFLOAT16
+from ensconce.tfserving.tensor import Array
+
+__all__ = ["TYPE_NAMES", "CannotComputeError", "Graph", "Precision", "import_openvino"]
+
+Precision = Literal["f32", "bf16"]
+Shapes = tuple[tuple[int, ...], ...]
+
+# OpenVINO's names of element types (ov::element::Type::get_type_name), by ours.
+TYPE_NAMES: Final = {
+    "DT_FLOAT": "f32",
+    "DT_DOUBLE": "f64",
+    "DT_HALF": "f16",
+    "DT_BFLOAT16": "bf16",
+    "DT_INT8": "i8",
+    "DT_INT16": "i16",
+    "DT_INT32": "i32",
+    "DT_INT64": "i64",
+    "DT_UINT8": "u8",
+    "DT_UINT16": "u16",
+    "DT_UINT32": "u32",
+    "DT_UINT64": "u64",
+    "DT_BOOL": "boolean",
+}
+
+_MOST_SHAPES: Final = 1024
+# An inference that takes less is over before a second thread could help: it gets one, and more of them run at once.
+_QUICK_S: Final = 0.001
+# More weights than memory could deliver in that time.
+_QUICK_BYTES: Final = 16 * 2**20
+# A folder of the kernel's: not even root can put a file there.
+_NOWHERE: Final = "/proc"
+
+
+class CannotComputeError(Exception):
+    """The graph cannot compute with what it was given."""
+
+
+class Graph:
+    """A graph, compiled. Inputs and outputs are known by their position."""
+
+    def __init__(
+        self, xml: bytes, weights: bytes | bytearray | memoryview, *, threads: int | None, precision: Precision
+    ) -> None:
+        """Read and compile; the process's working directory is another one for that moment.
+
+        Args:
+            xml: the graph, as ``save_model`` writes it.
+            weights: its weights; in a bytearray they are used in place.
+            threads: most threads of all inferences at once; the cores that OpenVINO sees when None.
+            precision: of the arithmetic (``INFERENCE_PRECISION_HINT``).
+
+        Raises:
+            InputError: ``openvino_telemetry`` is installed, OpenVINO is not, or it cannot read or compile the graph.
+        """
+        self._ov = import_openvino()
+        # OpenVINO shares only memory that it could write to; bytes are copied.
+        array = np.frombuffer(weights, np.uint8)
+        self._weights = array if array.flags.writeable else array.copy()
+        try:
+            with contextlib.chdir(_NOWHERE):
+                self._core = self._ov.Core()
+                self.model = self._core.read_model(xml, self._ov.Tensor(self._weights, shared_memory=True))
+        except RuntimeError:
+            # OpenVINO's text may quote the model, which is a secret: it goes no further.
+            raise InputError(
+                "engine.model",
+                "OpenVINO cannot read the model",
+                found=f"{len(xml)} bytes of XML, {self._weights.size} bytes of weights",
+                rule="OpenVINO IR, as its save_model writes it",
+                remedy="convert the model again, with the same version of OpenVINO",
+            ) from None
+        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        if threads is not None:
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._types = [port.get_element_type() for port in self.model.inputs]
+        self._lock = threading.Lock()
+        self._pools: dict[Shapes, _Pool] = {}
+        self._single = self._single_shapes()
+        if self._single is not None and self._is_quick(self._single):
+            self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT"}
+        else:
+            self._single = None
+        self._any = self._fresh()
+
+    def infer(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Compute all outputs, as arrays of their own; waits for a free inference request.
+
+        Args:
+            arrays: one for each input, of its element type.
+
+        Raises:
+            CannotComputeError: not with tensors of these shapes, or these values.
+        """
+        shapes = tuple([array.shape for array in arrays])
+        pool = self._pools.get(shapes) or self._admit(shapes)
+        tensors = [self._tensor(array, kind) for array, kind in zip(arrays, self._types, strict=True)]
+        try:
+            return pool.infer(tensors)
+        except RuntimeError:
+            self._replace(pool)
+        pool = self._admit(shapes)
+        try:
+            return pool.infer(tensors)
+        except RuntimeError:
+            self._replace(pool)
+            raise CannotComputeError from None
+
+    def _tensor(self, array: Array, kind: Any) -> Any:
+        if not array.flags.c_contiguous:
+            array = array.copy()
+        if array.dtype == BFLOAT16:
+            return self._ov.Tensor(array.view("<u2"), self._ov.Shape(array.shape), kind)
+        # Memory that may not be written to is copied: nothing says that a graph never computes in place.
+        return self._ov.Tensor(array, array.flags.writeable)
+
+    def _admit(self, shapes: Shapes) -> _Pool:
+        """The pool for inputs of these shapes, once every operation is known to take them.
+
+        That is found out without a compiled graph. An inference that fails half-way leaves shapes behind in one, which
+        all requests share, and the next may fail of them although nothing is wrong with it. No client may do that to
+        another.
+        """
+        pool = self._pools.get(shapes)
+        if pool is not None:
+            return pool
+        if self._reshaped(shapes) is None:
+            raise CannotComputeError
+        with self._lock:
+            if len(self._pools) >= _MOST_SHAPES:
+                self._pools = {each: pool for each, pool in self._pools.items() if pool is not self._any}
+            return self._pools.setdefault(shapes, self._any)
+
+    def _reshaped(self, shapes: Shapes) -> Any:
+        """The model for inputs of exactly these shapes; None when it takes none such."""
+        trial = self.model.clone()
+        try:
+            trial.reshape({index: self._ov.PartialShape(list(shape)) for index, shape in enumerate(shapes)})
+        except RuntimeError:
+            return None
+        return trial
+
+    def _single_shapes(self) -> Shapes | None:
+        """The shapes of a batch of one, where that leaves nothing open: only first axes are."""
+        shapes = []
+        for port in self.model.inputs:
+            shape = port.get_partial_shape()
+            if shape.rank.is_dynamic or any(size.is_dynamic for size in list(shape)[1:]):
+                return None
+            sizes = [1 if size.is_dynamic else size.get_length() for size in shape]
+            shapes.append(tuple(sizes))
+        return tuple(shapes)
+
+    def _is_quick(self, shapes: Shapes) -> bool:
+        """Whether a batch of one takes one thread no longer than ``_QUICK_S``; zeros stand for the client's values."""
+        model = self._reshaped(shapes) if self._weights.size <= _QUICK_BYTES else None
+        if model is None:
+            return False
+        pool = self._compile(model, INFERENCE_NUM_THREADS=1)
+        tensors = [
+            self._ov.Tensor(kind, self._ov.Shape(shape)) for kind, shape in zip(self._types, shapes, strict=True)
+        ]
+        for tensor in tensors:
+            tensor.data[...] = 0
+        best = _QUICK_S
+        for _ in range(4):
+            start = time.perf_counter()
+            try:
+                pool.infer(tensors)
+            except RuntimeError:
+                return False
+            best = min(best, time.perf_counter() - start)
+        return best < _QUICK_S
+
+    def _fresh(self) -> _Pool:
+        """Compile for any shapes and, where that is worth it, for a batch of one: it spares a third of the time."""
+        anything = self._compile(self.model)
+        self._pools = {}
+        if self._single is not None:
+            model = self._reshaped(self._single)
+            self._pools[self._single] = self._compile(model) if self.model.is_dynamic() else anything
+        return anything
+
+    def _replace(self, failed: _Pool) -> None:
+        """Compile anew what a failure has touched, unless another thread has done so already."""
+        with self._lock:
+            if failed is self._any or failed in self._pools.values():
+                self._any = self._fresh()
+
+    def _compile(self, model: Any, **settings: Any) -> _Pool:
+        try:
+            return _Pool(self._core.compile_model(model, "CPU", self._settings | settings))
+        except RuntimeError:
+            raise InputError(
+                "engine.model",
+                "OpenVINO cannot compile the model for the CPU",
+                remedy="convert the model again, and try it with OpenVINO outside",
+            ) from None
+
+
+class _Pool:
+    """A compiled graph, and as many inference requests as may run at once."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(max(int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")), os.cpu_count() or 1)):
+            self._requests.put(compiled.create_infer_request())
+
+    def infer(self, tensors: Sequence[Any]) -> Sequence[Array]:
+        """Wait for a free request and run it; raises RuntimeError when OpenVINO does."""
+        request = self._requests.get()
+        try:
+            for index, tensor in enumerate(tensors):
+                request.set_input_tensor(index, tensor)
+            # Outputs are copied out, so that the request can serve the next caller; inputs are used where they are.
+            outputs: Sequence[Array] = request.infer(share_outputs=False).to_tuple()
+            return outputs
+        finally:
+            self._requests.put(request)
+
+
+def import_openvino() -> Any:
+    """OpenVINO, imported when it is first needed.
+
+    Raises:
+        InputError: ``engine.telemetry``, ``engine.openvino``.
+    """
+    if importlib.util.find_spec("openvino_telemetry") is not None:
+        raise InputError(
+            "engine.telemetry",
+            "openvino_telemetry is installed; it reports usage over the network as soon as OpenVINO is imported",
+            rule="no environment that serves models holds openvino_telemetry",
+            remedy="pip uninstall openvino-telemetry; requirements/runtime.txt installs OpenVINO without it",
+        )
+    try:
+        import openvino  # type: ignore[import-untyped]  # ships no py.typed
+    except ImportError as error:
+        raise InputError(
+            "engine.openvino",
+            "OpenVINO is not installed",
+            remedy="pip install --no-deps openvino, in the version that requirements/runtime.txt names",
+        ) from error
+    return openvino
