@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -94,21 +95,36 @@ def test_a_replica_that_the_policy_refuses_ends_up_with_the_reason(stage: Stage)
 def test_ctrl_c_at_any_point_of_up_leaves_nothing(
     stage: Stage, start_up: StartUp, wait_for: WaitFor, point: str
 ) -> None:
-    # So many that the first is ready well before the last, when `up` would end by itself.
-    edited(stage, "replicas: 2", "replicas: 4")
     if "ready" in point:
         stage.provision_serve("--owner", str(stage.owner))
     process = start_up()
+    held: list[int] = []
+    if "ready" in point:
+        # One replica stands still meanwhile: with all of them ready, `up` would end by itself.
+        wait_for(lambda: held.extend(replica_in(stage.host / "run" / "replicas" / "2")) or held, "a replica")
+        os.kill(held[0], signal.SIGSTOP)
     if point == "imports":
         wait_for(lambda: b"/cryptography/" in (Path("/proc") / str(process.pid) / "maps").read_bytes(), point)
     else:
         wait_for(lambda: list(stage.host.glob(point)), point)
     # As a terminal does it: to the whole foreground group.
     os.killpg(process.pid, signal.SIGINT)
+    for pid in held:
+        os.kill(pid, signal.SIGCONT)
     _, words = process.communicate(timeout=30)
     assert process.returncode in (130, -signal.SIGINT), words
     assert "Traceback" not in words
     gone(stage.host)
+
+
+def replica_in(folder: Path) -> list[int]:
+    """The process of the replica whose folder it is, once it is its own program and nobody waits for its beginning."""
+    found = []
+    for pid in processes_below(folder):
+        with contextlib.suppress(OSError):
+            if (Path("/proc") / str(pid) / "cwd").readlink() == folder and b"enclave.replica" in _arguments(pid):
+                found.append(pid)
+    return found
 
 
 def _arguments(pid: int) -> bytes:
