@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, Final, Self
 
 from ensconce.errors import InputError
+from ensconce.tfserving.signatures import MAX_AXIS
 
 __all__ = ["Bounds", "Parameters"]
 
@@ -124,8 +125,12 @@ class Parameters:
         return self.max_batch_size
 
     def padded(self, rows: int) -> int:
-        """The size that a batch of so many rows is padded to; ``batching_util.cc``, RoundToLowestAllowedBatchSize."""
-        return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
+        """The size that a batch of so many rows is padded to; ``batching_util.cc``, RoundToLowestAllowedBatchSize.
+
+        Not to more than models may be asked for, :data:`~ensconce.tfserving.signatures.MAX_AXIS`.
+        """
+        size = next((size for size in self.allowed_batch_sizes if size >= rows), rows)
+        return size if size <= MAX_AXIS else rows
 
     @classmethod
     def from_proto(cls, message: Any) -> Self:

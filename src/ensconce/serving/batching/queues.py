@@ -169,15 +169,15 @@ class Queues:
                     if batch.closed or now >= batch.opened + queue.terms.timeout:
                         yield name, lane, key, queue, batch
 
-    def due(self) -> float | None:
-        """When the next open batch will have waited long enough."""
-        times = [
+    def due(self, now: float) -> float | None:
+        """When the next batch that is not ready yet will have waited long enough."""
+        times = (
             batch.opened + queue.terms.timeout
             for lane in self._lanes.values()
             for queue in lane.queues.values()
             for batch in queue.open.values()
-        ]
-        return min(times, default=None)
+        )
+        return min((time for time in times if time > now), default=None)
 
     def done(self, name: str) -> None:
         """A batch of this model is no longer running."""

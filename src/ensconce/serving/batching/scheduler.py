@@ -145,6 +145,7 @@ class Scheduler:
             raise RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE)
         signature = find_signature(loaded.servable.signatures, signature_name)
         signature.check_names(inputs)
+        inputs = signature.complete(inputs)
         pace = self._paces.of(loaded.servable, signature)
         rows, mates = self._mates(pace, signature, inputs)
         request = Request(
@@ -244,11 +245,11 @@ class Scheduler:
         now = self._loop.time()
         with self._lock:
             self._wake_one(now)
-            due = self._queues.due() if self._parameters is not None and not self._stopping else None
+            due = self._queues.due(now) if self._parameters is not None else None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if due is not None and due > now:
+        if due is not None:
             self._timer = self._loop.call_at(due, self._kick)
 
     def _wake_one(self, now: float) -> None:
@@ -265,6 +266,7 @@ class Scheduler:
             with self._lock:
                 if computed is not None:
                     self._settle(parts, computed)
+                    computed, parts = None, []
                 batch = self._take()
                 end = batch is None and self._stopping
                 if batch is not None:
@@ -282,8 +284,6 @@ class Scheduler:
             elif end:
                 break
             else:
-                computed, parts = None, []
-                del batch
                 wake.get()
         with self._lock:
             self._running -= 1

@@ -104,6 +104,7 @@ def test_padded_size_is_the_next_allowed_one() -> None:
     parameters = Parameters(8, allowed_batch_sizes=(2, 4, 8))
     assert [parameters.padded(rows) for rows in (1, 2, 3, 5, 8, 9)] == [2, 2, 4, 8, 8, 9]
     assert Parameters().padded(7) == 7
+    assert Parameters(5000, allowed_batch_sizes=(8, 5000)).padded(9) == 9
 
 
 def test_bounds_for_a_number_of_requests() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import threading
@@ -245,6 +246,22 @@ class TestUnasked:
         await asyncio.gather(*bad[1:], return_exceptions=True)
         # A tensor of the wrong type, one without its second axis, one without rows: the model sees each by itself.
         assert sorted(these.servable.sizes) == [0, 1, 1, 2]
+
+    async def test_inputs_that_have_a_default_may_be_left_out_and_are_merged(
+        self, crowd: Callable[..., Crowd], doubler: Any
+    ) -> None:
+        servable = doubler(lambda inputs: {"y": inputs["x"] * inputs["k"][:, None]}, inputs={"k": (-1,), "x": (-1, 2)})
+        default = {"k": np.array([5], np.float32)}
+        signature = servable.signatures["serving_default"]
+        servable.signatures["serving_default"] = dataclasses.replace(signature, defaults=default)
+        these = crowd(servable)
+        await prove(these)
+        await these.hold()
+        tasks = [these.ask(rows(1)), these.ask(rows(1) | {"k": np.array([7], np.float32)})]
+        await settled(tasks)
+        await these.let_go()
+        assert [(await task)["y"][0, 0] for task in tasks] == [5, 7]
+        assert these.servable.sizes == [2]
 
     async def test_one_that_breaks_the_model_does_not_break_its_neighbours(
         self, crowd: Callable[..., Crowd], caplog: pytest.LogCaptureFixture
@@ -501,6 +518,38 @@ class TestParameters:
             await these.scheduler.close()
 
         run_with_clock(story())
+
+    def test_a_batch_that_becomes_due_behind_an_overdue_one_is_not_forgotten(
+        self, run_with_clock: Callable[[Any], Any], doubler: Any
+    ) -> None:
+        async def story() -> None:
+            loop: Any = asyncio.get_running_loop()
+            parameters = Parameters(4, batch_timeout_micros=2 * 10**6, num_batch_threads=1)
+            these = Crowd(Scheduler(parameters), doubler())
+            these.servable.go.clear()
+            held = these.ask(rows(4))
+            await until(these.servable.begun.is_set)
+            overdue = these.ask(rows(1))
+            await settled(overdue)
+            loop.now += 3
+            due_later = these.ask(rows(1), "other")
+            await settled(due_later)
+            these.servable.go.set()
+            await asyncio.gather(held, overdue)
+            await until(lambda: these.scheduler._idle)
+            assert not due_later.done()
+            loop.now += 3
+            await due_later
+            await these.scheduler.close()
+
+        run_with_clock(story())
+
+    async def test_with_the_clock_of_the_machine(self, crowd: Callable[..., Crowd]) -> None:
+        these = crowd(parameters=Parameters(4, batch_timeout_micros=1000, num_batch_threads=2))
+        for _ in range(3):
+            tasks = [these.ask(rows(1, value)) for value in (1, 2)]
+            assert [(await task)["y"][0, 0] for task in tasks] == [2, 4]
+        assert sum(these.servable.sizes) == 6
 
     def test_a_timer_is_not_left_behind(self, run_with_clock: Callable[[Any], Any], doubler: Any) -> None:
         async def story() -> None:
