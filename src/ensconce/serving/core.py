@@ -44,7 +44,7 @@ class CoreOptions:
 
     loading: LoadOptions = field(default_factory=LoadOptions)
     initial_load_threads: int = field(default_factory=lambda: 4 * (os.cpu_count() or 1))
-    file_system_poll_wait_seconds: int = 1
+    file_system_poll_wait_seconds: float = 1
     allow_version_labels_for_unavailable_models: bool = False
 
 
@@ -120,7 +120,7 @@ class ServerCore:
         """Look into the models' folders now."""
         self._source.poll()
 
-    def follow(self, path: Path, seconds: int) -> None:
+    def follow(self, path: Path, seconds: float) -> None:
         """Read a configuration file every so many seconds and put it in force when it is not; 0 and less: never.
 
         What cannot be read, or is refused, is logged and tried again; the configuration in force stays.

@@ -76,9 +76,7 @@ class FolderSource:
                 self._seen[model.name] = (model, names)
                 chosen = choose_versions(model.name, model.policy, names)
                 if not chosen:
-                    self._complain(
-                        model, f"No versions found under base path {model.base_path}: name folders as numbers"
-                    )
+                    _log.warning("model %s: nothing under %s is named as a number", model.name, model.base_path)
                 self._want(model.name, {version: model.base_path / name for version, name in chosen.items()})
 
     def _complain(self, model: WatchedModel, text: str) -> None:
