@@ -9,7 +9,8 @@ Beyond inputs and outputs, a signature in the file may have:
 * ``"graph": "NAME"``: its graph is ``NAME.xml`` with ``NAME.bin``; ``model`` when absent. Signatures may share one.
 * ``"examples": {"features": {"f": {"tensor", "dtype", "shape", "default"}}}``: clients send serialized ``tf.Example``
   in the only input, a DT_STRING; each feature ``f`` is parsed out of them and fed to the graph's ``tensor``. ``shape``
-  is without the axis of the examples; ``default`` is a list of values, or null when examples without ``f`` are refused.
+  is without the axis of the examples; ``default`` is a list of values, null (or absent) when examples without ``f`` are
+  refused (:class:`ensconce.tfserving.examples.FeatureSpec`).
 * on an output of DT_STRING, ``"labels": [...]``: ``tensor`` holds integers, which stand for these strings; other
   integers give ``UNK``, as TensorFlow's tables do. Or ``"constant": [...]``: no tensor is read, and each row of the
   batch gets this row of strings.
@@ -26,6 +27,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ensconce.errors import InputError
 from ensconce.strict import StrictModel
 from ensconce.tfserving.dtypes import DType, dtype_named, dtype_of
+from ensconce.tfserving.examples import FeatureSpec
 from ensconce.tfserving.messages import SignatureDef
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 from ensconce.tfserving.tensor import Array, shape_text
@@ -45,6 +47,7 @@ __all__ = [
 DEFAULT_SIGNATURE: Final = "serving_default"
 PREDICT_METHOD: Final = "tensorflow/serving/predict"
 _MAX_BYTES: Final = 1024 * 1024
+_FEATURE_TYPES: Final = ("DT_FLOAT", "DT_INT64", "DT_STRING")
 _GRAPH_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 MAX_AXIS: Final = 4096
@@ -193,12 +196,15 @@ class Binding:
     Attributes:
         signature: what clients see.
         graph: stem of the graph's files.
+        features: what is parsed out of the serialized examples in the only input and fed in its place; None: inputs
+            are fed as they are.
         labels: by output, the strings that its tensor's integers stand for.
         constants: by output, the row of strings that every row of the batch gets.
     """
 
     signature: Signature
     graph: str = "model"
+    features: Mapping[str, FeatureSpec] | None = None
     labels: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     constants: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
 
@@ -253,11 +259,41 @@ class _OutputEntry(_TensorEntry):
         return self
 
 
+class _FeatureEntry(StrictModel):
+    tensor: str = Field(min_length=1)
+    dtype: str
+    shape: list[int]
+    default: list[float | int | str] | None = None
+
+    @model_validator(mode="after")
+    def _parsable(self) -> Self:
+        self.spec()
+        return self
+
+    def spec(self) -> FeatureSpec:
+        if self.dtype not in _FEATURE_TYPES:
+            raise ValueError(f"a feature is {', '.join(_FEATURE_TYPES)}")
+        given = self.default
+        values = None if given is None else tuple(each.encode() if isinstance(each, str) else each for each in given)
+        return FeatureSpec(self.tensor, dtype_named(self.dtype), tuple(self.shape), values)
+
+
+class _ExamplesEntry(StrictModel):
+    features: dict[str, _FeatureEntry] = Field(min_length=1)
+
+
 class _SignatureEntry(StrictModel):
     method_name: str
     inputs: dict[str, _TensorEntry] = Field(min_length=1)
     outputs: dict[str, _OutputEntry] = Field(min_length=1)
     graph: str = Field(default="model", pattern=_GRAPH_NAME)
+    examples: _ExamplesEntry | None = None
+
+    @model_validator(mode="after")
+    def _examples_in_the_only_input(self) -> Self:
+        if self.examples is not None and [entry.dtype for entry in self.inputs.values()] != ["DT_STRING"]:
+            raise ValueError("a signature that parses examples has one input, of DT_STRING")
+        return self
 
     def binding(self, name: str) -> Binding:
         outputs = dict(sorted(self.outputs.items()))
@@ -269,6 +305,7 @@ class _SignatureEntry(StrictModel):
                 {key: entry.spec() for key, entry in outputs.items()},
             ),
             self.graph,
+            None if self.examples is None else {key: each.spec() for key, each in self.examples.features.items()},
             {key: _encoded(entry.labels) for key, entry in outputs.items() if entry.labels is not None},
             {key: _encoded(entry.constant) for key, entry in outputs.items() if entry.constant is not None},
         )

@@ -15,6 +15,7 @@ import numpy as np
 from ensconce.errors import InputError
 from ensconce.serving.engines.openvino_graph import TYPE_NAMES, CannotComputeError, Graph, Precision, import_openvino
 from ensconce.tfserving.dtypes import STRING
+from ensconce.tfserving.examples import FeatureSpec, parse_examples
 from ensconce.tfserving.refusal import RequestError, invalid
 from ensconce.tfserving.signatures import (
     DEFAULT_SIGNATURE,
@@ -49,6 +50,7 @@ class _Plan:
 
     signature: Signature
     graph: Graph
+    features: Mapping[str, FeatureSpec] | None
     inputs: tuple[str, ...]
     outputs: Mapping[str, _Output]
 
@@ -107,13 +109,22 @@ class OpenVinoServable:
         signature = plan.signature
         signature.check_inputs(inputs)
         chosen = signature.choose_outputs(output_filter) if output_filter else plan.outputs
-        arrays = [inputs[name] for name in plan.inputs]
+        fed = inputs if plan.features is None else _parsed(inputs, plan.features)
+        arrays = [fed[name] for name in plan.inputs]
         try:
             results = plan.graph.infer(arrays)
         except CannotComputeError:
-            raise _cannot_compute(inputs) from None
+            raise _cannot_compute(fed) from None
         rows = len(arrays[0]) if arrays[0].ndim else 1
         return {name: _answer(plan.outputs[name], results, rows) for name in chosen}
+
+
+def _parsed(inputs: Mapping[str, Array], features: Mapping[str, FeatureSpec]) -> Mapping[str, Array]:
+    """What the features of the examples in the only input are; raises RequestError where they do not fit."""
+    [serialized] = inputs.values()
+    if serialized.ndim != 1:
+        raise invalid(f"Expected serialized to be a vector, got shape: {shape_text(serialized.shape)}")
+    return parse_examples(serialized.tolist(), features)
 
 
 def _check_files(files: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -133,15 +144,18 @@ def _plan(binding: Binding, graph: Graph) -> _Plan:
     signature = binding.signature
     ports = {name: index for index, port in enumerate(graph.model.inputs) for name in port.get_names()}
     names: list[str | None] = [None] * len(graph.model.inputs)
-    for name, spec in signature.inputs.items():
+    fed: Mapping[str, TensorSpec] = signature.inputs
+    if binding.features is not None:
+        fed = {key: TensorSpec(each.tensor, each.dtype, (-1, *each.shape)) for key, each in binding.features.items()}
+    for name, spec in fed.items():
         index = _port(signature, f"input {name}", spec, ports)
         _check_port(signature, f"input {name}", spec, graph.model.inputs[index])
         names[index] = name
-    if None in names or len(signature.inputs) != len(names):
-        raise _mismatch(signature, f"it has {len(signature.inputs)} inputs, the model has {len(names)}")
+    if None in names or len(fed) != len(names):
+        raise _mismatch(signature, f"it has {len(fed)} inputs, the model has {len(names)}")
     ports = {name: index for index, port in enumerate(graph.model.outputs) for name in port.get_names()}
     outputs = {name: _output(binding, name, spec, graph, ports) for name, spec in signature.outputs.items()}
-    return _Plan(signature, graph, tuple(filter(None, names)), outputs)
+    return _Plan(signature, graph, binding.features, tuple(filter(None, names)), outputs)
 
 
 def _output(binding: Binding, name: str, spec: TensorSpec, graph: Graph, ports: Mapping[str, int]) -> _Output:

@@ -13,6 +13,7 @@ import pytest
 
 from ensconce.errors import InputError
 from ensconce.tfserving.dtypes import BFLOAT16
+from ensconce.tfserving.messages import Example
 from ensconce.tfserving.refusal import Code, RequestError
 
 if importlib.util.find_spec("openvino") is None:
@@ -330,3 +331,63 @@ def test_precision_is_chosen(digits_files: dict[str, bytes], held_out: Held) -> 
     compiled = servable._plans["serving_default"].graph
     assert compiled._settings["INFERENCE_PRECISION_HINT"] == "bf16"
     assert (servable.predict("", {"images": images})["classes"] == labels).mean() > 0.97
+
+
+def of_examples(folder: Path, **feature: Any) -> dict[str, bytes]:
+    linear_model(folder, "model", 2)
+    return several(
+        folder,
+        serving_default={
+            "method_name": "tensorflow/serving/regress",
+            "inputs": {"inputs": {"tensor": "input_examples", "dtype": "DT_STRING", "shape": None}},
+            "examples": {"features": {"pair": {"tensor": "x", "dtype": "DT_FLOAT", "shape": [2], **feature}}},
+        },
+    )
+
+
+def example(**features: list[float]) -> bytes:
+    message = Example()
+    for name, values in features.items():
+        message.features.feature[name].float_list.value.extend(values)
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def test_examples_are_parsed_before_the_graph(tmp_path: Path) -> None:
+    servable = OpenVinoServable(of_examples(tmp_path, default=[7, 8.5]))
+    sent = np.array([example(pair=[1, 2]), example(other=[0])], object)
+    assert servable.predict("", {"inputs": sent})["y"].tolist() == [[2, 4], [14, 17]]
+    for array, text in (
+        (np.array(b"", object), r"Expected serialized to be a vector, got shape: \[\]"),
+        (np.array([example(pair=[1])], object), "Number of float values != expected"),
+        (np.array([b"\xff"], object), "Could not parse example input"),
+        (np.zeros(1, np.float32), "Expects arg.0. to be string but float"),
+    ):
+        with pytest.raises(RequestError, match=text):
+            servable.predict("", {"inputs": array})
+    assert servable.predict("", {"inputs": np.array([], object)})["y"].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("feature", "text"),
+    [
+        ({"dtype": "DT_INT64"}, "input pair is DT_INT64, the model's tensor is f32"),
+        ({"dtype": "DT_DOUBLE"}, "a feature is DT_FLOAT"),
+        ({"default": [1.0]}, "default has 1 values, 2 are needed"),
+        ({"default": ["a", "b"]}, "default has values that are no float"),
+        ({"shape": [3]}, "the shape of input pair is not the model's"),
+        ({"tensor": "z"}, "input pair is tensor z, which the model does not have"),
+        ({"more": 1}, "features.pair.more"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(tmp_path: Path, feature: dict[str, Any], text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        OpenVinoServable(of_examples(tmp_path, **feature))
+    assert caught.value.check == "engine.signatures"
+    assert text in str(caught.value)
+
+
+def test_examples_come_in_the_only_input(tmp_path: Path) -> None:
+    files = of_examples(tmp_path)
+    with pytest.raises(InputError, match="has one input, of DT_STRING"):
+        OpenVinoServable({**files, "signatures.json": files["signatures.json"].replace(b"DT_STRING", b"DT_INT64")})
