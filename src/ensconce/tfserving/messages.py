@@ -24,11 +24,14 @@ __all__ = [
     "ClassificationRequest",
     "ClassificationResponse",
     "Example",
+    "Feature",
+    "FloatList",
     "GetModelMetadataRequest",
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
     "GetModelStatusResponse",
     "Input",
+    "Int64List",
     "ModelConfig",
     "ModelServerConfig",
     "ModelSpec",
@@ -47,6 +50,10 @@ __all__ = [
     "SignatureDef",
     "SignatureDefMap",
     "TensorProto",
+    "UnreadEntries",
+    "UnreadExample",
+    "UnreadExamplesRequest",
+    "UnreadMultiInferenceRequest",
 ]
 
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
@@ -70,6 +77,9 @@ def _message(name: str) -> Any:
 TensorProto = _message("tensorflow.TensorProto")
 SignatureDef = _message("tensorflow.SignatureDef")
 Example = _message("tensorflow.Example")
+Feature = _message("tensorflow.Feature")
+FloatList = _message("tensorflow.FloatList")
+Int64List = _message("tensorflow.Int64List")
 ModelSpec = _message("tensorflow.serving.ModelSpec")
 PredictRequest = _message("tensorflow.serving.PredictRequest")
 PredictResponse = _message("tensorflow.serving.PredictResponse")
@@ -94,3 +104,8 @@ ModelConfig = _message("tensorflow.serving.ModelConfig")
 MonitoringConfig = _message("tensorflow.serving.MonitoringConfig")
 SSLConfig = _message("tensorflow.serving.SSLConfig")
 BatchingParameters = _message("tensorflow.serving.BatchingParameters")
+# The same bytes, read less far (proto/ensconce/examples.proto).
+UnreadExample = _message("ensconce.UnreadExample")
+UnreadEntries = _message("ensconce.UnreadEntries")
+UnreadExamplesRequest = _message("ensconce.UnreadExamplesRequest")
+UnreadMultiInferenceRequest = _message("ensconce.UnreadMultiInferenceRequest")

@@ -42,14 +42,18 @@ def tensorflow_python() -> Path:
 
 @pytest.fixture(scope="session")
 def run(tensorflow_python: Path) -> Run:
-    """Run a program of this folder with that Python; gives what it prints as JSON."""
+    """Run a program of this folder with that Python; it gets ``given`` as JSON and prints JSON."""
 
-    def run(program: str, *arguments: str) -> Any:
+    def run(program: str, *arguments: str, given: Any = None) -> Any:
         path = Path(__file__).with_name(program)
         # Nothing of ours may be on its path, and nothing of our environment reaches it.
         environment = {"PATH": os.environ["PATH"], "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         done = subprocess.run(
-            [tensorflow_python, "-I", path, *arguments], capture_output=True, env=environment, timeout=110
+            [tensorflow_python, "-I", path, *arguments],
+            input=None if given is None else json.dumps(given).encode(),
+            capture_output=True,
+            env=environment,
+            timeout=110,
         )
         assert done.returncode == 0, done.stderr.decode()[-4000:]
         return json.loads(done.stdout)
