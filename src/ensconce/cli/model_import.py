@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["fetch_model", "import_model"]
 
 _HERE = Path()
+_KINDS = {
+    "saved-model": "a SavedModel",
+    "frozen-graph": "a frozen graph",
+    "tflite": "a TensorFlow Lite model",
+    "onnx": "an ONNX model",
+}
 
 
 def import_model(
@@ -136,7 +142,7 @@ def _progress(title: str) -> Iterator[Told]:
 
 
 def _tell(record: ImportRecord) -> None:
-    say(f"imported a {record.kind} of SHA-256 {record.source_sha256} for {record.engine}, {record.precision}")
+    say(f"imported {_KINDS[record.kind]} of SHA-256 {record.source_sha256} for {record.engine}, {record.precision}")
     agreement = record.agreement
     if agreement is None:
         say("taken as it is: nothing was converted, nothing compared")

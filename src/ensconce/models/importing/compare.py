@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensconce.errors import RefusedError
+from ensconce.errors import InputError, RefusedError
 from ensconce.models.importing.agreement import Distance
 from ensconce.models.importing.original import Run
 from ensconce.models.importing.parts import Part
@@ -44,11 +45,29 @@ def compare(
     distances = dict[tuple[str, str], Distance]()
     for part in parts:
         for feeds in samples[part.name].runs:
-            right, ours = original(part, feeds), _run(runs[part.graph.name], part, feeds)
+            with _naming(part, "the original"):
+                right = original(part, feeds)
+            with _naming(part, "the converted model"):
+                ours = _run(runs[part.graph.name], part, feeds)
             for name, array in ours.items():
                 distances.setdefault((part.name, name), Distance()).add(right[name], array)
             done()
     return distances
+
+
+@contextmanager
+def _naming(part: Part, who: str) -> Iterator[None]:
+    """Say who could not compute with the samples: every runtime has errors of its own kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            "import.samples",
+            f"{who} cannot compute signature {part.name} with the samples",
+            found=ascii(" ".join(str(error).split()))[:300],
+            rule="samples that the model can be asked; without --samples, random ones",
+            remedy="give other --samples",
+        ) from error
 
 
 def _run(graph: OpenVinoRun, part: Part, feeds: Mapping[str, Array]) -> dict[str, Array]:

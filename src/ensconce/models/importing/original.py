@@ -35,11 +35,11 @@ def original_of(openvino: Any, order: Order, source: Path) -> tuple[Run, str]:
         tf = import_module("tensorflow")
         return _frozen(tf, source), f"TensorFlow {tf.__version__}"
     if order.kind == "tflite":
-        for module in ("ai_edge_litert.interpreter", "tensorflow.lite"):
-            if util.find_spec(module.partition(".")[0]) is not None:
-                return _tflite(
-                    import_module(module).Interpreter, source
-                ), f"TensorFlow Lite ({module.partition('.')[0]})"
+        if util.find_spec("ai_edge_litert") is not None:
+            return _tflite(import_module("ai_edge_litert.interpreter").Interpreter, source), "LiteRT"
+        if util.find_spec("tensorflow") is not None:
+            tf = import_module("tensorflow")
+            return _tflite(tf.lite.Interpreter, source), f"TensorFlow Lite of TensorFlow {tf.__version__}"
     if order.kind == "onnx" and util.find_spec("onnxruntime") is not None:
         runtime = import_module("onnxruntime")
         return _onnx(runtime, source), f"ONNX Runtime {runtime.__version__}"

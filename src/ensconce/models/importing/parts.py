@@ -166,7 +166,7 @@ def _fingerprint(model: Any) -> str:
     index: dict[str, int] = {}
     digest = hashlib.sha256()
     for at, node in enumerate(model.get_ordered_ops()):
-        index[node.get_friendly_name()] = at
+        index[node.get_name()] = at
         kind = node.get_type_name()
         said = [kind, str(node.get_type_info().version_id)]
         if kind == "Constant":
@@ -179,13 +179,13 @@ def _fingerprint(model: Any) -> str:
                 said.append(f"a body of its own: {id(model)}")
         for port in node.inputs():
             source = port.get_source_output()
-            said.append(f"{index[source.get_node().get_friendly_name()]}:{source.get_index()}")
+            said.append(f"{index[source.get_node().get_name()]}:{source.get_index()}")
         digest.update(json.dumps(said).encode())
     for port in model.inputs:
-        digest.update(f"in {index[port.get_node().get_friendly_name()]} {port.get_partial_shape()}".encode())
+        digest.update(f"in {index[port.get_node().get_name()]} {port.get_partial_shape()}".encode())
     for port in model.outputs:
         source = port.get_node().input(0).get_source_output()
-        digest.update(f"out {index[source.get_node().get_friendly_name()]}:{source.get_index()}".encode())
+        digest.update(f"out {index[source.get_node().get_name()]}:{source.get_index()}".encode())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -64,6 +65,8 @@ def import_model(
         InputError: ``import.*``: what is asked for does not go together, or cannot be converted.
         RefusedError: ``import.tolerance``: the converted model is too far from its original.
     """
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise InputError("import.options", "this is no tolerance", found=str(tolerance), rule="a number, 0 or more")
     kind = kind_of(source)
     order = Order(
         source=str(source.absolute()),

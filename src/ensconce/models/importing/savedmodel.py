@@ -14,9 +14,9 @@ import numpy as np
 
 from ensconce.errors import EnsconceError, InputError
 from ensconce.models.importing.convert import convert
-from ensconce.models.importing.cut import cut_signature
+from ensconce.models.importing.cut import Cut, cut_signature
 from ensconce.models.importing.parts import Feature, Graph, Part, Tensor
-from ensconce.models.importing.ports import element_type
+from ensconce.models.importing.ports import element_type, type_of
 from ensconce.models.importing.surgery import tensor_of, unconvertible
 from ensconce.tfserving.messages import Example
 from ensconce.tfserving.tensor import Array
@@ -102,6 +102,8 @@ class SavedModel:
         signature = self.signatures[name]
         cut = cut_signature(self._tf, frozen, name, signature, self._table)
         path = work / "signature.pb"
+        if cut.graph.ByteSize() >= 2**31:
+            raise unconvertible(name, "its graph is of 2 GiB or more, which protobuf cannot write")
         path.write_bytes(cut.graph.SerializeToString())
         model = convert(openvino, path, outputs=cut.fetches)
         path.unlink()
@@ -110,6 +112,7 @@ class SavedModel:
         for key, each in cut.inputs.items() if cut.features is None else ():
             if not any(each.tensor in port.get_names() for port in model.inputs):
                 _add_unused(openvino, model, key, each)
+        _check_types(model, name, cut)
         return Part(name, signature.method_name, cut.inputs, cut.outputs, cut.features, Graph(model))
 
     def _table(self, node: str) -> tuple[Array, Array]:
@@ -170,6 +173,17 @@ def _inlined(tf: Any, graph: Any, keep: list[str]) -> Any:
     meta = tf.compat.v1.train.export_meta_graph(graph_def=graph, graph=whole)
     meta.collection_def["train_op"].node_list.value.extend(sorted(set(keep)))
     return optimizer.OptimizeGraph(config, meta)
+
+
+def _check_types(model: Any, name: str, cut: Cut) -> None:
+    """The converted graph has every tensor of the signature, of its type."""
+    fed = cut.inputs if cut.features is None else cut.features
+    ports = {each: port for port in [*model.inputs, *model.outputs] for each in port.get_names()}
+    for key, spec in [*fed.items(), *((key, spec) for key, spec in cut.outputs.items() if spec.constant is None)]:
+        wanted = ("DT_INT32", "DT_INT64") if spec.dtype == "DT_STRING" else (spec.dtype,)
+        found = type_of(ports[spec.tensor]) if spec.tensor in ports else "nothing"
+        if found not in wanted:
+            raise unconvertible(name, f"{key} would become {found}", spec.tensor[:100])
 
 
 def _rename(port: Any, names: Mapping[str, str]) -> None:
