@@ -83,7 +83,7 @@ def _tried(parts: Sequence[Part], pace: Pace) -> list[Outcome]:
     """
     outcomes = [_alone(part) for part in parts]
     good = [part for part, outcome in zip(parts, outcomes, strict=True) if not isinstance(outcome, RequestError)]
-    if len(good) < 2:
+    if len(good) < 2 or not pace.merges:
         return outcomes
     rows = sum(part.rows for part in good)
     try:
@@ -107,16 +107,19 @@ def _tried(parts: Sequence[Part], pace: Pace) -> list[Outcome]:
 
 def _alone(part: Part) -> Outcome:
     try:
-        return _predict([part], part.rows if part.request.mates is not None else None)
+        return _predict([part], part.rows)
     except RequestError as error:
         return error
 
 
-def _predict(parts: Sequence[Part], rows: int | None) -> dict[str, Array]:
+def _predict(parts: Sequence[Part], rows: int) -> dict[str, Array]:
     """What the servable answers, or the refusal that it raises; nothing else comes out of here."""
     request = parts[0].request
     try:
-        inputs = request.inputs if rows is None else merge_inputs([part.inputs() for part in parts], rows)
+        if len(parts) == 1 and rows == parts[0].rows:
+            inputs = parts[0].inputs()
+        else:
+            inputs = merge_inputs([part.inputs() for part in parts], rows)
         return request.loaded.servable.predict(request.signature, inputs, request.outputs)
     except RequestError:
         raise

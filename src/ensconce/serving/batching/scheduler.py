@@ -156,7 +156,7 @@ class Scheduler:
             inputs,
             rows,
             mates,
-            sum(bytes_of(array) for array in inputs.values()),
+            sum([bytes_of(array) for array in inputs.values()]),
             now,
             deadline,
             self._loop.create_future(),
@@ -165,7 +165,11 @@ class Scheduler:
             if self._stopping:
                 raise RequestError(Code.UNAVAILABLE, _STOPPING)
             self._queues.add(request, now)
-        self._kick()
+            wake = self._wake_one(now)
+        if wake is not None:
+            wake.put(None)
+        if self._parameters is not None:
+            self._arm(now)
         try:
             if deadline is None:
                 return await request.future
@@ -223,7 +227,7 @@ class Scheduler:
             return 0, None
         rows = common_rows(inputs) if parameters is None else counted_rows(inputs)
         padded = parameters is not None and parameters.pad_variable_length_inputs
-        return rows, shapes_of(inputs, padded=padded) if rows else None
+        return rows, shapes_of(signature, inputs, padded=padded) if rows else None
 
     def _terms(self, request: Request) -> Terms:
         parameters = self._parameters
@@ -240,26 +244,29 @@ class Scheduler:
         pace = request.pace
         return Terms(lambda: pace.limit, None, 0.0, None, False, _MERGED_BYTES)
 
-    def _kick(self) -> None:
-        """Wake a thread if there is something for it, and come back when the next batch has waited long enough."""
-        now = self._loop.time()
+    def _arm(self, now: float) -> None:
+        """Come back when the next batch has waited long enough."""
         with self._lock:
-            self._wake_one(now)
-            due = self._queues.due(now) if self._parameters is not None else None
+            due = self._queues.due(now)
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._timer = self._loop.call_at(due, self._kick)
+        self._timer = self._loop.call_at(due, self._ring) if due is not None else None
 
-    def _wake_one(self, now: float) -> None:
-        """Wake an idle thread if a batch is ready; to be called with the lock."""
-        if self._idle and self._queues.ready(now):
-            self._idle.pop().put(None)
+    def _ring(self) -> None:
+        now = self._loop.time()
+        with self._lock:
+            wake = self._wake_one(now)
+        if wake is not None:
+            wake.put(None)
+        self._arm(now)
+
+    def _wake_one(self, now: float) -> queue.SimpleQueue[None] | None:
+        """The idle thread to wake, if a batch is ready; to be called with the lock."""
+        return self._idle.pop() if self._idle and self._queues.ready(now) else None
 
     def _work(self) -> None:
         """A thread's life: take a batch, compute it, say so; sleep when there is none."""
-        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        alarm: queue.SimpleQueue[None] = queue.SimpleQueue()
         parts: list[Part] = []
         computed: Computed | None = None
         while True:
@@ -269,22 +276,25 @@ class Scheduler:
                     computed, parts = None, []
                 batch = self._take()
                 end = batch is None and self._stopping
+                wake = None
                 if batch is not None:
-                    self._wake_one(self._loop.time())
+                    wake = self._wake_one(self._loop.time())
                     parts, started = list(batch.parts), self._loop.time()
                 elif not end:
-                    self._idle.append(wake)
+                    self._idle.append(alarm)
                 # The loop is woken once, however many threads have answers, and after the next batch is taken.
                 tell = not self._told and bool(self._answers or self._records)
                 self._told |= tell
             if tell:
                 self._loop.call_soon_threadsafe(self._deliver)
+            if wake is not None:
+                wake.put(None)
             if batch is not None:
                 computed = compute(parts, self._parameters, started)
             elif end:
                 break
             else:
-                wake.get()
+                alarm.get()
         with self._lock:
             self._running -= 1
             last = not self._running
