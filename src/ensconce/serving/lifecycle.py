@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from ensconce.errors import EnsconceError
+from ensconce.errors import EnsconceError, InputError
 from ensconce.serving.engines import Servable
 from ensconce.serving.loading import Loader, LoadOptions, Threads, told, why_ended
 from ensconce.serving.manager import ModelManager, State, VersionStatus
@@ -143,7 +143,7 @@ class Lifecycle:
     def settle(self) -> None:
         """Do all that can be done now, in this thread: for tests, and where there is no other thread."""
         busy = True
-        while busy:
+        while busy and not self._closed:
             # All that has happened counts before anything is decided, and is told before the next thing is.
             busy = self._drain()
             busy = self._flush() or self._handle_pending() or self._retry() or self._act() or busy
@@ -316,13 +316,12 @@ class Lifecycle:
     def _unload(self, version: _Version) -> None:
         version.phase = Phase.UNLOADING
         _log.info("unloading servable version %s", version)
-        self._manager.remove(version.name, version.number, State.UNLOADING)
+        # Where somebody else has taken it out, those who hold it still let it go.
+        with contextlib.suppress(InputError):
+            self._manager.remove(version.name, version.number, State.UNLOADING)
 
     def _quiesced(self, version: _Version) -> None:
         """No request is answered by the version any more: free it."""
-        if version.phase is not Phase.UNLOADING:
-            return  # Somebody else took it out of the table, and answers for it.
-
         def job() -> None:
             version.kept.clear()
             self._events.put(lambda: self._ended(version))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ensconce.errors import EnsconceError, InputError, IntegrityError
-from ensconce.serving.engines import Servable
+from ensconce.serving.engines import LoadError, Servable
 from ensconce.serving.manager import State, VersionStatus
 from ensconce.tfserving.refusal import Code, RequestError
 
@@ -77,7 +77,7 @@ class Threads:
 
 def why_ended(version: int, error: Exception) -> VersionStatus:
     """How a load ended. Of an unforeseen error the kind and the place alone: its text may hold what was loaded."""
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | LoadError):
         return VersionStatus(version, State.END, error.code, error.problem)
     if isinstance(error, EnsconceError):
         return VersionStatus(version, State.END, _CODES.get(type(error), Code.UNKNOWN), str(error))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensconce.tfserving.signatures import Signature
+from ensconce.tfserving.dtypes import dtype_named
+from ensconce.tfserving.signatures import PREDICT_METHOD, Signature, TensorSpec
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 
@@ -26,15 +27,22 @@ def held_out() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 class Counting:
-    """Answers with its version."""
+    """Answers with its version, for each row where rows are given."""
 
-    signatures: Mapping[str, Signature] = {}
+    signatures: Mapping[str, Signature] = {
+        "serving_default": Signature(
+            "serving_default",
+            PREDICT_METHOD,
+            {"x": TensorSpec("x", dtype_named("DT_FLOAT"), (-1, 1))},
+            {"version": TensorSpec("version", dtype_named("DT_INT64"), (-1,))},
+        )
+    }
 
     def __init__(self, version: int) -> None:
         self.version = version
 
     def predict(self, signature_name: str, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> Any:
-        return {"version": self.version}
+        return {"version": np.full(len(inputs["x"]), self.version) if inputs else self.version}
 
 
 class Loading:

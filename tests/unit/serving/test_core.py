@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import threading
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.core import CoreOptions, ServerCore
 from ensconce.serving.loading import LoadOptions
 from ensconce.serving.manager import ModelManager, State
@@ -396,3 +399,21 @@ def test_no_request_is_lost_while_versions_are_swapped(core: Make, tmp_path: Pat
     wait_for(lambda: served.manager.status("m", 40)[0].state is State.END, "the last but one to end")
     statuses = served.manager.status("m")
     assert [status.version for status in statuses if status.state is not State.END] == [41]
+
+
+async def test_a_version_ends_although_the_scheduler_computed_with_it(
+    core: Make, folder: Path, wait_for: WaitFor
+) -> None:
+    """What computes keeps no version longer than a request does: otherwise none would ever end on an idle server."""
+    served, scheduler = core(), Scheduler()
+    try:
+        served.reload(config(model("m", folder)))
+        for _ in range(3):
+            await scheduler.predict(served.manager.resolve("m"), "serving_default", {"x": np.zeros((1, 1), np.float32)})
+        (folder / "3").mkdir()
+        served.poll()
+        await asyncio.to_thread(
+            wait_for, lambda: served.manager.status("m", 2)[0].state is State.END, "the old version to end"
+        )
+    finally:
+        await scheduler.close()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ensconce.errors import InputError, IntegrityError
+from ensconce.serving.engines import LoadError
 from ensconce.serving.lifecycle import Lifecycle
 from ensconce.serving.loading import LoadOptions
 from ensconce.serving.manager import ModelManager, State
@@ -223,6 +224,7 @@ def test_several_models_that_cannot_be_served(loading: Any) -> None:
     ("error", "code", "text"),
     [
         (RequestError(Code.DATA_LOSS, "bad"), Code.DATA_LOSS, "bad"),
+        (LoadError("engine.model", "no graph").with_code(Code.NOT_FOUND), Code.NOT_FOUND, "no graph"),
         (InputError("model.files", "no files"), Code.INVALID_ARGUMENT, "no files"),
         (IntegrityError("model.hash", "changed"), Code.DATA_LOSS, "changed"),
         (FileNotFoundError(2, "No such file", "/models/m/1/x"), Code.NOT_FOUND, "/models/m/1/x: No such file"),
@@ -247,6 +249,26 @@ def test_a_version_that_the_manager_refuses_has_failed(world: World) -> None:
     assert world.failures("m") == [("m", 1, world.manager.status("m", 1)[0].text)]
     assert "loaded already" in world.manager.status("m", 1)[0].text
     assert world.manager.resolve("m").version == 1
+
+
+def test_a_version_that_somebody_else_took_out(world: World) -> None:
+    world.want("m", 1)
+    request = world.manager.resolve("m")
+    world.manager.remove("m", 1)
+    world.want("m", 2)
+    world.want("m")
+    del request
+    world.lifecycle.settle()
+    assert world.states() == {2: State.END, 1: State.END}
+    world.want("m", 1)
+    assert world.manager.models() == (("m", 1),)
+    world.manager.remove("m", 1)
+    world.lifecycle.settle()
+    # It is wanted still, and stays away until that changes.
+    assert world.manager.models() == ()
+    world.want("m")
+    world.want("m", 1)
+    assert world.manager.models() == (("m", 1),)
 
 
 @pytest.fixture
