@@ -1,0 +1,9 @@
+"""``ensconce-model-server``: a program with the flags of ``tensorflow_model_server``, for models outside any enclave.
+
+=======  ==============================================================================================
+flags    the flags, and how a command line is read
+options  what the flags ask for, checked together
+files    the configuration files that flags name
+program  the server that the options ask for, from start to SIGTERM
+=======  ==============================================================================================
+"""
