@@ -8,6 +8,7 @@ grpc           the gRPC front
 rest           the REST front; ``json_tensors`` is its JSON, ``rest_server`` its HTTP server
 tls            one certificate for both fronts, from memory, replaceable
 workers        threads that compute, and a bound on how much may wait for them
+batching       the same for predictions: what waits for the same computation is computed together
 limits         how much a client may ask for
 server         all of that, on two ports
 =============  =====================================================================================
