@@ -4,18 +4,22 @@ VENV   := .venv
 TF     := .venv-tf
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes
+TF_PIP := $(TF)/bin/python -m pip --quiet --disable-pip-version-check install
+# Tests that skip, in part, where there is no TensorFlow.
+TF_TESTS := tests/unit/serving/engines tests/interop/tfserving tests/interop/tensorflow
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test lint format types contract build check bench fuzz fuzz-env interop-env lock clean
+.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench fuzz fuzz-env interop-env lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
 	@echo "make test         run the tests"
+	@echo "make test-tensorflow  run the tests that need TensorFlow in-process, in an environment of their own"
 	@echo "make check        lint, types, import contract"
 	@echo "make build        build the wheel and try it in a second, empty environment"
 	@echo "make fuzz         fuzz every parser for FUZZ_SECONDS=60 each; FUZZ_TARGETS=\"quote policy\" for some of them"
-	@echo "make interop-env  an environment with TensorFlow Serving's published client, for its interop tests"
+	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make proto        compile proto/ into the message descriptors"
 	@echo "make lock         resolve requirements/*.txt anew"
@@ -38,10 +42,11 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.runtime
 	@$(PIP) -r requirements/fuzz.txt || { echo "there are wheels for Linux on x86-64, Python 3.11 to 3.14" >&2; exit 1; }
 	@touch $@
 
-$(TF)/.interop: requirements/interop.txt
+$(TF)/.interop: requirements/interop.txt requirements/build.txt pyproject.toml
 	@$(TF)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(TF)
-	@echo "installing TensorFlow Serving's published client (large)"
-	@$(TF)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes -r requirements/interop.txt
+	@echo "installing TensorFlow and TensorFlow Serving's published client (large)"
+	@$(TF_PIP) --no-deps --require-hashes -r requirements/interop.txt -r requirements/build.txt
+	@$(TF_PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: $(VENV)/.runtime
@@ -55,6 +60,9 @@ demo: setup
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+test-tensorflow: interop-env
+	@$(TF)/bin/python -m pytest $(TF_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -97,7 +105,8 @@ lock: $(VENV)/.dev
 	@$(UV) requirements/build.in -o requirements/build.txt
 	@$(UV) requirements/dev.in -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 	@$(UV) requirements/fuzz.in -c requirements/runtime.txt -o requirements/fuzz.txt
-	@$(UV) requirements/interop.in --no-emit-package tensorflow -o requirements/interop.txt
+	@echo openvino | $(UV) pyproject.toml requirements/dev.in requirements/interop.in - -c requirements/runtime.txt \
+		-c requirements/dev.txt --no-emit-package tensorflow --no-emit-package openvino-telemetry -o requirements/interop.txt
 
 clean:
 	@rm -rf $(VENV) $(TF) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

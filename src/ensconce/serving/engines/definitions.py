@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -36,21 +37,23 @@ def signature_of(name: str, definition: Any) -> Signature:
     )
 
 
-def check_servable(signature: Signature) -> None:
-    """Refuse a signature with a tensor that cannot be sent.
+def check_servable(signature: Signature, outputs: Iterable[str]) -> None:
+    """Refuse a signature with an input, or with one of these outputs, that cannot be sent.
 
     Raises:
         RequestError: INVALID_ARGUMENT.
     """
-    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
-        for name, spec in specs.items():
+    for kind, specs, names in (("input", signature.inputs, signature.inputs), ("output", signature.outputs, outputs)):
+        for name in names:
+            spec = specs[name]
             if not spec.tensor or spec.dtype.numpy == _NO_ARRAYS:
                 raise invalid(f"{kind} {name} of signature {signature.name} is no tensor that can be sent")
 
 
 def _spec(info: Any) -> TensorSpec:
     try:
-        dtype = dtype_numbered(info.dtype)
+        # References to variables, as TensorFlow 1 names them: 100 more than what they refer to.
+        dtype = dtype_numbered(info.dtype - 100 if info.dtype > 100 else info.dtype)
     except RequestError:
         dtype = DType(info.dtype, f"type {info.dtype}", f"type {info.dtype}", _NO_ARRAYS, "")
     known = info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank

@@ -106,7 +106,7 @@ class TensorFlowServable:
         found = self._calls.get(key)
         if found is not None:
             return found
-        check_servable(signature)
+        check_servable(signature, chosen)
         with self._lock:
             if len(self._calls) >= _MOST_CALLS:
                 self._calls.clear()

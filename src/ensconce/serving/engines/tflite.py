@@ -154,7 +154,8 @@ class TfliteServable:
             ):
                 for alias in sorted(tensors):
                     tensors[alias].name = _known_name(tensors[alias].name, known, f"Signature {kind} {alias}")
-            check_servable(signature_of(name, definition))
+            signature = signature_of(name, definition)
+            check_servable(signature, signature.outputs)
         return {name: signature_of(name, found[name]) for name in sorted(found)}
 
 
