@@ -30,6 +30,7 @@ from ensconce.cli import (
     policy,
     provision,
     quote,
+    tls,
     verify,
 )
 from ensconce.cli.text_log import TextLines
@@ -95,6 +96,7 @@ app.command("predict")(verify.predict)
 app.add_typer(quote.app, name="quote")
 app.add_typer(collateral.app, name="collateral")
 app.add_typer(file.app, name="file")
+app.add_typer(tls.app, name="tls")
 app.command("demo")(demo.demo)
 
 
