@@ -213,19 +213,23 @@ class Lifecycle:
         return bool(gone)
 
     def _handle_pending(self) -> bool:
-        """Take over what is wanted, unless that is a version which is just going: then once it has gone."""
+        """Take over what is wanted; if that is a version which is just going, once it has gone.
+
+        A version that only serves until another does stays, when it is wanted again. (In the original it would still
+        have to go first, and waits for the other for ever when that does not load.)
+        """
         handled = False
         for name, wanted in list(self._pending.items()):
             present = self._versions.get(name, {})
-            if any(not each.wanted and number in wanted for number, each in present.items()):
+            back = [each for number, each in present.items() if not each.wanted and number in wanted]
+            if any(each.phase is not Phase.READY for each in back):
                 continue
             handled = True
             del self._pending[name]
             for number, each in present.items():
-                if number not in wanted:
-                    each.wanted = False
-                    if each.retry_at is not None:
-                        self._fail(each, each.error or VersionStatus(number, State.END))
+                each.wanted = number in wanted
+                if not each.wanted and each.retry_at is not None:
+                    self._fail(each, each.error or VersionStatus(number, State.END))
             for number, path in wanted.items():
                 if number not in present:
                     self._versions.setdefault(name, {})[number] = _Version(name, number, path)
@@ -322,6 +326,7 @@ class Lifecycle:
 
     def _quiesced(self, version: _Version) -> None:
         """No request is answered by the version any more: free it."""
+
         def job() -> None:
             version.kept.clear()
             self._events.put(lambda: self._ended(version))

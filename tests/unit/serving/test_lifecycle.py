@@ -5,20 +5,30 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ensconce.errors import InputError, IntegrityError
 from ensconce.serving.engines import LoadError
 from ensconce.serving.lifecycle import Lifecycle
 from ensconce.serving.loading import LoadOptions
-from ensconce.serving.manager import ModelManager, State
+from ensconce.serving.manager import LoadedServable, ModelManager, State
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.signatures import Signature
 
 INTERVAL = 60.0
+
+
+class Servable:
+    signatures: Mapping[str, Signature] = {}
+
+    def predict(self, signature_name: str, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> Any:
+        return {}
 
 
 class World:
@@ -116,6 +126,76 @@ def test_a_broken_version_takes_nothing_down(world: World) -> None:
     world.want("m", 3)
     assert world.manager.models() == (("m", 3), ("n", 5))
     assert world.failures("m", "n") == []
+
+
+def test_what_was_is_no_answer_to_what_is_wanted_now(world: World) -> None:
+    world.want("m", 1)
+    world.lifecycle.want("m", {2: Path("/models/m/2")})
+    assert world.failures("m") is None
+    world.lifecycle.settle()
+    assert world.failures("m") == []
+
+
+def test_going_back_from_a_version_that_is_broken(world: World) -> None:
+    world.loading.broken["m", 2] = [RequestError(Code.INTERNAL, "x")] * 9
+    for version in (1, 2, 1):
+        world.want("m", version)
+    assert world.failures("m") == []
+    assert world.states() == {2: State.END, 1: State.AVAILABLE}
+    assert world.loading.loads == [("m", 1), ("m", 2)]
+    world.now += 9 * INTERVAL
+    world.lifecycle.settle()
+    assert world.loading.loads == [("m", 1), ("m", 2)]
+
+
+VERSIONS = st.integers(1, 4)
+STEPS = st.one_of(
+    st.tuples(st.just("want"), st.frozensets(VERSIONS, min_size=1)),
+    st.tuples(st.sampled_from(["break", "mend"]), VERSIONS),
+    st.tuples(st.sampled_from(["hold", "let go", "wait"]), st.none()),
+)
+
+
+@given(st.lists(STEPS, max_size=25))
+def test_a_model_that_was_served_is_served_as_long_as_it_is_wanted(steps: list[tuple[str, Any]]) -> None:
+    broken: set[int] = set()
+    held: list[LoadedServable] = []
+
+    def load(name: str, version: int, _path: Path) -> Any:
+        if served:
+            # Also in the middle of loading something else.
+            world.manager.resolve("m")
+        if version in broken:
+            raise RequestError(Code.INTERNAL, f"{name} {version}")
+        return Servable()
+
+    served = False
+    world = World(load, LoadOptions(max_num_load_retries=1))
+    for step, value in [*steps, ("let go", None), ("wait", None), ("wait", None)]:
+        if step == "want":
+            world.lifecycle.want("m", {version: Path(str(version)) for version in value})
+        elif step == "hold" and served:
+            held.append(world.manager.resolve("m"))
+        elif step == "let go":
+            held.clear()
+        elif step == "wait":
+            world.now += INTERVAL
+        elif step == "break":
+            broken.add(value)
+        elif step == "mend":
+            broken.discard(value)
+        world.lifecycle.settle()
+        served = served or bool(world.manager.models())
+        assert served == bool(world.manager.models())
+    wanted = next((value for step, value in reversed(steps) if step == "want"), frozenset())
+    available = {version for _, version in world.manager.models()}
+    # All that is wanted serves or has failed; of the rest at most one serves, and only while nothing else does.
+    assert all(version in available or world.states()[version] is State.END for version in wanted)
+    assert available <= wanted or (not available & wanted and len(available) == 1)
+    assert world.failures("m") is not None or not wanted
+    world.want("m")
+    assert world.manager.models() == ()
+    assert set(world.states().values()) <= {State.END} if wanted else True
 
 
 def test_retries_come_after_their_interval_and_end(loading: Any) -> None:
