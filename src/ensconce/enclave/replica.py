@@ -151,7 +151,7 @@ def _open(
         manager.add(name, version, OpenVinoServable(files, threads=threads))
         # The engine uses the weights in place; of everything else it has made its own form.
         for path, content in files.items():
-            if path != "model.bin":
+            if not path.endswith(".bin"):
                 content[:] = bytes(len(content))
         _tell("loaded", model=name, version=version, files=len(files), seconds=round(time.monotonic() - start, 3))
     return manager, certificate

@@ -4,7 +4,8 @@
 sealed with the model. Texts of refusals are TensorFlow Serving's (servables/tensorflow/predict_util.cc) and
 TensorFlow's (cc/saved_model/util.cc, core/framework/function.cc) wherever these have one.
 
-Beyond inputs and outputs, a signature in the file may have:
+``"precision": "bf16"`` beside ``signatures`` asks for arithmetic in bfloat16 rather than in ``f32``. Beyond inputs and
+outputs, a signature in the file may have:
 
 * ``"graph": "NAME"``: its graph is ``NAME.xml`` with ``NAME.bin``; ``model`` when absent. Signatures may share one.
 * ``"examples": {"features": {"f": {"tensor", "dtype", "shape", "default"}}}``: clients send serialized ``tf.Example``
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -196,6 +197,7 @@ class Binding:
     Attributes:
         signature: what clients see.
         graph: stem of the graph's files.
+        precision: of the arithmetic, ``f32`` or ``bf16``.
         features: what is parsed out of the serialized examples in the only input and fed in its place; None: inputs
             are fed as they are.
         labels: by output, the strings that its tensor's integers stand for.
@@ -204,6 +206,7 @@ class Binding:
 
     signature: Signature
     graph: str = "model"
+    precision: Literal["f32", "bf16"] = "f32"
     features: Mapping[str, FeatureSpec] | None = None
     labels: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     constants: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
@@ -295,7 +298,7 @@ class _SignatureEntry(StrictModel):
             raise ValueError("a signature that parses examples has one input, of DT_STRING")
         return self
 
-    def binding(self, name: str) -> Binding:
+    def binding(self, name: str, precision: Literal["f32", "bf16"]) -> Binding:
         outputs = dict(sorted(self.outputs.items()))
         return Binding(
             Signature(
@@ -305,6 +308,7 @@ class _SignatureEntry(StrictModel):
                 {key: entry.spec() for key, entry in outputs.items()},
             ),
             self.graph,
+            precision,
             None if self.examples is None else {key: each.spec() for key, each in self.examples.features.items()},
             {key: _encoded(entry.labels) for key, entry in outputs.items() if entry.labels is not None},
             {key: _encoded(entry.constant) for key, entry in outputs.items() if entry.constant is not None},
@@ -317,6 +321,7 @@ def _encoded(texts: list[str]) -> tuple[bytes, ...]:
 
 class _SignatureFile(StrictModel):
     signatures: dict[str, _SignatureEntry] = Field(min_length=1)
+    precision: Literal["f32", "bf16"] = "f32"
 
 
 def parse_signatures(data: bytes) -> dict[str, Signature]:
@@ -343,4 +348,4 @@ def parse_bindings(data: bytes) -> dict[str, Binding]:
         raise InputError(
             "engine.signatures", f"signatures.json is wrong: {where}: {first['msg']}", found=where, remedy=remedy
         ) from None
-    return {name: entry.binding(name) for name, entry in sorted(file.signatures.items())}
+    return {name: entry.binding(name, file.precision) for name, entry in sorted(file.signatures.items())}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from ensconce.errors import InputError
 from ensconce.tfserving.dtypes import dtype_named
+from ensconce.tfserving.examples import FeatureSpec
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.signatures import (
     MAX_AXIS,
@@ -15,6 +17,7 @@ from ensconce.tfserving.signatures import (
     Signature,
     TensorSpec,
     find_signature,
+    parse_bindings,
     parse_signatures,
 )
 
@@ -44,6 +47,9 @@ def changed(**fields: Any) -> dict[str, Any]:
     [
         ({"entry": {**TWO, "extra": 1}}, "signatures.serving_default.extra"),
         ({"more": 1}, "more"),
+        ({"precision": "int8"}, "precision"),
+        ({"entry": {**TWO, "graph": "../model"}}, "signatures.serving_default.graph"),
+        ({"entry": {**TWO, "examples": {"features": {}}}}, "signatures.serving_default.examples.features"),
         ({"entry": {**TWO, "inputs": {}}}, "signatures.serving_default.inputs"),
         ({"entry": changed(dtype="float32")}, "signatures.serving_default.inputs.a.dtype"),
         ({"entry": changed(dtype="DT_RESOURCE")}, "signatures.serving_default.inputs.a.dtype"),
@@ -114,6 +120,54 @@ def test_other_types_and_shapes_are_refused(two: Signature, shape: tuple[int, ..
     with pytest.raises(RequestError) as caught:
         two.check_inputs({"a": np.zeros(shape, dtype), "b": np.zeros(1, np.int64)})
     assert caught.value.problem == text
+
+
+def test_inputs_with_a_default_may_be_left_out(two: Signature) -> None:
+    b = np.ones(1, np.int64)
+    signature = dataclasses.replace(two, defaults={"b": b})
+    a = np.zeros((3, 2), np.float32)
+    signature.check_names(["a"])
+    signature.check_names(["b", "a"])
+    assert signature.complete({"a": a}) == {"a": a, "b": b}
+    assert two.complete(inputs := {"a": a, "b": b}) is inputs
+    for names, text in (
+        (["b"], "Inputs expected to be in the request {b}, or default input alias set: b"),
+        ([], "Inputs expected to be in the request {}, or default input alias set: b"),
+        (["a", "b", "c"], "input size does not match signature: 3!=2"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            signature.check_names(names)
+        assert text in caught.value.problem
+
+
+def test_shapes_may_be_left_to_the_engine(two: Signature) -> None:
+    inputs = {"a": np.zeros((3,), np.float32), "b": np.zeros(1, np.int64)}
+    two.check_inputs(inputs, shapes=False)
+    with pytest.raises(RequestError, match=r"to have shape \[-1,2\]"):
+        two.check_inputs(inputs)
+    with pytest.raises(RequestError, match="at most 4096"):
+        two.check_inputs({**inputs, "a": np.zeros(MAX_AXIS + 1, np.float32)}, shapes=False)
+
+
+def test_what_a_graph_computes(two: Signature) -> None:
+    examples = {"f": {"tensor": "f:0", "dtype": "DT_INT64", "shape": [2], "default": [1, 2]}}
+    entry = {
+        "method_name": "tensorflow/serving/classify",
+        "inputs": {"inputs": {"tensor": "e", "dtype": "DT_STRING", "shape": None}},
+        "outputs": {
+            "classes": {"tensor": "c", "dtype": "DT_STRING", "shape": [-1, 1], "labels": ["é"]},
+            "row": {"tensor": "r", "dtype": "DT_STRING", "shape": [-1, 2], "constant": ["a", "b"]},
+        },
+        "graph": "model-2",
+        "examples": {"features": examples},
+    }
+    data = json.dumps({"signatures": {"s": entry}, "precision": "bf16"}).encode()
+    [(name, binding)] = parse_bindings(data).items()
+    assert name == binding.signature.name == "s"
+    assert (binding.graph, binding.precision) == ("model-2", "bf16")
+    assert binding.features == {"f": FeatureSpec("f:0", dtype_named("DT_INT64"), (2,), (1, 2))}
+    assert (binding.labels, binding.constants) == ({"classes": ("é".encode(),)}, {"row": (b"a", b"b")})
+    assert parse_signatures(data) == {"s": binding.signature}
 
 
 def test_output_filter(two: Signature) -> None:

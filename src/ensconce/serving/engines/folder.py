@@ -41,14 +41,14 @@ class FolderOptions:
         prefer_tflite_model: serve ``model.tflite`` where there is one, rather than the SavedModel.
         num_tflite_pools: TFLite interpreters of a model, as many as may compute at once; as many as cores when 0.
         threads: most threads of one inference in OpenVINO and TFLite; the engine's choice when None.
-        precision: of OpenVINO's arithmetic.
+        precision: of OpenVINO's arithmetic; what the converted model says when None.
     """
 
     session: SessionOptions = field(default_factory=SessionOptions)
     prefer_tflite_model: bool = False
     num_tflite_pools: int = 0
     threads: int | None = None
-    precision: Literal["f32", "bf16"] = "f32"
+    precision: Literal["f32", "bf16"] | None = None
 
 
 def load_folder(folder: Path, options: FolderOptions | None = None) -> Servable:

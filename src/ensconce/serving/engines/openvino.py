@@ -63,14 +63,14 @@ class OpenVinoServable:
         files: Mapping[str, bytes | bytearray | memoryview],
         *,
         threads: int | None = None,
-        precision: Precision = "f32",
+        precision: Precision | None = None,
     ) -> None:
         """Load the model; the process's working directory is another one for that moment.
 
         Args:
             files: the version's files by relative path, decrypted; weights in a bytearray are used in place.
             threads: most threads that compute at once; OpenVINO's choice (the cores it sees) when None.
-            precision: of the arithmetic (``INFERENCE_PRECISION_HINT``).
+            precision: of the arithmetic (``INFERENCE_PRECISION_HINT``); what signatures.json says when None.
 
         Raises:
             InputError: ``openvino_telemetry`` is installed, a file is missing, OpenVINO cannot read the model, or the
@@ -79,11 +79,11 @@ class OpenVinoServable:
         import_openvino()
         _check_files(files, [_SIGNATURES])
         bindings = parse_bindings(bytes(files[_SIGNATURES]))
-        names = sorted({binding.graph for binding in bindings.values()})
-        _check_files(files, [f"{name}.{end}" for name in names for end in ("xml", "bin")])
+        hints = {binding.graph: precision or binding.precision for binding in bindings.values()}
+        _check_files(files, [f"{name}.{end}" for name in sorted(hints) for end in ("xml", "bin")])
         graphs = {
-            name: Graph(bytes(files[f"{name}.xml"]), files[f"{name}.bin"], threads=threads, precision=precision)
-            for name in names
+            name: Graph(bytes(files[f"{name}.xml"]), files[f"{name}.bin"], threads=threads, precision=hint)
+            for name, hint in hints.items()
         }
         self._plans = {name: _plan(binding, graphs[binding.graph]) for name, binding in bindings.items()}
         self._signatures = {name: plan.signature for name, plan in self._plans.items()}

@@ -327,9 +327,16 @@ def test_answers_are_the_callers_own(digits: OpenVinoServable, held_out: Held) -
 
 def test_precision_is_chosen(digits_files: dict[str, bytes], held_out: Held) -> None:
     images, labels = held_out
+    document = {**json.loads(digits_files["signatures.json"]), "precision": "bf16"}
+    files = {**digits_files, "signatures.json": json.dumps(document).encode()}
+
+    def hint(servable: OpenVinoServable) -> str:
+        return str(servable._plans["serving_default"].graph._settings["INFERENCE_PRECISION_HINT"])
+
+    assert hint(OpenVinoServable(files)) == "bf16"
+    assert hint(OpenVinoServable(files, precision="f32")) == hint(OpenVinoServable(digits_files)) == "f32"
     servable = OpenVinoServable(digits_files, precision="bf16", threads=1)
-    compiled = servable._plans["serving_default"].graph
-    assert compiled._settings["INFERENCE_PRECISION_HINT"] == "bf16"
+    assert hint(servable) == "bf16"
     assert (servable.predict("", {"images": images})["classes"] == labels).mean() > 0.97
 
 
