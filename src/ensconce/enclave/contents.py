@@ -38,8 +38,7 @@ ENTRY_MODULE = "ensconce.enclave.replica"
 # What the replica imports of others; whatever these require comes along.
 _ROOTS = (
     "cryptography",
-    "grpcio",
-    "grpcio-health-checking",
+    "hpack",
     "numpy",
     "openvino",
     "protobuf",
@@ -123,7 +122,6 @@ _SITE_OUT = (
     "cffi/*",
     "google/protobuf/compiler/*",
     "google/protobuf/testdata/*",
-    "grpc/_cython/_cygrpc/*",
     "h11/_tests/*",
     "numpy/_core/*_tests.*",
     "numpy/_core/_simd.*",

@@ -1,12 +1,14 @@
 """A request message in, a response message out: what the gRPC and the REST front have in common.
 
-Nothing here waits for anything but the engine. The order of checks, and so of refusals, is TensorFlow Serving's
+Nothing here waits for anything but the scheduler. The order of checks, and so of refusals, is TensorFlow Serving's
 (servables/tensorflow/predict_util.cc, get_model_metadata_impl.cc, model_servers/get_model_status_impl.cc).
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.tfserving.messages import (
@@ -16,24 +18,79 @@ from ensconce.tfserving.messages import (
     SignatureDefMap,
 )
 from ensconce.tfserving.refusal import RequestError, invalid
-from ensconce.tfserving.signatures import find_signature
-from ensconce.tfserving.tensor import from_proto, to_proto
+from ensconce.tfserving.signatures import Signature, find_signature
+from ensconce.tfserving.tensor import Array, from_proto, to_proto
 
-__all__ = ["METADATA_FIELD", "answer_metadata", "answer_predict", "answer_status"]
+__all__ = [
+    "METADATA_FIELD",
+    "Prediction",
+    "Scheduler",
+    "answer_metadata",
+    "answer_predict",
+    "answer_status",
+    "read_predict",
+    "write_predict",
+]
 
 METADATA_FIELD: Final = "signature_def"
 
 
-def answer_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) -> Any:
+class Scheduler(Protocol):
+    """What computes; called in the event loop."""
+
+    async def predict(
+        self,
+        loaded: LoadedServable,
+        signature_name: str,
+        inputs: Mapping[str, Array],
+        output_filter: Sequence[str] = (),
+    ) -> dict[str, Array]:
+        """The outputs that ``output_filter`` names, or all; what waits when it is cancelled is never computed.
+
+        Raises:
+            RequestError: the request is wrong, or too much.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A ``PredictRequest``, resolved and unpacked.
+
+    Attributes:
+        loaded: what is to answer.
+        signature: of it.
+        inputs: by name.
+        output_filter: names of outputs; none means all.
+    """
+
+    loaded: LoadedServable
+    signature: Signature
+    inputs: dict[str, Array]
+    output_filter: tuple[str, ...]
+
+
+async def answer_predict(manager: ModelManager, scheduler: Scheduler, request: Any, *, tensor_bytes: int) -> Any:
     """Answer a ``PredictRequest`` with a ``PredictResponse``.
 
     Args:
         manager: knows the models.
+        scheduler: computes.
         request: the request.
         tensor_bytes: most bytes that one input may take once it is unpacked.
 
     Raises:
         RequestError: whatever is wrong with it.
+    """
+    asked = read_predict(manager, request, tensor_bytes=tensor_bytes)
+    outputs = await scheduler.predict(asked.loaded, asked.signature.name, asked.inputs, asked.output_filter)
+    return write_predict(asked, outputs)
+
+
+def read_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) -> Prediction:
+    """The first half of :func:`answer_predict`, for any thread: what is to be computed.
+
+    Raises:
+        RequestError: whatever is wrong with the request.
     """
     loaded = _resolve(manager, request)
     spec = request.model_spec
@@ -41,15 +98,21 @@ def answer_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) ->
     signature.check_names(request.inputs)
     inputs = {}
     for name in signature.inputs:
+        if name not in request.inputs:
+            continue  # it has a default
         try:
             inputs[name] = from_proto(request.inputs[name], limit=tensor_bytes)
         except RequestError as error:
             raise invalid(f"tensor parsing error: {name}: {error.problem}") from error
-    outputs = loaded.servable.predict(signature.name, inputs, list(request.output_filter))
+    return Prediction(loaded, signature, inputs, tuple(request.output_filter))
+
+
+def write_predict(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
+    """The second half of :func:`answer_predict`, for any thread: the ``PredictResponse``."""
     response = PredictResponse()
-    response.model_spec.name = loaded.name
-    response.model_spec.version.value = loaded.version
-    response.model_spec.signature_name = signature.name
+    response.model_spec.name = asked.loaded.name
+    response.model_spec.version.value = asked.loaded.version
+    response.model_spec.signature_name = asked.signature.name
     for name, array in outputs.items():
         response.outputs[name].CopyFrom(to_proto(array))
     return response

@@ -7,14 +7,13 @@ import os
 from dataclasses import dataclass
 
 from ensconce.addresses import Address, listen
-from ensconce.errors import InputError
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.rest import rest_application
 from ensconce.serving.rest_server import RestServer
 from ensconce.serving.tls import ServingCertificate
-from ensconce.serving.workers import Workers
+from ensconce.serving.workers import EachAlone, Workers
 
 __all__ = ["Limits", "ModelServer", "Ports"]
 
@@ -58,7 +57,7 @@ class ModelServer:
         self._grpc_address = Address.parse(grpc_address, lowest_port=0)
         self._rest_address = Address.parse(rest_address, lowest_port=0)
         self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem)
-        self._workers: Workers | None = None
+        self._scheduler: EachAlone | None = None
         self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
 
@@ -69,28 +68,24 @@ class ModelServer:
             InputError: a port is in use, or an address is not this machine's.
         """
         limits = self._limits
-        listener = listen(self._rest_address, "serving.port")
-        # One inference uses all cores already; a few more threads read and write messages meanwhile.
-        workers = self._workers = Workers(threads=(os.cpu_count() or 1) + 2, admitted=limits.requests)
+        listeners = [listen(self._grpc_address, "serving.port")]
         try:
-            rest_port: int = listener.getsockname()[1]
+            listeners.append(listen(self._rest_address, "serving.port"))
+            # One inference uses all cores already; a few more threads read and write messages meanwhile.
+            workers = Workers(threads=(os.cpu_count() or 1) + 2, admitted=limits.requests)
+            self._scheduler = EachAlone(workers)
+            self._grpc = GrpcServer(self._manager, self._scheduler, limits)
             application = rest_application(self._manager, workers, body_bytes=limits.body_bytes)
             self._rest = RestServer(application, most_age=limits.connection_age)
-            await self._rest.start(listener, self._certificate.ssl_context)
-            # gRPC does not say why it cannot listen; a socket does.
-            listen(self._grpc_address, "serving.port").close()
-            self._grpc = GrpcServer(self._manager, workers, limits)
-            try:
-                grpc_port = await self._grpc.start(str(self._grpc_address), self._certificate.grpc_credentials())
-            except RuntimeError:
-                raise InputError(
-                    "serving.port", f"gRPC cannot listen on {self._grpc_address}", remedy="choose another port"
-                ) from None
+            ports = Ports(*(listener.getsockname()[1] for listener in listeners))
+            await self._rest.start(listeners[1], self._certificate.ssl_context)
+            await self._grpc.listen(listeners[0], self._certificate.http2_context)
         except BaseException:
             await self.stop(0)
-            listener.close()
+            for listener in listeners:
+                listener.close()
             raise
-        return Ports(grpc_port, rest_port)
+        return ports
 
     def replace_certificate(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         """Present another certificate on new connections; to be called in the event loop's thread.
@@ -105,7 +100,6 @@ class ModelServer:
         fronts = [front.stop(grace) for front in (self._grpc, self._rest) if front is not None]
         await asyncio.gather(*fronts)
         self._grpc = self._rest = None
-        if self._workers is not None:
-            # Joining threads blocks; the last inference may still run when its client's grace is over.
-            await asyncio.to_thread(self._workers.close)
-            self._workers = None
+        if self._scheduler is not None:
+            await self._scheduler.close()
+            self._scheduler = None

@@ -1,7 +1,7 @@
 """The certificate that both fronts present: from memory, and replaceable while they run.
 
-The private key never touches a disk. gRPC takes it as bytes. Python's ``ssl`` reads keys only from files, so it gets an
-anonymous file in memory (memfd_create(2)) by way of ``/proc/self/fd``, which is emptied and closed at once.
+The private key never touches a disk. Python's ``ssl`` reads keys only from files, so it gets an anonymous file in
+memory (memfd_create(2)) by way of ``/proc/self/fd``, which is emptied and closed at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -24,7 +23,7 @@ _REMEDY: Final = "give the key and, in PEM, the leaf's certificate first, then t
 
 
 class ServingCertificate:
-    """A private key and its certificate chain, in the forms that gRPC and REST take."""
+    """A private key and its certificate chain, as gRPC and REST present them."""
 
     def __init__(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         """Take a key and its chain, both PEM, leaf first.
@@ -32,46 +31,41 @@ class ServingCertificate:
         Raises:
             InputError: they cannot be read, do not belong together, or this system has no anonymous files in memory.
         """
-        self._ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ssl_context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._ssl_context.set_alpn_protocols(["http/1.1"])
-        # No resumption: every connection shows the certificate, and with it the evidence.
-        self._ssl_context.options |= ssl.OP_NO_TICKET
-        self._ssl_context.num_tickets = 0
+        self._ssl_context = _context("http/1.1")
+        self._http2_context = _context("h2")
         self.replace(private_key_pem, certificate_chain_pem)
 
     def replace(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         """Present another certificate on new connections; existing ones go on. All or nothing.
 
-        To be called in the thread of the event loop that serves REST.
+        To be called in the thread of the event loop that serves.
 
         Raises:
             InputError: as when it was made; the old certificate then stays.
         """
         _check_pair(private_key_pem, certificate_chain_pem)
-        _load(self._ssl_context, private_key_pem, certificate_chain_pem)
-        self._grpc_configuration = grpc.ssl_server_certificate_configuration([(private_key_pem, certificate_chain_pem)])
-        self._grpc_is_new = True
+        for context in (self._ssl_context, self._http2_context):
+            _load(context, private_key_pem, certificate_chain_pem)
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
         """For REST: TLS 1.2 or newer, no session tickets."""
         return self._ssl_context
 
-    def grpc_credentials(self) -> grpc.ServerCredentials:
-        """For gRPC: credentials that ask at every handshake whether there is a new certificate."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._grpc_configuration,
-            self._fetch,  # type: ignore[arg-type]  # the stubs forget None, which gRPC documents as "as before"
-            require_client_authentication=False,
-        )
+    @property
+    def http2_context(self) -> ssl.SSLContext:
+        """For gRPC: the same."""
+        return self._http2_context
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        # Called in a thread of gRPC's. Two handshakes at once may both take the new one, which does no harm.
-        if not self._grpc_is_new:
-            return None
-        self._grpc_is_new = False
-        return self._grpc_configuration
+
+def _context(protocol: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([protocol])
+    # No resumption: every connection shows the certificate, and with it the evidence.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    return context
 
 
 def _check_pair(private_key_pem: bytes, certificate_chain_pem: bytes) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from ensconce.serving.answers import Scheduler
+from ensconce.serving.manager import LoadedServable
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.tensor import Array
 
-__all__ = ["Workers"]
+__all__ = ["EachAlone", "Scheduler", "Workers"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -61,6 +64,33 @@ class Workers:
     def close(self) -> None:
         """Let running jobs end, drop waiting ones, and take no more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class EachAlone:
+    """Computes each prediction by itself, in a pool's threads."""
+
+    def __init__(self, workers: Workers) -> None:
+        """Compute there."""
+        self._workers = workers
+
+    async def predict(
+        self,
+        loaded: LoadedServable,
+        signature_name: str,
+        inputs: Mapping[str, Array],
+        output_filter: Sequence[str] = (),
+    ) -> dict[str, Array]:
+        """The outputs of one prediction.
+
+        Raises:
+            RequestError: as :meth:`Workers.run`.
+        """
+        return await self._workers.run(lambda: loaded.servable.predict(signature_name, inputs, output_filter))
+
+    async def close(self) -> None:
+        """Let what is being computed end."""
+        # Joining threads blocks; the last inference may still run when its client's grace is over.
+        await asyncio.to_thread(self._workers.close)
 
 
 def _place(error: BaseException) -> str:

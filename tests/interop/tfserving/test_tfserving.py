@@ -46,6 +46,12 @@ UNPUBLISHED = (
     "tensorflow_serving/config/ssl_config.proto",
     "tensorflow_serving/servables/tensorflow/session_bundle_config.proto",
 )
+# Compared with gRPC's own packages by tests/unit/serving/grpc.
+GRPC = (
+    "grpc/health/v1/health.proto",
+    "grpc/reflection/v1/reflection.proto",
+    "grpc/reflection/v1alpha/reflection.proto",
+)
 
 
 def test_the_published_client_works_unmodified(run: Run, server: tuple[int, int, Path]) -> None:
@@ -112,4 +118,4 @@ def test_both_live_in_one_process(run: Run, tmp_path: Path) -> None:
 def test_all_files_are_compared() -> None:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is a development dependency")
     ours = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
-    assert ours == sorted(FILES + UNPUBLISHED)
+    assert ours == sorted(FILES + UNPUBLISHED + GRPC)

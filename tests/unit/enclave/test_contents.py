@@ -89,7 +89,7 @@ def test_the_standard_library_comes_without_what_a_server_has_no_use_for() -> No
 
 def test_distributions_are_the_closure_of_what_the_server_needs() -> None:
     names = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
-    assert {"grpcio", "cryptography", "cffi", "openvino", "pydantic-core", "anyio", "idna", "numpy"} <= names
+    assert {"hpack", "cryptography", "cffi", "openvino", "pydantic-core", "anyio", "idna", "numpy"} <= names
     assert not names & {"openvino-telemetry", "pycparser", "pytest", "typer", "httpx", "dcap-qvl", "ensconce"}
 
 

@@ -104,7 +104,7 @@ except InputError as error:
 def test_the_interpreter_runs_on_the_image_and_on_nothing_else(staged: Any, cwd: Path) -> None:
     program = """
 import json, sys
-import cryptography.x509, google.protobuf.message, grpc.aio, grpc_health.v1.health_pb2_grpc, numpy, openvino
+import cryptography.x509, google.protobuf.message, hpack, numpy, openvino
 import OpenSSL.SSL, pydantic, ssl, starlette.applications, uvicorn
 from openvino import opset13 as ops
 node = ops.parameter([2, 3], numpy.float32)

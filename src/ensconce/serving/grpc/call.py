@@ -1,0 +1,278 @@
+"""One call: a request message in, a response message out, with a deadline, and cancelled when nobody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ensconce.serving.grpc import status
+from ensconce.serving.grpc.framing import PREFIX_SIZE, Prefix, frame, read_prefix, read_timeout, unzip
+from ensconce.serving.http2.connection import Connection
+from ensconce.serving.http2.frames import ErrorCode
+from ensconce.serving.http2.headers import Request
+from ensconce.serving.http2.stream import Stream
+from ensconce.tfserving.refusal import Code, RequestError
+
+__all__ = ["Call", "Front", "Streaming", "Unary", "UnaryCall"]
+
+_log = logging.getLogger(__name__)
+
+Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
+Messages = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+_GRPC: Final = b"application/grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A method with one request and one response, both as bytes."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A method with any number of requests and responses."""
+
+    handle: Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What all calls of a server have in common.
+
+    Attributes:
+        methods: by path.
+        message_bytes: longest message, in either direction, compressed or not.
+        small_bytes: messages up to this size are handled in the event loop, longer ones in ``threads``.
+        threads: where long messages are read and written.
+    """
+
+    methods: dict[bytes, Unary | Streaming]
+    message_bytes: int
+    small_bytes: int
+    threads: Executor
+
+
+class Call(Stream):
+    """What unary and streaming calls share: how they begin, and how they end early."""
+
+    __slots__ = ("_encoding", "_front", "_task", "_timer")
+
+    def __init__(self, front: Front, connection: Connection, stream_id: int, request: Request) -> None:
+        """Made by the connection."""
+        super().__init__(connection, stream_id, request)
+        self._front = front
+        self._encoding = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def on_request(self, *, ended: bool) -> None:
+        """Look at the header fields."""
+        fields = self.request.fields
+        if self.request.method != b"POST":
+            self.connection.output.send_head(self, status.WRONG_METHOD, last=True)
+            return
+        media = fields.get(b"content-type", b"")
+        if media != _GRPC and not media.startswith((b"application/grpc+", b"application/grpc;")):
+            self.connection.output.send_head(self, status.UNSUPPORTED_MEDIA, last=True)
+            return
+        try:
+            if (encoding := fields.get(b"grpc-encoding")) is not None:
+                self._set_encoding(encoding)
+            if (timeout := fields.get(b"grpc-timeout")) is not None:
+                self._timer = asyncio.get_running_loop().call_later(read_timeout(timeout), self._expire)
+            self.begin(ended=ended)
+        except RequestError as error:
+            self.refuse(error.code, error.problem)
+
+    def _set_encoding(self, encoding: bytes) -> None:
+        if encoding not in (b"identity", b"gzip"):
+            raise RequestError(Code.UNIMPLEMENTED, f"Compression {encoding[:32].decode('ascii', 'replace')} is unknown")
+        self._encoding = encoding
+
+    def begin(self, *, ended: bool) -> None:
+        """The header fields are good; to be overridden.
+
+        Raises:
+            RequestError: the call is refused.
+        """
+        raise NotImplementedError
+
+    def refuse(self, code: Code, text: str) -> None:
+        """End the call with a status other than OK, if it has not ended."""
+        if not self.is_closed and not self.local_done:
+            block = status.trailers_only(code, text, encodings=code is Code.UNIMPLEMENTED)
+            self.connection.output.send_head(self, block, last=True)
+        self.end()
+
+    def end(self) -> None:
+        """Nothing more happens on behalf of this call."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _expire(self) -> None:
+        self.refuse(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def on_reset(self, _code: ErrorCode) -> None:
+        """The client wants no answer any more."""
+        self.end()
+
+    def on_stalled(self) -> None:
+        """The request does not arrive."""
+        self.refuse(Code.DEADLINE_EXCEEDED, "The request did not arrive in time")
+
+    def on_overflow(self) -> None:
+        """The server holds as much as it can."""
+        self.refuse(Code.RESOURCE_EXHAUSTED, "The server has no memory for more requests")
+
+    def failed(self, error: BaseException) -> None:
+        """End the call as an error of its handler has it."""
+        if isinstance(error, RequestError):
+            self.refuse(error.code, error.problem)
+        elif isinstance(error, asyncio.CancelledError):
+            self.refuse(Code.CANCELLED, "CANCELLED")
+        else:
+            # Neither the text nor the values of an unforeseen error may leave: both can hold a client's data.
+            _log.error("internal error: %s at %s", type(error).__name__, _place(error))
+            self.refuse(Code.INTERNAL, f"Internal error: {type(error).__name__}")
+
+
+class UnaryCall(Call):
+    """A call of a method with one request and one response."""
+
+    __slots__ = ("_method", "_parts", "_prefix")
+
+    def __init__(
+        self, front: Front, connection: Connection, stream_id: int, request: Request, method: Unary | None
+    ) -> None:
+        """Made by the connection; ``method`` is None where there is no such method."""
+        super().__init__(front, connection, stream_id, request)
+        self._method = method
+        self._parts: list[bytes] = []
+        self._prefix: Prefix | None = None
+
+    def begin(self, *, ended: bool) -> None:
+        """Wait for the message."""
+        if self._method is None:
+            # server_cc.cc has no text for it either.
+            raise RequestError(Code.UNIMPLEMENTED, "")
+        if ended:
+            raise _not_one()
+
+    def on_data(self, data: bytes, *, ended: bool) -> None:
+        """A part of the message."""
+        parts = self._parts
+        parts.append(data)
+        try:
+            prefix = self._prefix
+            if prefix is None:
+                if self.total < PREFIX_SIZE:
+                    if ended:
+                        raise _not_one()
+                    return
+                prefix = self._prefix = read_prefix(
+                    data if len(parts) == 1 else b"".join(parts), self._front.message_bytes, encoding=self._encoding
+                )
+                if not ended and PREFIX_SIZE + prefix.length > self.total + self.receive_window:
+                    self.expect(PREFIX_SIZE + prefix.length)
+            if not ended:
+                if self.total > PREFIX_SIZE + prefix.length:
+                    raise _not_one()
+                return
+            if self.total != PREFIX_SIZE + prefix.length:
+                raise _not_one()
+        except RequestError as error:
+            self.refuse(error.code, error.problem)
+            return
+        if len(parts) == 1:
+            message = data[PREFIX_SIZE:]
+        else:
+            message = b"".join(parts)[PREFIX_SIZE:] if len(parts[0]) < PREFIX_SIZE else _join(parts)
+        parts.clear()
+        assert self._method is not None
+        handle = self._method.handle
+        self._run(self._unzipped(message) if prefix.is_compressed else handle(message))
+
+    async def _unzipped(self, message: bytes) -> bytes:
+        assert self._method is not None
+        longest = self._front.message_bytes
+        if len(message) <= self._front.small_bytes // 4:
+            # Such a message may still become a large one, but not a slow one: zlib stops at the bound.
+            plain = unzip(message, longest)
+        else:
+            plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, longest)
+        return await self._method.handle(plain)
+
+    def _run(self, handling: Coroutine[Any, Any, bytes]) -> None:
+        """Begin at once, and make a task only of what has to wait."""
+        try:
+            waits_for = handling.send(None)
+        except StopIteration as done:
+            self._reply(done.value)
+        except Exception as error:
+            self.failed(error)
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._go_on(handling, waits_for))
+
+    async def _go_on(self, handling: Coroutine[Any, Any, bytes], waits_for: Any) -> None:
+        try:
+            response = await _rest(handling, waits_for)
+        except (Exception, asyncio.CancelledError) as error:
+            self._task = None
+            self.failed(error)
+        else:
+            self._task = None
+            self._reply(response)
+
+    def _reply(self, response: bytes) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.is_closed:
+            return
+        try:
+            framed = frame(response, self._front.message_bytes)
+        except RequestError as error:
+            self.refuse(error.code, error.problem)
+            return
+        self.connection.output.answer(self, status.HEAD, framed, status.TRAILERS_OK)
+
+
+@types.coroutine
+def _rest(handling: Coroutine[Any, Any, bytes], waits_for: Any) -> Generator[Any, Any, bytes]:
+    """The rest of a coroutine that has begun outside any task, and waits for something."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as error:  # cancellation above all
+                waits_for = handling.throw(error)
+            else:
+                waits_for = handling.send(value)
+    except StopIteration as done:
+        response: bytes = done.value
+        return response
+
+
+def _join(parts: list[bytes]) -> bytes:
+    parts[0] = parts[0][PREFIX_SIZE:]
+    return b"".join(parts)
+
+
+def _not_one() -> RequestError:
+    # grpc/doc/statuscodes.md: another number of messages than the method has.
+    return RequestError(Code.UNIMPLEMENTED, "This method takes exactly one message")
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"

@@ -1,0 +1,89 @@
+"""The gRPC server: its services on sockets, until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from ensconce.serving.answers import Scheduler
+from ensconce.serving.grpc.call import Front, Streaming, UnaryCall
+from ensconce.serving.grpc.health import HEALTH_SERVICE, Health
+from ensconce.serving.grpc.reflection import reflection_methods, reflection_service
+from ensconce.serving.grpc.services import Reload, serving_methods
+from ensconce.serving.grpc.streaming import StreamingCall
+from ensconce.serving.http2.connection import Connection
+from ensconce.serving.http2.headers import Request
+from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.server import Http2Server
+from ensconce.serving.http2.stream import Stream
+from ensconce.serving.limits import Limits
+from ensconce.serving.manager import ModelManager
+
+__all__ = ["GrpcServer"]
+
+_SMALL_BYTES: Final = 64 * 1024
+_THREADS: Final = 2
+_REFLECTION: Final = ("v1", "v1alpha")
+
+
+class GrpcServer:
+    """Serves ``PredictionService``, ``ModelService``, health and reflection."""
+
+    def __init__(
+        self, manager: ModelManager, scheduler: Scheduler, limits: Limits, *, reload: Reload | None = None
+    ) -> None:
+        """Prepare, within the event loop that is to serve; nothing is served yet.
+
+        Args:
+            manager: knows the models.
+            scheduler: computes predictions.
+            limits: what a client may ask for.
+            reload: answers ``HandleReloadConfigRequest``, which is refused where there is none.
+        """
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="messages")
+        services = serving_methods(manager, scheduler, limits, self._threads, _SMALL_BYTES, reload)
+        # The short names are what TensorFlow Serving calls its services here (model_servers/server.cc).
+        self._health = Health((*services, "PredictionService", "ModelService"))
+        services[HEALTH_SERVICE] = self._health.methods()
+        names = (*services, *(reflection_service(version) for version in _REFLECTION))
+        for version in _REFLECTION:
+            services[reflection_service(version)] = reflection_methods(version, names)
+        self._front = Front(
+            {
+                f"/{service}/{name}".encode(): method
+                for service in services
+                for name, method in services[service].items()
+            },
+            limits.message_bytes,
+            _SMALL_BYTES,
+            self._threads,
+        )
+        self._server = Http2Server(self._accept, _connection_limits(limits))
+
+    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Serve on a listening socket (TCP or UNIX), with TLS or without."""
+        await self._server.listen(listener, context)
+
+    def _accept(self, connection: Connection, stream_id: int, request: Request) -> Stream:
+        method = self._front.methods.get(request.path)
+        if isinstance(method, Streaming):
+            return StreamingCall(self._front, connection, stream_id, request, method)
+        return UnaryCall(self._front, connection, stream_id, request, method)
+
+    async def stop(self, grace: float) -> None:
+        """Answer what has been asked, for ``grace`` seconds at most; then close every connection."""
+        self._health.stop()
+        await self._server.stop(grace)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _connection_limits(limits: Limits) -> ConnectionLimits:
+    return ConnectionLimits(
+        streams=limits.requests,
+        connection_bytes=2 * limits.message_bytes,
+        server_bytes=4 * limits.message_bytes,
+        age=limits.connection_age,
+        grace=limits.connection_grace,
+    )
