@@ -54,7 +54,7 @@ class FolderSource:
         with self._lock:
             names = {model.name for model in models}
             new = names - self._models.keys()
-            for name in self._models.keys() - names:
+            for name in sorted(self._models.keys() - names):
                 self._seen.pop(name, None)
                 self._complaints.pop(name, None)
                 self._want(name, {})
