@@ -339,7 +339,9 @@ def _padded(singly: Sequence[Array], longest: int, spec: FeatureSpec) -> Array:
     filling: Any = b"" if spec.dtype.numpy == STRING else 0
     if spec.variable and spec.default:
         filling = spec.default[0]
-    column = np.full((len(singly), longest), filling, spec.dtype.numpy)
+    column = np.empty((len(singly), longest), spec.dtype.numpy)
+    # np.full would take a string's last zeros for padding of its own.
+    column.fill(filling)
     for row, values in zip(column, singly, strict=True):
         row[: len(values)] = values
     shape = (longest // spec.count, *spec.shape[1:]) if spec.variable else spec.shape
