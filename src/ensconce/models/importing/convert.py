@@ -12,9 +12,7 @@ from ensconce.errors import EnsconceError, InputError
 
 __all__ = ["convert"]
 
-_UNKNOWN: Final = re.compile(
-    r"(?:No translator found for|Unsupported operations?|not supported operations?)[^\n]{0,200}", re.I
-)
+_UNKNOWN: Final = re.compile(r"No (?:translator|conversion rule) found for[^\n]{0,200}", re.I)
 
 
 def convert(openvino: Any, source: Path, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> Any:

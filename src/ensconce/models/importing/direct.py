@@ -30,6 +30,14 @@ def direct_part(openvino: Any, order: Order) -> Part:
         InputError: ``import.convert``.
     """
     model = convert(openvino, source_file(order), order.inputs, order.outputs)
+    for port in model.inputs if order.inputs else ():
+        if not port.get_names() & {tensor for name in order.inputs for tensor in (name, f"{name}:0")}:
+            raise InputError(
+                "import.convert",
+                "the outputs depend on an input that --inputs does not name",
+                found=ascii(port.get_any_name())[:100],
+                remedy="name it too, or choose other --outputs",
+            )
     inputs = _named(model.inputs, order.inputs)
     outputs = _named(model.outputs, order.outputs)
     if both := {each.tensor for each in inputs.values()} & {each.tensor for each in outputs.values()}:

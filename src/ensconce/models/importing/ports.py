@@ -99,6 +99,9 @@ class OpenVinoRun:
         openvino: the module.
         model: a graph, or the path of one that was written.
         precision: of the arithmetic.
+
+    Raises:
+        InputError: ``import.convert``: it cannot be compiled.
     """
 
     def __init__(self, openvino: Any, model: Any, precision: str) -> None:
@@ -106,9 +109,16 @@ class OpenVinoRun:
         hint = "bf16" if precision == "bf16" else "f32"
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         core = openvino.Core()
-        self._compiled = core.compile_model(
-            core.read_model(str(model)) if isinstance(model, Path) else model, "CPU", settings
-        )
+        try:
+            graph = core.read_model(str(model)) if isinstance(model, Path) else model
+            self._compiled = core.compile_model(graph, "CPU", settings)
+        except RuntimeError as error:
+            raise InputError(
+                "import.convert",
+                "OpenVINO reads the model, but cannot compile it for the CPU",
+                found=ascii(str(error).strip().rpartition("\n")[2])[:300],
+                remedy="give its inputs shapes of a known rank; a SavedModel can be imported with --engine tensorflow",
+            ) from error
 
     def __call__(self, feeds: Mapping[str, Array], tensors: list[str]) -> list[Array]:
         """What the tensors of these names are.

@@ -109,6 +109,9 @@ class SavedModel:
         path.unlink()
         for port in [*model.inputs, *model.outputs]:
             _rename(port, cut.names)
+        for port, fetch in zip(model.outputs, cut.fetches, strict=True):
+            # An input that is an output as it is loses the mark that was put on the output.
+            port.get_tensor().set_names(port.get_names() | {cut.names[fetch]})
         for key, each in cut.inputs.items() if cut.features is None else ():
             if not any(each.tensor in port.get_names() for port in model.inputs):
                 _add_unused(openvino, model, key, each)

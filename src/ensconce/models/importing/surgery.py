@@ -56,9 +56,12 @@ class Surgery:
         self._graph.CopyFrom(graph)
         self._signature = signature
         self.nodes: dict[str, Any] = {node.name: node for node in self._graph.node}
+        self._fed = dict[TensorName, str]()
 
     def resolve(self, tensor: TensorName) -> TensorName:
-        """The tensor that this one is a copy of."""
+        """The tensor that this one is a copy of; what is fed is nobody's copy."""
+        if tensor in self._fed:
+            return self._fed[tensor], 0
         while (node := self.nodes.get(tensor[0])) is not None and node.op in _PASSING:
             tensor = tensor_of(node.input[tensor[1]])
         return tensor
@@ -121,10 +124,12 @@ class Surgery:
         node.attr["dtype"].type = dtype
         node.attr["shape"].shape.CopyFrom(shape)
         self._rewire(tensor, placeholder)
+        self._fed[tensor] = placeholder
 
     def fetch(self, tensor: TensorName, name: str, dtype: int) -> None:
         """Give a tensor a name of its own: a node that copies it."""
-        node = self._add(name, "Identity", f"{tensor[0]}:{tensor[1]}")
+        source, index = (self._fed[tensor], 0) if tensor in self._fed else tensor
+        node = self._add(name, "Identity", f"{source}:{index}")
         node.attr["T"].type = dtype
 
     def subgraph(self, names: list[str]) -> Any:

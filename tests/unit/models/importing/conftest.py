@@ -1,0 +1,120 @@
+"""Tiny models, written byte by byte: no test here needs the programs that usually write them."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+def varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def message(*fields: tuple[int, int | bytes | str]) -> bytes:
+    """A protobuf message: integers as varints, all else with its length."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(data)) + data
+    return out
+
+
+def onnx_model(weights: Floats, *extra: tuple[int, bytes]) -> bytes:
+    """softmax(x @ weights) as an ONNX model (onnx.proto): x [n, rows] -> y [n, columns]."""
+
+    def value(name: str, size: int) -> bytes:
+        shape = message((1, message((2, "n"))), (1, message((1, size))))
+        return message((1, name), (2, message((1, message((1, 1), (2, shape))))))
+
+    rows, columns = weights.shape
+    tensor = message((1, rows), (1, columns), (2, 1), (8, "w"), (9, weights.tobytes()), *extra)
+    graph = message(
+        (1, message((1, "x"), (1, "w"), (2, "h"), (4, "MatMul"))),
+        (1, message((1, "h"), (2, "y"), (4, "Softmax"))),
+        (2, "g"),
+        (5, tensor),
+        (11, value("x", rows)),
+        (12, value("y", columns)),
+    )
+    return message((1, 8), (7, graph), (8, message((2, 17))))
+
+
+def frozen_graph(weights: Floats) -> bytes:
+    """The same as a GraphDef (graph.proto): placeholder ``input``, ``logits``, ``predict``, and ``klass`` of int64."""
+
+    def attribute(key: str, value: bytes) -> tuple[int, bytes]:
+        return 5, message((1, key), (2, value))
+
+    def node(name: str, op: str, inputs: tuple[str, ...], *attributes: tuple[int, bytes]) -> tuple[int, bytes]:
+        return 1, message((1, name), (2, op), *((3, each) for each in inputs), *attributes)
+
+    def shape(*sizes: int) -> bytes:
+        # A size of -1 is ten bytes long.
+        return b"".join(message((2, message((1, size & (2**64 - 1))))) for size in sizes)
+
+    rows, columns = weights.shape
+    real, integer = message((6, 1)), message((6, 3))
+    constant = message((1, 1), (2, shape(rows, columns)), (4, weights.tobytes()))
+    axis = message((1, 3), (2, b""), (4, struct.pack("<i", 1)))
+    return message(
+        node("input", "Placeholder", (), attribute("dtype", real), attribute("shape", message((7, shape(-1, rows))))),
+        node("w", "Const", (), attribute("dtype", real), attribute("value", message((8, constant)))),
+        node("logits", "MatMul", ("input", "w"), attribute("T", real)),
+        node("predict", "Softmax", ("logits",), attribute("T", real)),
+        node("axis", "Const", (), attribute("dtype", integer), attribute("value", message((8, axis)))),
+        node(
+            "klass",
+            "ArgMax",
+            ("predict", "axis"),
+            attribute("T", real),
+            attribute("Tidx", integer),
+            attribute("output_type", message((6, 9))),
+        ),
+    )
+
+
+def softmax(x: Floats) -> Floats:
+    power = np.exp(x - x.max(-1, keepdims=True))
+    result: Floats = power / power.sum(-1, keepdims=True)
+    return result
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """One set of weights in two forms, and samples."""
+
+    onnx: Path
+    frozen: Path
+    samples: Path
+    weights: Floats
+    x: Floats
+
+    def answers(self) -> Floats:
+        return softmax(self.x @ self.weights)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    generator = np.random.default_rng(5)
+    weights = generator.standard_normal((4, 3)).astype(np.float32)
+    x = generator.standard_normal((20, 4)).astype(np.float32)
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "m.onnx").write_bytes(onnx_model(weights))
+    (folder / "m.pb").write_bytes(frozen_graph(weights))
+    np.savez(folder / "samples.npz", x=x, input=x)
+    return Tiny(folder / "m.onnx", folder / "m.pb", folder / "samples.npz", weights, x)
