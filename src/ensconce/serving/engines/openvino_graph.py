@@ -15,7 +15,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -49,6 +49,7 @@ TYPE_NAMES: Final = {
 _MOST_SHAPES: Final = 1024
 # An inference that takes less is over before a second thread could help: it gets one, and more of them run at once.
 _QUICK_S: Final = 0.001
+_QUICK_SETTINGS: Final = {"PERFORMANCE_HINT": "THROUGHPUT"}
 # More weights than memory could deliver in that time.
 _QUICK_BYTES: Final = 16 * 2**20
 # A folder of the kernel's: not even root can put a file there.
@@ -99,12 +100,12 @@ class Graph:
         self._types = [port.get_element_type() for port in self.model.inputs]
         self._lock = threading.Lock()
         self._pools: dict[Shapes, _Pool] = {}
-        self._single = self._single_shapes()
-        if self._single is not None and self._is_quick(self._single):
-            self._settings |= {"PERFORMANCE_HINT": "THROUGHPUT"}
-        else:
-            self._single = None
-        self._any = self._fresh()
+        single = self._single_shapes()
+        quick = None if single is None else self._quick_pool(single)
+        if quick is not None:
+            self._settings |= _QUICK_SETTINGS
+        self._single = single if quick is not None else None
+        self._any = self._fresh(quick)
 
     def infer(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """Compute all outputs, as arrays of their own; waits for a free inference request.
@@ -174,12 +175,12 @@ class Graph:
             shapes.append(tuple(sizes))
         return tuple(shapes)
 
-    def _is_quick(self, shapes: Shapes) -> bool:
-        """Whether a batch of one takes one thread no longer than ``_QUICK_S``; zeros stand for the client's values."""
+    def _quick_pool(self, shapes: Shapes) -> _Pool | None:
+        """The model for a batch of one, if one thread takes less than ``_QUICK_S`` for it; zeros stand for values."""
         model = self._reshaped(shapes) if self._weights.size <= _QUICK_BYTES else None
         if model is None:
-            return False
-        pool = self._compile(model, INFERENCE_NUM_THREADS=1)
+            return None
+        pool = self._compile(model, _QUICK_SETTINGS)
         tensors = [
             self._ov.Tensor(kind, self._ov.Shape(shape)) for kind, shape in zip(self._types, shapes, strict=True)
         ]
@@ -191,18 +192,20 @@ class Graph:
             try:
                 pool.infer(tensors)
             except RuntimeError:
-                return False
+                return None
             best = min(best, time.perf_counter() - start)
-        return best < _QUICK_S
+        return pool if best < _QUICK_S else None
 
-    def _fresh(self) -> _Pool:
-        """Compile for any shapes and, where that is worth it, for a batch of one: it spares a third of the time."""
-        anything = self._compile(self.model)
-        self._pools = {}
-        if self._single is not None:
-            model = self._reshaped(self._single)
-            self._pools[self._single] = self._compile(model) if self.model.is_dynamic() else anything
-        return anything
+    def _fresh(self, single: _Pool | None = None) -> _Pool:
+        """Compile for any shapes and, where the model is quick, for a batch of one: that spares a third of the time."""
+        dynamic = self.model.is_dynamic()
+        if self._single is None:
+            self._pools = {}
+            return self._compile(self.model)
+        if single is None:
+            single = self._compile(self._reshaped(self._single))
+        self._pools = {self._single: single}
+        return self._compile(self.model) if dynamic else single
 
     def _replace(self, failed: _Pool) -> None:
         """Compile anew what a failure has touched, unless another thread has done so already."""
@@ -210,9 +213,9 @@ class Graph:
             if failed is self._any or failed in self._pools.values():
                 self._any = self._fresh()
 
-    def _compile(self, model: Any, **settings: Any) -> _Pool:
+    def _compile(self, model: Any, settings: Mapping[str, Any] | None = None) -> _Pool:
         try:
-            return _Pool(self._core.compile_model(model, "CPU", self._settings | settings))
+            return _Pool(self._core.compile_model(model, "CPU", {**self._settings, **(settings or {})}))
         except RuntimeError:
             raise InputError(
                 "engine.model",
