@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.serving.answers import Prediction
+from ensconce.serving.answers import Prediction, Scheduler
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.serving.methods import (
     CLASSIFY_METHOD,
@@ -31,7 +31,6 @@ from ensconce.serving.methods import (
     regression_bytes,
     regressions_in,
 )
-from ensconce.serving.workers import Scheduler
 from ensconce.tfserving.dtypes import STRING
 from ensconce.tfserving.inputs import examples_of
 from ensconce.tfserving.messages import ClassificationResponse, MultiInferenceResponse, RegressionResponse

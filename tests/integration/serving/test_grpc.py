@@ -183,9 +183,7 @@ async def test_status(channel: grpc.aio.Channel) -> None:
 @pytest.mark.parametrize(
     ("service", "name"),
     [
-        (PREDICTION_SERVICE, "Classify"),
-        (PREDICTION_SERVICE, "Regress"),
-        (PREDICTION_SERVICE, "MultiInference"),
+        (PREDICTION_SERVICE, "PredictStreamed"),
         (MODEL_SERVICE, "HandleReloadConfigRequest"),
     ],
 )
@@ -214,3 +212,19 @@ async def test_no_channel_without_the_right_root(running: Any) -> None:
     async with secure_channel(f"127.0.0.1:{running.ports.grpc}", other) as channel:
         status, _ = await refused(method(channel, PREDICTION_SERVICE, "Predict")(b""))
     assert status is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_examples(channel: grpc.aio.Channel) -> None:
+    classify = method(channel, PREDICTION_SERVICE, "Classify", messages.ClassificationResponse)
+    message = messages.ClassificationRequest()
+    assert await refused(classify(message)) == (grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+    message.model_spec.name = "digits"
+    status, text = await refused(classify(message))
+    assert status is grpc.StatusCode.INVALID_ARGUMENT
+    assert text.startswith("No classification inputs found in SignatureDef: ")
+    status, text = await refused(method(channel, PREDICTION_SERVICE, "Regress")(message))
+    assert (status, text) == (grpc.StatusCode.INVALID_ARGUMENT, "Expected one output Tensor.")
+    status, text = await refused(method(channel, PREDICTION_SERVICE, "MultiInference")(b""))
+    assert (status, text) == (grpc.StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+    status, _ = await refused(classify(b"\xff"))
+    assert status is grpc.StatusCode.INTERNAL

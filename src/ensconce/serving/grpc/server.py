@@ -32,7 +32,13 @@ class GrpcServer:
     """Serves ``PredictionService``, ``ModelService``, health and reflection."""
 
     def __init__(
-        self, manager: ModelManager, scheduler: Scheduler, limits: Limits, *, reload: Reload | None = None
+        self,
+        manager: ModelManager,
+        scheduler: Scheduler,
+        limits: Limits,
+        *,
+        reload: Reload | None = None,
+        check_method_names: bool = False,
     ) -> None:
         """Prepare, within the event loop that is to serve; nothing is served yet.
 
@@ -41,9 +47,13 @@ class GrpcServer:
             scheduler: computes predictions.
             limits: what a client may ask for.
             reload: answers ``HandleReloadConfigRequest``, which is refused where there is none.
+            check_method_names: whether Classify and Regress take only signatures that say they are for that
+                (``--enable_signature_method_name_check``).
         """
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="messages")
-        services = serving_methods(manager, scheduler, limits, self._threads, _SMALL_BYTES, reload)
+        services = serving_methods(
+            manager, scheduler, limits, self._threads, _SMALL_BYTES, reload, check_method_names=check_method_names
+        )
         # The short names are what TensorFlow Serving calls its services here (model_servers/server.cc).
         self._health = Health((*services, "PredictionService", "ModelService"))
         services[HEALTH_SERVICE] = self._health.methods()

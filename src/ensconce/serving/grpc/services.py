@@ -15,6 +15,7 @@ from ensconce.serving.answers import (
     write_predict,
 )
 from ensconce.serving.grpc.call import Streaming, Unary
+from ensconce.serving.grpc.examples import example_methods
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
@@ -43,6 +44,8 @@ def serving_methods(
     threads: Executor,
     small_bytes: int,
     reload: Reload | None,
+    *,
+    check_method_names: bool = False,
 ) -> dict[str, dict[str, Unary | Streaming]]:
     """The methods by service and name.
 
@@ -53,6 +56,7 @@ def serving_methods(
         threads: where messages are read and written that have more than ``small_bytes``.
         small_bytes: see ``threads``.
         reload: see :class:`GrpcServer`.
+        check_method_names: see there.
     """
 
     async def metadata(request: Any) -> Any:
@@ -98,6 +102,7 @@ def serving_methods(
     return {
         PREDICTION_SERVICE: {
             "Predict": Unary(predict),
+            **example_methods(manager, scheduler, limits, threads, small_bytes, check_method_names=check_method_names),
             "GetModelMetadata": unary(GetModelMetadataRequest, metadata),
         },
         MODEL_SERVICE: {
