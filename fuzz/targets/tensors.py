@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.serving.json_tensors import inputs_from_json, outputs_to_json, parse_body
+from ensconce.serving.json_outputs import outputs_to_json
+from ensconce.serving.json_tensors import array_from_json, inputs_from_json, parse_body
 from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.messages import TensorProto
 from ensconce.tfserving.refusal import RequestError
@@ -80,8 +81,18 @@ def _check_json(data: bytes) -> bool:
         holds(array.size <= len(data), "more values than bytes")
     answer = attempt(lambda: outputs_to_json(inputs, form), RequestError)
     if not isinstance(answer, Refused):
-        json.dumps(answer)
+        _check_answer(json.loads(answer), signature, inputs, form)
     return True
+
+
+def _check_answer(document: Any, signature: Signature, inputs: dict[str, Any], form: str) -> None:
+    """Whoever reads the answer gets what was written."""
+    body = document["outputs" if form == "columnar" else "predictions"]
+    for name, array in inputs.items():
+        value = body
+        if len(inputs) > 1:
+            value = body[name] if form == "columnar" else [row[name] for row in body]
+        holds(_same(array_from_json(value, signature.inputs[name].dtype), array), "the answer says something else")
 
 
 def _same(one: Any, other: Any) -> bool:

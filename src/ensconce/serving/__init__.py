@@ -5,7 +5,7 @@ engines        a model version's decrypted files become a ``Servable``
 manager        which versions of which models are loaded, and which of them answers
 answers        a request message in, a response message out
 grpc           the gRPC front
-rest           the REST front; ``json_tensors`` is its JSON, ``rest_server`` its HTTP server
+rest           the REST front; ``json_tensors`` and ``json_outputs`` are its JSON, ``http1`` its HTTP
 tls            one certificate for both fronts, from memory, replaceable
 workers        threads that compute, and a bound on how much may wait for them
 batching       the same for predictions: what waits for the same computation is computed together

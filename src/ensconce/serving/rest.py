@@ -1,27 +1,31 @@
 """The REST front: TensorFlow Serving's ``/v1/models`` (its api_rest.md), errors as ``{"error": "..."}``.
 
-Paths are matched as there (model_servers/http_rest_api_util.cc), whatever their case; so are statuses
-(model_servers/http_server.cc).
+Paths are matched as there (model_servers/http_rest_api_util.cc), whatever their case, and so is what comes after a
+question mark; statuses and preflight requests are those of model_servers/http_server.cc. Beside it there are the
+metrics, where they are asked for, and a description of the API (``/openapi.json``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
 from google.protobuf.json_format import MessageToDict
-from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status
-from ensconce.serving.json_tensors import inputs_from_json, outputs_to_json, parse_body
-from ensconce.serving.manager import ModelManager
-from ensconce.serving.workers import Workers
+from ensconce.serving.answers import METADATA_FIELD, Scheduler, answer_metadata, answer_status
+from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.json_outputs import outputs_to_json
+from ensconce.serving.json_tensors import inputs_from_json, parse_body
+from ensconce.serving.manager import LoadedServable, ModelManager
+from ensconce.serving.observing import Answered, Method, Observe
+from ensconce.serving.openapi import OPENAPI_PATH, describe
 from ensconce.tfserving.messages import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
@@ -30,13 +34,19 @@ from ensconce.tfserving.messages import (
 )
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 
-__all__ = ["rest_application"]
+__all__ = ["AnswerExamples", "RestFront", "RestOptions"]
+
+AnswerExamples = Callable[[Any, bytes], Awaitable[bytes]]
+"""Answers the body of a ``:classify`` or ``:regress`` for a ``ModelSpec``; raises RequestError."""
+
+_log = logging.getLogger(__name__)
 
 _MODEL: Final = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
 _GET_PATH: Final = re.compile(_MODEL + r"(?:/(?P<sub>metadata))?", re.IGNORECASE)
 _LIST_PATH: Final = re.compile(r"/v1/models", re.IGNORECASE)
 _ANY_PATH: Final = re.compile(r"/v1/.*", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"https?://")
 _LARGEST_VERSION: Final = 2**63 - 1
 
 _HTTP_STATUS: Final = {
@@ -54,75 +64,247 @@ _HTTP_STATUS: Final = {
     Code.UNAVAILABLE: 503,
     Code.UNAUTHENTICATED: 401,
 }
+# What a refusal by HTTP itself is among the API's codes.
+_CODES: Final = {408: Code.DEADLINE_EXCEEDED, 500: Code.INTERNAL, 501: Code.UNIMPLEMENTED, 503: Code.RESOURCE_EXHAUSTED}
+_METHODS: Final[Mapping[str, Method]] = {"predict": "Predict", "classify": "Classify", "regress": "Regress"}
 
-_BODY_S: Final = 30
-"""Seconds that a client may take to send a body."""
+_CORS: Final = (
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-methods", "POST, GET"),
+    ("access-control-allow-headers", "Content-Type"),
+)
+_PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_IN_LOOP: Final = 16 * 1024
+"""Bytes of JSON, and a quarter of the bytes of arrays, from which a thread reads and writes them."""
+_LARGE: Final = 1024 * 1024
+_LARGE_AT_ONCE: Final = 2
 
 
-class _TooLargeError(Exception):
-    """The body is longer than it may be."""
+@dataclass(frozen=True)
+class RestOptions:
+    """How REST is served; names and defaults of the original's flags.
 
-
-def rest_application(manager: ModelManager, workers: Workers, *, body_bytes: int) -> Starlette:
-    """The ASGI application.
-
-    Args:
-        manager: knows the models.
-        workers: where predictions are computed; JSON is read and written there too.
-        body_bytes: longest body of a request.
+    Attributes:
+        timeout_in_ms: milliseconds that an inference may take (``rest_api_timeout_in_ms``); 0: any time.
+        enable_cors_support: whether pages of any origin may ask.
+        metrics_path: where metrics are (``monitoring_config_file``); None: nowhere.
+        with_openapi: whether the API is described.
     """
 
-    async def endpoint(request: Request) -> Response:
-        path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
-        if not _ANY_PATH.fullmatch(path):
-            return _error(404, "Not found: the API is below /v1/models")
+    timeout_in_ms: int = 30_000
+    enable_cors_support: bool = False
+    metrics_path: str | None = None
+    with_openapi: bool = True
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that is being answered, and what is known of it by now."""
+
+    request: Request
+    started: float
+    method: Method = ""
+    loaded: LoadedServable | None = None
+    model: str = ""
+    signature: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+class RestFront:
+    """Answers HTTP requests."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        scheduler: Scheduler,
+        options: RestOptions | None = None,
+        *,
+        examples: Mapping[str, AnswerExamples] | None = None,
+        observe: Observe | None = None,
+        metrics: Callable[[], str] | None = None,
+    ) -> None:
+        """Prepare, within the event loop that is to serve.
+
+        Args:
+            manager: knows the models.
+            scheduler: computes.
+            options: see there.
+            examples: what answers ``classify`` and ``regress``; what is missing is refused.
+            observe: told of each request.
+            metrics: makes the page of metrics.
+        """
+        self._manager, self._scheduler = manager, scheduler
+        self._options = options or RestOptions()
+        self._examples = examples or {}
+        self._observe, self._metrics = observe, metrics
+        self._loop = asyncio.get_running_loop()
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._cors = _CORS if self._options.enable_cors_support else ()
+
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
+        """Answer a request, at once if nothing has to be computed."""
+        target, method = request.target, "GET" if request.method == "HEAD" else request.method
+        if not _ANY_PATH.fullmatch(target):
+            return self._beside(target, method)
+        call = _Call(request, self._loop.time(), headers=self._cors)
+        if method == "OPTIONS":
+            return self._preflight(call)
         try:
-            async with asyncio.timeout(_BODY_S):
-                body = await _read_body(request, body_bytes)
-            answer = await workers.run(lambda: _answer(manager, request.method, path, body))
+            if method == "POST" and (match := _POST_PATH.fullmatch(target)):
+                call.method = _METHODS[match["method"].lower()]
+                return self._inference(call, _spec(match), match["method"].lower())
+            if method == "GET" and (match := _GET_PATH.fullmatch(target)):
+                return self._done(
+                    call, _dump(self._metadata(call, match) if match["sub"] else self._status(call, match))
+                )
+            if method == "GET" and _LIST_PATH.fullmatch(target):
+                raise invalid("Missing model name in request.")
+            raise invalid(f"Malformed request: {request.method} {target}")
         except RequestError as error:
-            return _error(_HTTP_STATUS.get(error.code, 500), error.problem)
-        except _TooLargeError:
-            return _error(413, f"The body of the request is longer than {body_bytes} bytes")
+            return self._failed(call, error)
+
+    def refused(self, error: HttpError) -> Response:
+        """The answer to what HTTP itself refuses."""
+        response = _error(error.status, error.problem)
+        if self._observe is not None:
+            code = _CODES.get(error.status, Code.INVALID_ARGUMENT)
+            sent = len(response.body)
+            self._observe(Answered("REST", "", "", None, "", code, error.status, 0.0, 0, sent, ""))
+        return response
+
+    # Beside the API.
+
+    def _beside(self, target: str, method: str) -> Response:
+        path = target.partition("?")[0]
+        options = self._options
+        if self._metrics is not None and path == options.metrics_path:
+            if target != path:
+                text = f"Unexpected path: {target}. Should be {path}"
+                return Response(400, text.encode("latin-1"), "text/plain; charset=utf-8")
+            return Response(200, self._metrics().encode(), _PLAIN)
+        if options.with_openapi and path == OPENAPI_PATH and method == "GET":
+            return Response(200, describe(self._manager), headers=self._cors)
+        return _error(404, "Not found: the API is below /v1/models")
+
+    def _preflight(self, call: _Call) -> Response:
+        # Neither answer has a body, as in the original.
+        status = 200 if _ORIGIN.search(call.request.fields.get("origin", "")) else 400
+        return Response(status, content_type="", headers=call.headers)
+
+    # The API.
+
+    async def _inference(self, call: _Call, spec: Any, method: str) -> Response:
+        timeout = self._options.timeout_in_ms
+        try:
+            async with asyncio.timeout(timeout / 1000 if timeout > 0 else None):
+                body = await (self._predict(call, spec) if method == "predict" else self._example(call, spec, method))
+        except RequestError as error:
+            return self._failed(call, error)
         except TimeoutError:
-            return _error(408, f"The body of the request did not arrive within {_BODY_S} seconds")
-        except ClientDisconnect:
-            return _error(499, "The client is gone")
-        return Response(answer, media_type="application/json")
+            # What a session says that ran for too long (tensorflow/core/common_runtime/direct_session.cc).
+            return self._failed(call, RequestError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
+        except Exception as error:
+            # Neither the text nor the values of an unforeseen error may leave: both can hold a client's data.
+            _log.error("internal error: %s", type(error).__name__)
+            return self._failed(call, RequestError(Code.INTERNAL, f"Internal error: {type(error).__name__}"))
+        return self._done(call, body)
 
-    methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    return Starlette(routes=[Route("/{path:path}", endpoint, methods=methods)])
+    async def _predict(self, call: _Call, spec: Any) -> bytes:
+        body = call.request.body
+        if len(body) <= _IN_LOOP:
+            signature, inputs, form = self._read(call, spec, body)
+        elif len(body) <= _LARGE:
+            signature, inputs, form = await asyncio.to_thread(self._read, call, spec, body)
+        else:
+            # Values take many times the memory of their text: few large texts are read at once.
+            async with self._large:
+                signature, inputs, form = await asyncio.to_thread(self._read, call, spec, body)
+        assert call.loaded is not None
+        outputs = await self._scheduler.predict(call.loaded, signature.name, inputs)
+        if sum(array.nbytes for array in outputs.values()) <= _IN_LOOP // 4:
+            return outputs_to_json(outputs, form)
+        return await asyncio.to_thread(outputs_to_json, outputs, form)
+
+    def _read(self, call: _Call, spec: Any, body: bytes) -> Any:
+        document = parse_body(body)
+        loaded = call.loaded = self._resolve(call, spec)
+        signature, inputs, form = inputs_from_json(document, loaded.servable.signatures)
+        call.signature = signature.name
+        return signature, inputs, form
+
+    async def _example(self, call: _Call, spec: Any, method: str) -> bytes:
+        if method not in self._examples:
+            raise RequestError(Code.UNIMPLEMENTED, f"{method.capitalize()} is not supported by this server")
+        with suppress(RequestError):
+            # Only to be told of: what answers has its own order of checks.
+            call.loaded = self._resolve(call, spec)
+        return await self._examples[method](spec, call.request.body)
+
+    def _resolve(self, call: _Call, spec: Any) -> LoadedServable:
+        loaded = self._manager.resolve(
+            spec.name,
+            spec.version.value if spec.HasField("version") else None,
+            spec.version_label if spec.HasField("version_label") else None,
+        )
+        call.model = loaded.name
+        return loaded
+
+    def _status(self, call: _Call, match: re.Match[str]) -> Any:
+        call.method = "GetModelStatus"
+        spec = _spec(match)
+        response = answer_status(self._manager, GetModelStatusRequest(model_spec=spec))
+        call.model = spec.name
+        return MessageToDict(response, always_print_fields_with_no_presence=True)
+
+    def _metadata(self, call: _Call, match: re.Match[str]) -> Any:
+        call.method = "GetModelMetadata"
+        request = GetModelMetadataRequest(model_spec=_spec(match), metadata_field=[METADATA_FIELD])
+        response = answer_metadata(self._manager, request)
+        call.model = response.model_spec.name
+        signatures = SignatureDefMap()
+        response.metadata[METADATA_FIELD].Unpack(signatures)
+        spec, described = (
+            MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+            for message in (response.model_spec, signatures)
+        )
+        return {"model_spec": spec, "metadata": {METADATA_FIELD: described}}
+
+    # Answers.
+
+    def _done(self, call: _Call, body: bytes) -> Response:
+        return self._told(call, Code.OK, Response(200, body, headers=call.headers))
+
+    def _failed(self, call: _Call, error: RequestError) -> Response:
+        return self._told(call, error.code, _error(_HTTP_STATUS.get(error.code, 500), error.problem, call.headers))
+
+    def _told(self, call: _Call, code: Code, response: Response) -> Response:
+        if self._observe is not None:
+            request, loaded = call.request, call.loaded
+            self._observe(
+                Answered(
+                    "REST",
+                    call.method,
+                    call.model,
+                    loaded.version if loaded is not None else None,
+                    call.signature,
+                    code,
+                    response.status,
+                    self._loop.time() - call.started,
+                    request.received,
+                    len(response.body),
+                    request.peer,
+                )
+            )
+        return response
 
 
-def _error(status: int, text: str) -> Response:
-    headers = {"connection": "close"} if status in (408, 413) else None
-    return Response(json.dumps({"error": text}), status, headers, media_type="application/json")
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise _TooLargeError
-        body += chunk
-    return bytes(body)
-
-
-def _answer(manager: ModelManager, method: str, path: str, body: bytes) -> bytes:
-    if method == "POST" and (match := _POST_PATH.fullmatch(path)):
-        if match["method"].lower() != "predict":
-            raise RequestError(Code.UNIMPLEMENTED, f"{match['method'].capitalize()} is not supported by this server")
-        return _dump(_predict(manager, match, body))
-    if method == "GET" and (match := _GET_PATH.fullmatch(path)):
-        return _dump(_metadata(manager, match) if match["sub"] else _status(manager, match))
-    if method == "GET" and _LIST_PATH.fullmatch(path):
-        raise invalid("Missing model name in request.")
-    raise invalid(f"Malformed request: {method} {path}")
+def _error(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status, _dump({"error": text}), headers=headers)
 
 
 def _dump(value: Any) -> bytes:
-    # NaN and the infinities are written as such, as the original does: not JSON, but what its clients expect.
-    return json.dumps(value, separators=(",", ":"), allow_nan=True).encode()
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _spec(match: re.Match[str]) -> Any:
@@ -135,32 +317,3 @@ def _spec(match: re.Match[str]) -> Any:
     if match["label"] is not None:
         spec.version_label = unquote(match["label"])
     return spec
-
-
-def _predict(manager: ModelManager, match: re.Match[str], body: bytes) -> dict[str, Any]:
-    spec = _spec(match)
-    document = parse_body(body)
-    loaded = manager.resolve(
-        spec.name,
-        spec.version.value if spec.HasField("version") else None,
-        spec.version_label if spec.HasField("version_label") else None,
-    )
-    signature, inputs, form = inputs_from_json(document, loaded.servable.signatures)
-    return outputs_to_json(loaded.servable.predict(signature.name, inputs), form)
-
-
-def _status(manager: ModelManager, match: re.Match[str]) -> Any:
-    response = answer_status(manager, GetModelStatusRequest(model_spec=_spec(match)))
-    return MessageToDict(response, always_print_fields_with_no_presence=True)
-
-
-def _metadata(manager: ModelManager, match: re.Match[str]) -> Any:
-    request = GetModelMetadataRequest(model_spec=_spec(match), metadata_field=[METADATA_FIELD])
-    response = answer_metadata(manager, request)
-    signatures = SignatureDefMap()
-    response.metadata[METADATA_FIELD].Unpack(signatures)
-    spec, described = (
-        MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
-        for message in (response.model_spec, signatures)
-    )
-    return {"model_spec": spec, "metadata": {METADATA_FIELD: described}}

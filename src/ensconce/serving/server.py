@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from functools import partial
 
 from ensconce.addresses import Address, listen
+from ensconce.serving.answers import Scheduler
 from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.server import HttpServer
+from ensconce.serving.json_examples import answer_classify_json, answer_regress_json
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
-from ensconce.serving.rest import rest_application
-from ensconce.serving.rest_server import RestServer
+from ensconce.serving.rest import RestFront
 from ensconce.serving.tls import ServingCertificate
 from ensconce.serving.workers import EachAlone, Workers
 
@@ -59,7 +63,7 @@ class ModelServer:
         self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem)
         self._scheduler: EachAlone | None = None
         self._grpc: GrpcServer | None = None
-        self._rest: RestServer | None = None
+        self._rest: HttpServer | None = None
 
     async def start(self) -> Ports:
         """Listen and serve; on failure nothing is left open.
@@ -75,10 +79,9 @@ class ModelServer:
             workers = Workers(threads=(os.cpu_count() or 1) + 2, admitted=limits.requests)
             self._scheduler = EachAlone(workers)
             self._grpc = GrpcServer(self._manager, self._scheduler, limits)
-            application = rest_application(self._manager, workers, body_bytes=limits.body_bytes)
-            self._rest = RestServer(application, most_age=limits.connection_age)
+            self._rest = self._rest_server(self._scheduler, limits)
             ports = Ports(*(listener.getsockname()[1] for listener in listeners))
-            await self._rest.start(listeners[1], self._certificate.ssl_context)
+            await self._rest.listen(listeners[1], self._certificate.ssl_context)
             await self._grpc.listen(listeners[0], self._certificate.http2_context)
         except BaseException:
             await self.stop(0)
@@ -86,6 +89,16 @@ class ModelServer:
                 listener.close()
             raise
         return ports
+
+    def _rest_server(self, scheduler: Scheduler, limits: Limits) -> HttpServer:
+        size = limits.message_bytes
+        examples = {
+            "classify": partial(answer_classify_json, self._manager, scheduler, tensor_bytes=size),
+            "regress": partial(answer_regress_json, self._manager, scheduler, tensor_bytes=size),
+        }
+        front = RestFront(self._manager, scheduler, examples=examples)
+        bounds = HttpLimits(body_bytes=limits.body_bytes, age=limits.connection_age)
+        return HttpServer(front.handle, front.refused, bounds)
 
     def replace_certificate(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         """Present another certificate on new connections; to be called in the event loop's thread.

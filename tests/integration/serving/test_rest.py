@@ -50,7 +50,7 @@ async def test_row_and_columnar_predictions(client: httpx.AsyncClient, held_out:
         ("POST", "/v1/models/digits/versions/9:predict", b"{}", 404, "Servable not found for request: Specific(digits"),
         ("POST", "/v1/models/digits/labels/new:predict", b"{}", 400, "Unrecognized servable version label: new"),
         ("POST", f"/v1/models/d/versions/{'9' * 30}:predict", b"{}", 400, "Failed to convert version: 999"),
-        ("POST", "/v1/models/digits:classify", b"{}", 501, "Classify is not supported by this server"),
+        ("POST", "/v1/models/digits:classify", b"{}", 400, "JSON Value: {} When method is classify, key 'examples'"),
         ("POST", "/v1/models/digits:explode", b"{}", 400, "Malformed request: POST /v1/models/digits:explode"),
         ("PUT", PREDICT, b"{}", 400, "Malformed request: PUT /v1/models/digits:predict"),
         ("GET", "/v1/models/x", b"", 404, "Could not find any versions of model x"),

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from ensconce.serving.json_outputs import outputs_to_json
 from ensconce.serving.json_tensors import (
     array_from_json,
     array_to_json,
     inputs_from_json,
-    outputs_to_json,
     parse_body,
 )
 from ensconce.tfserving.dtypes import dtype_named, dtype_of
@@ -151,19 +150,66 @@ def test_values_from_strangers_are_read_or_refused(value: Any) -> None:
             array_from_json(value, dtype_named(name))
 
 
-def test_floats_are_written_with_the_fewest_digits() -> None:
-    values = array_to_json(np.float32([0.1, 1e-7, 16777216]), "y")
-    assert json.dumps(values) == "[0.1, 1e-07, 16777216.0]"
-    assert math.isnan(array_to_json(np.float32([np.nan]), "y")[0])
-    assert json.dumps(array_to_json(np.float32([np.inf, -np.inf]), "y")) == "[Infinity, -Infinity]"
+def written(*values: float) -> str:
+    return outputs_to_json({"y": np.float32(values)}, "columnar").decode()
+
+
+def test_floats_are_written_as_the_original_writes_them() -> None:
+    values = (0.1, 1 / 3, 0, -0.0, 3, 1e-7, 16777216, 1e9)
+    text = '{"outputs":[0.1,0.333333343,0.0,-0.0,3.0,1e-07,16777216.0,1e+09]}'
+    assert written(*values) == text
+    many = written(*values * 3)
+    assert json.loads(many)["outputs"] == json.loads(text)["outputs"] * 3
+    assert many.count("16777216.0") == many.count("0.333333343") == many.count("-0.0") == 3
+    assert written(np.nan, np.inf, -np.inf, 0.5) == '{"outputs":[NaN,Infinity,-Infinity,0.5]}'
+    assert json.dumps(array_to_json(np.float32([0.1, 1e-7, 16777216]), "y")) == "[0.1, 1e-07, 16777216.0]"
+
+
+@given(
+    npst.arrays(
+        st.sampled_from(["<f4", "<f8", "<i8", "<u8", "i1", "?"]),
+        npst.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5),
+    ),
+    st.sampled_from(["row", "columnar"]),
+)
+def test_any_array_survives_the_answer(array: np.ndarray[Any, Any], form: Any) -> None:
+    document = json.loads(outputs_to_json({"y": array, "z": array}, form))
+    both = document["outputs"] if form == "columnar" else document["predictions"]
+    for name in ("y", "z"):
+        value = both[name] if form == "columnar" else [row[name] for row in both]
+        back = array_from_json(value, dtype_of(array))
+        assert back.size == array.size
+        if array.size:
+            np.testing.assert_array_equal(back, array)
+            np.testing.assert_array_equal(np.signbit(back), np.signbit(array)) if array.dtype.kind == "f" else None
+
+
+@given(npst.arrays("<f4", st.integers(9, 40)))
+def test_many_floats_survive_the_answer(array: np.ndarray[Any, Any]) -> None:
+    back = json.loads(outputs_to_json({"y": array}, "columnar"))["outputs"]
+    np.testing.assert_array_equal(np.float32(back), array)
+    assert all(isinstance(value, float) for value in back)
 
 
 def test_answers_in_the_format_of_the_question() -> None:
     y, z = np.float32([[1], [2]]), np.array([3, 4])
-    assert outputs_to_json({"y": y}, "row") == {"predictions": [[1.0], [2.0]]}
-    assert outputs_to_json({"y": y, "z": z}, "row") == {"predictions": [{"y": [1.0], "z": 3}, {"y": [2.0], "z": 4}]}
-    assert outputs_to_json({"y": y}, "columnar") == {"outputs": [[1.0], [2.0]]}
-    assert outputs_to_json({"y": y, "z": z}, "columnar") == {"outputs": {"y": [[1.0], [2.0]], "z": [3, 4]}}
+    s = np.array([b"a", '\u00e9"'.encode()], object)
+
+    def answer(outputs: dict[str, Any], form: Any) -> Any:
+        return json.loads(outputs_to_json(outputs, form))
+
+    assert answer({"y": y}, "row") == {"predictions": [[1.0], [2.0]]}
+    assert answer({"y": y, "z": z}, "row") == {"predictions": [{"y": [1.0], "z": 3}, {"y": [2.0], "z": 4}]}
+    assert answer({"y": y}, "columnar") == {"outputs": [[1.0], [2.0]]}
+    assert answer({"y": y, "z": z}, "columnar") == {"outputs": {"y": [[1.0], [2.0]], "z": [3, 4]}}
+    assert answer({"s": s}, "row") == {"predictions": ["a", '\u00e9"']}
+    assert answer({"s_bytes": s[:1]}, "columnar") == {"outputs": [{"b64": "YQ=="}]}
+    assert answer({"y": np.float32(2)}, "columnar") == {"outputs": 2.0}
+
+
+def test_too_many_lists_are_refused_before_they_are_made() -> None:
+    with pytest.raises(RequestError, match="too many lists"):
+        parse_body(b'{"inputs":[' + b"[]," * 2_000_000 + b"[]]}")
 
 
 @pytest.mark.parametrize(
@@ -172,6 +218,7 @@ def test_answers_in_the_format_of_the_question() -> None:
         ({"y": np.float32(1)}, "Tensor name: y has no shape information "),
         ({"y": np.zeros(2), "z": np.zeros(3)}, "Tensor name: z has inconsistent batch size: 3 expecting: 2"),
         ({"y": np.zeros(2, np.float16)}, "Failed to write JSON value for tensor type: half"),
+        ({}, "Cannot convert empty tensor map to JSON"),
         ({"y": np.array([b"\xff"], dtype=object)}, "Tensor name: y holds bytes that are no UTF-8 text"),
     ],
 )
