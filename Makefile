@@ -5,8 +5,8 @@ TF     := .venv-tf
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes
 TF_PIP := $(TF)/bin/python -m pip --quiet --disable-pip-version-check install
-# Tests that skip, in part, where there is no TensorFlow.
-TF_TESTS := tests/unit/serving/engines tests/interop/tfserving tests/interop/tensorflow
+# Those that skip, in part, where there is no TensorFlow.
+TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
