@@ -6,14 +6,15 @@ Rules and texts: util/json_tensor.cc (``FillClassifyRegressRequestFromJson``, ``
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from ensconce.serving.answers import Scheduler
+from ensconce.serving.answers import Prediction, Scheduler
 from ensconce.serving.answers_examples import examples_in, predict_all, read_classify, read_regress
 from ensconce.serving.json_tensors import array_to_json, parse_body
 from ensconce.serving.manager import ModelManager
@@ -29,6 +30,9 @@ __all__ = [
     "examples_request_from_json",
     "regressions_to_json",
 ]
+
+_IN_LOOP: Final = 16 * 1024
+"""Bytes that are read or written in the event loop; more take a thread."""
 
 _LONGEST_QUOTE: Final = 256
 _INT64: Final = range(-(2**63), 2**63)
@@ -47,7 +51,7 @@ async def answer_classify_json(
     deadline: float | None = None,
     check_method_name: bool = False,
 ) -> bytes:
-    """Answer the body of a ``:classify`` request.
+    """Answer the body of a ``:classify`` request; large ones are read and answers to them written in threads.
 
     Args:
         manager: knows the models.
@@ -56,7 +60,7 @@ async def answer_classify_json(
         body: JSON.
         tensor_bytes: most bytes that the examples may take, each with the context.
         deadline: in the event loop's time; when nobody wants the answer any more.
-        check_method_name: whether a signature that classifies must say so.
+        check_method_name: whether a signature that classifies must say so (``--enable_signature_method_name_check``).
 
     Returns:
         JSON.
@@ -64,10 +68,15 @@ async def answer_classify_json(
     Raises:
         RequestError: whatever is wrong with it.
     """
-    request = examples_request_from_json(spec, body)
-    asked = read_classify(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
-    [outputs] = await predict_all(scheduler, [asked], deadline)
-    return classes_to_json(classes_in(outputs, examples_in(asked)))
+
+    def read() -> Prediction:
+        request = examples_request_from_json(spec, body)
+        return read_classify(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
+
+    def write(outputs: Mapping[str, Array], count: int) -> bytes:
+        return classes_to_json(classes_in(outputs, count))
+
+    return await _answer(scheduler, read, write, len(body) <= _IN_LOOP, deadline)
 
 
 async def answer_regress_json(
@@ -81,10 +90,29 @@ async def answer_regress_json(
     check_method_name: bool = False,
 ) -> bytes:
     """Answer the body of a ``:regress`` request; as :func:`answer_classify_json`."""
-    request = examples_request_from_json(spec, body)
-    asked = read_regress(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
+
+    def read() -> Prediction:
+        request = examples_request_from_json(spec, body)
+        return read_regress(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
+
+    def write(outputs: Mapping[str, Array], count: int) -> bytes:
+        return regressions_to_json(regressions_in(outputs, count))
+
+    return await _answer(scheduler, read, write, len(body) <= _IN_LOOP, deadline)
+
+
+async def _answer(
+    scheduler: Scheduler,
+    read: Callable[[], Prediction],
+    write: Callable[[Mapping[str, Array], int], bytes],
+    small: bool,
+    deadline: float | None,
+) -> bytes:
+    asked = read() if small else await asyncio.to_thread(read)
     [outputs] = await predict_all(scheduler, [asked], deadline)
-    return regressions_to_json(regressions_in(outputs, examples_in(asked)))
+    if small and sum(array.nbytes for array in outputs.values()) <= _IN_LOOP:
+        return write(outputs, examples_in(asked))
+    return await asyncio.to_thread(write, outputs, examples_in(asked))
 
 
 def examples_request_from_json(spec: Any, body: bytes) -> Any:
@@ -131,7 +159,7 @@ def _fill(example: Any, value: Any) -> None:
         members = {_member(each, name) for each in values}
         if len(members) > 1:
             wanted = _member(values[0], name)
-            raise invalid(f"Unexpected element type in feature: {name} expecting type: {_KINDS[wanted]}")
+            raise invalid(f"Unexpected element type in feature: {_named(name)} expecting type: {_KINDS[wanted]}")
         for member in members:
             getattr(feature, member).value.extend(_converted(values, member, name))
 
@@ -147,9 +175,9 @@ def _member(value: Any, name: str) -> str:
         if value in _INT64:
             return "int64_list"
         if value in _UINT64:
-            raise invalid(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+            raise invalid(f"Feature: {_named(name)} has uint64_t element. Only int64_t is supported.")
         return "float_list"
-    raise invalid(f"Feature: {name} has element with unexpected JSON type: {_type_name(value)}")
+    raise invalid(f"Feature: {_named(name)} has element with unexpected JSON type: {_type_name(value)}")
 
 
 def _converted(values: list[Any], member: str, name: str) -> Any:
@@ -160,7 +188,7 @@ def _converted(values: list[Any], member: str, name: str) -> Any:
             with np.errstate(over="ignore"):
                 return np.array(values, np.float64).astype(np.float32).tolist()
         except OverflowError:
-            raise invalid(f"Feature: {name} has a number that is out of range") from None
+            raise invalid(f"Feature: {_named(name)} has a number that is out of range") from None
     return map(int, values)
 
 
@@ -181,6 +209,11 @@ def _text(value: str) -> str:
     except UnicodeEncodeError:
         raise invalid("JSON Value: a string holds half a surrogate pair, which is no text") from None
     return value
+
+
+def _named(name: str) -> str:
+    """A client's name for a feature, fit for a text of one line."""
+    return (name if name.isprintable() else json.dumps(name)[1:-1])[:_LONGEST_QUOTE]
 
 
 def _type_name(value: Any) -> str:

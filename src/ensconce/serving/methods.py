@@ -101,7 +101,7 @@ def _check_method(signature: Signature, kind: str, wanted: str, check: bool) -> 
 
 
 def _described(signature: Signature) -> str:
-    return text_format.MessageToString(signature.to_proto())
+    return text_format.MessageToString(signature.to_proto(), as_one_line=True)
 
 
 def classes_in(outputs: Mapping[str, Array], examples: int) -> Classes:

@@ -193,17 +193,29 @@ class Here:
 
 
 def test_bodies_are_answered_with_bodies() -> None:
-    manager, here = ModelManager(), Here()
+    manager = ModelManager()
     manager.add("m", 1, Constant())
 
-    def answer(function: Any, **document: Any) -> bytes:
+    def answer(function: Any, check: bool = False, **document: Any) -> bytes:
         body = json.dumps({"examples": [{"x": 1}, {}]} | document).encode()
-        answered: bytes = asyncio.run(function(manager, here, SPEC, body, tensor_bytes=1000))
+        answered: bytes = asyncio.run(
+            function(manager, Here(), SPEC, body, tensor_bytes=1 << 20, check_method_name=check)
+        )
         return answered
 
     assert answer(answer_classify_json) == b'{"results":[[["",0.5],["",0.5]],[["",0.5],["",0.5]]]}'
     assert answer(answer_regress_json, signature_name="regress") == b'{"results":[7.0,7.0]}'
-    with pytest.raises(RequestError, match=r"Expected one or two|outputs to contain at least one"):
+    with pytest.raises(RequestError, match="outputs to contain at least one"):
         answer(answer_classify_json, signature_name="regress")
     with pytest.raises(RequestError, match="No regression outputs"):
         answer(answer_regress_json)
+    with pytest.raises(RequestError, match="method_name to be tensorflow/serving/regress"):
+        answer(answer_regress_json, check=True)
+    # Read in a thread.
+    large = answer(answer_regress_json, signature_name="regress", examples=[{"x": "a" * 100}] * 500)
+    assert len(json.loads(large)["results"]) == 500
+
+
+def test_names_are_told_in_one_line() -> None:
+    assert refusal({"examples": [{"a\nb" + "c" * 1000: None}]}).startswith(r"Feature: a\nbccc")
+    assert len(refusal({"examples": [{"a\nb" + "c" * 1000: None}]})) < 400
