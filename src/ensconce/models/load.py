@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ensconce.encfile import decrypt_bytes
+from ensconce.encfile import decrypt_to_memory
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.models.contents import parse_contents
 from ensconce.models.layout import CONTENTS, check_name, check_version, embedded_path, scan
@@ -20,7 +20,7 @@ from ensconce.models.layout import CONTENTS, check_name, check_version, embedded
 __all__ = ["open_sealed"]
 
 
-def open_sealed(models_dir: Path, name: str, version: int, key: bytes) -> dict[str, bytearray]:
+def open_sealed(models_dir: Path, name: str, version: int, key: bytes) -> dict[str, memoryview]:
     """Decrypt every file of a sealed version into memory.
 
     The description beside the folder plays no part: the key, which was released for this version alone, does.
@@ -32,7 +32,7 @@ def open_sealed(models_dir: Path, name: str, version: int, key: bytes) -> dict[s
         key: the version's wrap key, 16 bytes.
 
     Returns:
-        Path relative to the version's folder, and plaintext, of each file that the owner sealed.
+        Path relative to the version's folder, and plaintext, of each file that the owner sealed; in memory that may be written to.
 
     Raises:
         InputError: ``model.name``, ``model.version``; ``model.missing``: there is no such folder; ``model.read``,
@@ -66,9 +66,9 @@ def open_sealed(models_dir: Path, name: str, version: int, key: bytes) -> dict[s
     return {path: _decrypt(folder, name, version, path, key) for path in sorted(listed)}
 
 
-def _decrypt(folder: Path, name: str, version: int, path: str, key: bytes) -> bytearray:
+def _decrypt(folder: Path, name: str, version: int, path: str, key: bytes) -> memoryview:
     with _naming(name, version, path):
-        return decrypt_bytes(folder / path, key, verify_path=embedded_path(name, version, path))
+        return decrypt_to_memory(folder / path, key, verify_path=embedded_path(name, version, path))
 
 
 def _check_folder(folder: Path) -> None:

@@ -138,7 +138,7 @@ def import_tensorflow() -> Any:
         raise InputError(
             "import.tensorflow",
             "TensorFlow, which reads SavedModels, is not installed",
-            remedy="pip install tensorflow-cpu, in an environment for importing; what serves the model needs none",
+            remedy="an environment for importing, as docs/how-to/import-a-model.md has it; serving needs no TensorFlow",
         )
     tf = import_module("tensorflow")
     tf.get_logger().setLevel("ERROR")
