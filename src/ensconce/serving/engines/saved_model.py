@@ -63,7 +63,7 @@ def import_tensorflow() -> Any:
     Unless the environment says otherwise, it is told to log nothing: its messages can quote tensors.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or this machine cannot run it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if importlib.util.find_spec("tensorflow") is None:
@@ -73,7 +73,14 @@ def import_tensorflow() -> Any:
             rule="SavedModels and TFLite models are computed by TensorFlow",
             remedy="pip install 'ensconce[tensorflow]', or convert the model: ensconce model import",
         )
-    return importlib.import_module("tensorflow")
+    try:
+        return importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise InputError(
+            "engine.tensorflow",
+            f"TensorFlow cannot be imported: {error}",
+            remedy="install one for this Python and this processor: pip install 'ensconce[tensorflow]'",
+        ) from error
 
 
 def load_saved_model(folder: Path, options: SessionOptions) -> LoadedGraph:
@@ -123,7 +130,7 @@ def _read(folder: Path, tags: frozenset[str]) -> Any:
                 "Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
                 f"{folder}. Check that the directory exists and that you have the right permissions for accessing it.",
             ).with_code(Code.NOT_FOUND)
-    except LoadError:
+    except InputError:  # among them LoadError
         raise
     except Exception as error:  # protobuf raises its own, which no module exports to all versions, and ValueError
         raise LoadError(

@@ -398,3 +398,31 @@ def test_examples_come_in_the_only_input(tmp_path: Path) -> None:
     files = of_examples(tmp_path)
     with pytest.raises(InputError, match="has one input, of DT_STRING"):
         OpenVinoServable({**files, "signatures.json": files["signatures.json"].replace(b"DT_STRING", b"DT_INT64")})
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_models_quick_or_slow(
+    digits_files: dict[str, bytes], held_out: Held, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensconce.serving.engines.openvino_graph._QUICK_S", 1000 if quick else 0)
+    servable = OpenVinoServable(digits_files)
+    graph = servable._plans["serving_default"].graph
+    assert graph._settings["PERFORMANCE_HINT"] == ("THROUGHPUT" if quick else "LATENCY")
+    assert set(graph._pools) == ({((1, 8, 8, 1),)} if quick else set())
+    images, labels = held_out
+    whole = servable.predict("", {"images": images})
+    assert (whole["classes"] == labels).mean() >= 0.98
+    for count in (1, 3):
+        got = servable.predict("", {"images": images[:count]})["probabilities"]
+        np.testing.assert_allclose(got, whole["probabilities"][:count], atol=1e-5)
+
+
+def test_shapes_are_remembered_but_not_for_ever(
+    digits_files: dict[str, bytes], held_out: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensconce.serving.engines.openvino_graph._MOST_SHAPES", 4)
+    servable = OpenVinoServable(digits_files)
+    graph = servable._plans["serving_default"].graph
+    for count in (*range(1, 12), 1):
+        assert len(servable.predict("", {"images": held_out[0][:count]})["classes"]) == count
+        assert len(graph._pools) <= 4

@@ -307,6 +307,22 @@ def test_nothing_is_left_of_a_version_that_nobody_refers_to(half_plus_two: Path)
     assert session() is None
 
 
+def test_bfloat16_where_that_loses_little(tf: Any, save_graph: Save) -> None:
+    def build() -> Any:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 4], "x")
+        return {"serving_default": ({"x": x}, {"y": tf.matmul(x, tf.eye(4) * 3)}, PREDICT)}
+
+    servable = TensorFlowServable(save_graph(build), SessionOptions(mixed_precision="bfloat16", inter_op_parallelism=1))
+    got = servable.predict("", {"x": floats([1, 2, 3, 4])})["y"]
+    assert (got.dtype, got.tolist()) == (np.float32, [[3, 6, 9, 12]])
+
+
+def test_a_file_that_cannot_be_read_is_named(half_plus_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensconce.serving.engines.saved_model._MAX_BYTES", 10)
+    with pytest.raises(InputError, match=r"saved_model\.pb"):
+        TensorFlowServable(half_plus_two)
+
+
 def test_a_broken_folder(tf: Any, tmp_path: Path, half_plus_two: Path) -> None:
     with pytest.raises(LoadError) as caught:
         TensorFlowServable(tmp_path / "none")
@@ -345,6 +361,15 @@ def test_without_tensorflow_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch,
         import_tensorflow()
     assert caught.value.check == "engine.tensorflow"
     assert "ensconce[tensorflow]" in str(caught.value)
+
+
+def test_a_tensorflow_that_does_not_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no such instruction')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    with pytest.raises(InputError, match="TensorFlow cannot be imported: no such instruction") as caught:
+        import_tensorflow()
+    assert caught.value.check == "engine.tensorflow"
 
 
 def test_importing_the_engine_imports_no_tensorflow() -> None:
