@@ -5,7 +5,8 @@ metadata node, is sealed under a key derived from the 16-byte *wrap key* and com
 is Gramine's (``common/src/protected_files``); ``docs/reference/encrypted-files.md`` has the layout.
 
 * :func:`encrypt_file`, :func:`decrypt_file`: one file, in bounded memory, whatever its size.
-* :func:`decrypt_bytes`: into memory, for the process inside an enclave: nothing is written, no process is started.
+* :func:`decrypt_bytes`, :func:`decrypt_to_memory`: into memory, for the process inside an enclave: nothing is
+  written, no process is started.
 * :func:`encrypt_tree`, :func:`decrypt_tree`: directories, all or nothing.
 * :func:`fingerprint`: names one encryption of one file; :func:`read_wrap_key`: the key from its file.
 
@@ -14,7 +15,7 @@ Nothing is returned or left under its final name before every node was verified.
 
 from __future__ import annotations
 
-from ensconce.encfile.decrypt import decrypt_bytes, decrypt_file
+from ensconce.encfile.decrypt import decrypt_bytes, decrypt_file, decrypt_to_memory
 from ensconce.encfile.encrypt import encrypt_file
 from ensconce.encfile.layout import Format, encrypted_size
 from ensconce.encfile.metadata import Fingerprint, fingerprint
@@ -28,6 +29,7 @@ __all__ = [
     "Format",
     "decrypt_bytes",
     "decrypt_file",
+    "decrypt_to_memory",
     "decrypt_tree",
     "encrypt_file",
     "encrypt_tree",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from pathlib import Path
 from typing import Final
 
 from ensconce.encfile.crew import Progress, do_groups, gathered, ignore
-from ensconce.encfile.fileio import check_output, opened, read_at, write_at
-from ensconce.encfile.groups import At, opener
-from ensconce.encfile.layout import ENTRY_SIZE, NODE_SIZE, Layout
+from ensconce.encfile.fileio import check_output, opened, read_at, reader, write_at
+from ensconce.encfile.groups import At, memory_opener, opener
+from ensconce.encfile.layout import ENTRY_SIZE, HEAD_SIZE, NODE_SIZE, Layout
 from ensconce.encfile.metadata import Metadata, check_path, check_size, open_metadata
 from ensconce.encfile.names import path_bytes
 from ensconce.encfile.wrapkey import check_wrap_key
 from ensconce.errors import InputError
 from ensconce.files import writing_aside
 
-__all__ = ["decrypt_bytes", "decrypt_file"]
+__all__ = ["decrypt_bytes", "decrypt_file", "decrypt_to_memory"]
 
 _PRIVATE: Final = 0o600
+_LARGE: Final = 1 << 20
+"""Bytes from which plaintext gets memory of its own from the kernel, in huge pages where there are some."""
 
 
 def decrypt_file(
@@ -69,9 +73,8 @@ def decrypt_file(
 def decrypt_bytes(src: Path | bytes | bytearray | memoryview, wrap_key: bytes, *, verify_path: str | None) -> bytearray:
     """Decrypt a whole file into memory, verified to the last node before anything is returned.
 
-    Made for the inside of an enclave: everything happens in this process, nothing is written, and each byte of the
-    source is read once, into memory of this process, before it is verified; who can change the source meanwhile
-    gains nothing.
+    Everything happens in this process, nothing is written, and each byte of the source is read once, into memory of
+    this process, before it is verified; who can change the source meanwhile gains nothing.
 
     Args:
         src: the encrypted file, as a path or as its bytes.
@@ -85,39 +88,60 @@ def decrypt_bytes(src: Path | bytes | bytearray | memoryview, wrap_key: bytes, *
         IntegrityError: as :func:`decrypt_file`.
         InputError: wrong key length, unreadable source, not enough memory.
     """
-    key = check_wrap_key(wrap_key)
-    expected = None if verify_path is None else path_bytes(verify_path)
     if isinstance(src, Path):
-        with opened(src) as (source, size):
-            return _decrypt_to_memory(lambda view, offset: read_at(source, view, offset, src), size, key, expected)
+        return bytearray(decrypt_to_memory(src, wrap_key, verify_path=verify_path))
     sealed = memoryview(src).cast("B")
 
     def read(view: memoryview, offset: int) -> None:
         view[:] = sealed[offset : offset + len(view)]
 
-    return _decrypt_to_memory(read, len(sealed), key, expected)
+    expected = None if verify_path is None else path_bytes(verify_path)
+    return bytearray(_decrypt_to_memory(read, len(sealed), check_wrap_key(wrap_key), expected))
 
 
-def _decrypt_to_memory(read: At, size: int, key: bytes, expected: bytes | None) -> bytearray:
+def decrypt_to_memory(src: Path, wrap_key: bytes, *, verify_path: str | None) -> memoryview:
+    """As :func:`decrypt_bytes`, for large files inside an enclave: each byte is read, decrypted, and where it stays.
+
+    Returns:
+        The plaintext, in memory that is its own, may be written to, and is given back when nobody refers to it.
+
+    Raises:
+        IntegrityError: as :func:`decrypt_file`.
+        InputError: wrong key length, unreadable source, not enough memory.
+    """
+    key = check_wrap_key(wrap_key)
+    expected = None if verify_path is None else path_bytes(verify_path)
+    with opened(src) as (source, size):
+        return _decrypt_to_memory(reader(source, src), size, key, expected)
+
+
+def _decrypt_to_memory(read: At, size: int, key: bytes, expected: bytes | None) -> memoryview:
     metadata, layout = _start(read, size, key, expected)
+    room = _room(HEAD_SIZE + layout.data_nodes * NODE_SIZE)
+    room[: len(metadata.head)] = metadata.head
+    if layout.groups:
+        entries = memoryview(bytearray(layout.groups * ENTRY_SIZE))
+        entries[:ENTRY_SIZE] = metadata.root
+        do_groups("open", layout, memory_opener(layout, read, room, entries), ignore, None)
+    return room[: metadata.size]
+
+
+def _room(size: int) -> memoryview:
+    """So many bytes of memory. Of 100 MB the kernel hands out huge pages in 7 ms and small ones in 40."""
     try:
-        result = bytearray(metadata.size)
-    except MemoryError as error:
+        if size < _LARGE:
+            return memoryview(bytearray(size))
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (MemoryError, OSError, OverflowError) as error:
         raise InputError(
             "encfile.memory",
             "there is not enough memory for the decrypted file",
-            found=f"{metadata.size} bytes needed",
+            found=f"{size} bytes needed",
             remedy="give the process (in an enclave: sgx.enclave_size) more memory",
         ) from error
-    result[: len(metadata.head)] = metadata.head
-    entries = memoryview(bytearray(layout.groups * ENTRY_SIZE))
-    entries[:ENTRY_SIZE] = metadata.root[: len(entries[:ENTRY_SIZE])]
-
-    def write(view: memoryview, offset: int) -> None:
-        result[offset : offset + len(view)] = view
-
-    do_groups("open", layout, opener(layout, read, write, entries), ignore, None)
-    return result
+    with contextlib.suppress(OSError):  # Advice only: not every kernel (nor Gramine) takes it.
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 def _start(read: At, size: int, key: bytes, expected: bytes | None) -> tuple[Metadata, Layout]:

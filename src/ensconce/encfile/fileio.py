@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ensconce.encfile.names import shown
 from ensconce.errors import InputError
 
-__all__ = ["check_output", "opened", "read_at", "write_at"]
+__all__ = ["check_output", "opened", "read_at", "reader", "write_at"]
 
 
 @contextlib.contextmanager
@@ -61,14 +62,40 @@ def read_at(handle: int, view: memoryview, offset: int, path: Path) -> None:
         except OSError as error:
             raise InputError("encfile.input", f"cannot read {shown(path)}: {error.strerror or error}") from error
         if not data:
-            raise InputError(
-                "encfile.input_changed",
-                f"{shown(path)} became shorter while it was read",
-                found=f"it ends before byte {offset + len(view)}",
-                remedy="let nothing write to it meanwhile",
-            )
+            raise _cut_off(path, offset + len(view))
         view[: len(data)] = data
         view, offset = view[len(data) :], offset + len(data)
+
+
+def reader(handle: int, path: Path) -> Callable[[memoryview, int], None]:
+    """As :func:`read_at`, without a copy, for whoever has the file's position to itself.
+
+    Raises:
+        InputError: as there, when it is called.
+    """
+    file = io.FileIO(handle, closefd=False)
+
+    def read(view: memoryview, offset: int) -> None:
+        try:
+            file.seek(offset)
+            while view:
+                count = file.readinto(view) or 0
+                if not count:
+                    raise _cut_off(path, offset + len(view))
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            raise InputError("encfile.input", f"cannot read {shown(path)}: {error.strerror or error}") from error
+
+    return read
+
+
+def _cut_off(path: Path, end: int) -> InputError:
+    return InputError(
+        "encfile.input_changed",
+        f"{shown(path)} became shorter while it was read",
+        found=f"it ends before byte {end}",
+        remedy="let nothing write to it meanwhile",
+    )
 
 
 def write_at(handle: int, view: memoryview, offset: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ensconce.encfile.layout import NODE_SIZE, Layout
 from ensconce.encfile.nodes import GroupBuffers, open_group, seal_group
 
-__all__ = ["At", "Work", "opener", "sealer"]
+__all__ = ["At", "Work", "memory_opener", "opener", "sealer"]
 
 At = Callable[[memoryview, int], None]
 """Fill (or write out) a buffer at an offset."""
@@ -50,5 +50,24 @@ def opener(layout: Layout, read: At, write: At, entries: memoryview) -> Work:
         slots = layout.child_slots(group)
         entries[slots] = children[: slots.stop - slots.start]
         write(buffers.plain[:length], offset)
+
+    return open_
+
+
+def memory_opener(layout: Layout, read: At, target: memoryview, entries: memoryview) -> Work:
+    """A function that decrypts a group to its place in memory; the parent of the group must have been done before.
+
+    ``target`` is the whole plaintext and what fills its last node.
+    """
+    buffers = GroupBuffers()
+
+    def open_(group: int) -> None:
+        start, _ = layout.plain_span(group)
+        node, count = layout.node_span(group)
+        read(buffers.sealed[: count * NODE_SIZE], node * NODE_SIZE)
+        into = [target[at : at + NODE_SIZE] for at in range(start, start + (count - 1) * NODE_SIZE, NODE_SIZE)]
+        children = open_group(buffers, count - 1, entries[layout.slot(group)].tobytes(), node, into)
+        slots = layout.child_slots(group)
+        entries[slots] = children[: slots.stop - slots.start]
 
     return open_

@@ -11,6 +11,7 @@ overwrite it; opening goes downwards, each tag being put over the start of the n
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,20 +86,23 @@ def seal_group(buffers: GroupBuffers, count: int, children: bytes) -> bytes:
     return key + sealed[NODE_SIZE:]
 
 
-def open_group(buffers: GroupBuffers, count: int, entry: bytes, first_node: int) -> bytes:
-    """Verify and decrypt one group, from ``buffers.sealed`` (which is overwritten) to ``buffers.plain``.
+def open_group(
+    buffers: GroupBuffers, count: int, entry: bytes, first_node: int, into: Sequence[memoryview] | None = None
+) -> bytes:
+    """Verify and decrypt one group, from ``buffers.sealed`` (which is overwritten).
 
     Args:
         buffers: ``sealed`` holds the MHT node and the data nodes, in file order.
         count: data nodes, 1 to 96.
         entry: key and tag of the MHT node.
         first_node: number of the MHT node in the file, for messages.
+        into: for each data node, where its 4096 bytes go; ``buffers.plain`` if None.
 
     Returns:
         All 32 entries of the child MHT nodes.
 
     Raises:
-        IntegrityError: ``encfile.node_mac``, naming the node; what is in ``plain`` must not be used then.
+        IntegrityError: ``encfile.node_mac``, naming the node; what was decrypted must not be used then.
     """
     node = first_node
     try:
@@ -108,6 +112,8 @@ def open_group(buffers: GroupBuffers, count: int, entry: bytes, first_node: int)
         for index in range(count - 1, -1, -1):
             node = first_node + 1 + index
             plain, box, tag = buffers.nodes[index]
+            if into is not None:
+                plain = into[index]
             at = ENTRY_SIZE * index
             tag[:] = table[at + _KEY_SIZE : at + ENTRY_SIZE]
             AESGCM(table[at : at + _KEY_SIZE]).decrypt_into(ZERO_IV, box, None, plain)

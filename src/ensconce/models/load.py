@@ -32,7 +32,8 @@ def open_sealed(models_dir: Path, name: str, version: int, key: bytes) -> dict[s
         key: the version's wrap key, 16 bytes.
 
     Returns:
-        Path relative to the version's folder, and plaintext, of each file that the owner sealed; in memory that may be written to.
+        Path relative to the version's folder, and plaintext, of each file that the owner sealed; in memory that may be
+        written to.
 
     Raises:
         InputError: ``model.name``, ``model.version``; ``model.missing``: there is no such folder; ``model.read``,
