@@ -86,7 +86,7 @@ def import_model(
         sealed = None if description is None else with_times(description.to_json_object(), "created")
         print_json({"import": record.model_dump(mode="json"), "sealed": sealed})
         return
-    _tell(record)
+    _tell(record, given=samples is not None)
     if description is not None:
         say(f"sealed {name}/{version} under key {description.key_id}")
     else:
@@ -141,13 +141,15 @@ def _progress(title: str) -> Iterator[Told]:
         yield lambda stage, done, of: bar.update(task, description=f"{stage} {title}", completed=done, total=of or None)
 
 
-def _tell(record: ImportRecord) -> None:
+def _tell(record: ImportRecord, given: bool) -> None:
     say(f"imported {_KINDS[record.kind]} of SHA-256 {record.source_sha256} for {record.engine}, {record.precision}")
     agreement = record.agreement
     if agreement is None:
         say("taken as it is: nothing was converted, nothing compared")
         return
     made_up = "random samples (seed 0)" if agreement.random else "samples"
+    if agreement.random and given:
+        made_up = "samples or more of each signature, random ones (seed 0) where FILE has none"
     say(f"compared with {agreement.original} on {agreement.samples} {made_up}:")
     for each in record.outputs:
         top1 = "" if each.top1 is None else f"  top-1 agreement {each.top1:.4f}"

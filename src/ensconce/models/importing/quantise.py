@@ -32,7 +32,7 @@ def import_nncf() -> Any:
             "import.nncf",
             "NNCF, which makes int8 models, is not installed",
             found=str(error)[:200],
-            remedy="an environment for importing, as docs/how-to/import-a-model.md has it; without NNCF, --precision bf16",
+            remedy="an environment for importing, as docs/how-to/import-a-model.md has it; or --precision bf16",
         ) from error
 
 

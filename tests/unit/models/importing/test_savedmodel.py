@@ -413,3 +413,32 @@ def test_a_frozen_graph_by_tensorflow(tiny: Any, carry: Carry) -> None:
     assert record.agreement is not None
     assert record.agreement.original.startswith("TensorFlow")
     np.testing.assert_allclose(served(folder).predict("", {"input": tiny.x})["predict"], tiny.answers(), atol=1e-6)
+
+
+def test_graphs_are_shared_only_where_they_are_the_same(tmp_path: Path, carry: Carry) -> None:
+    def build() -> dict[str, Any]:
+        a, b, c = (v1.placeholder(tf.float32, [None, 4], name) for name in "abc")
+        wide = v1.placeholder(tf.float32, [None, None], "wide")
+        return {
+            "one": ({"x": a}, {"y": a @ W}, "predict"),
+            "same": ({"x": b}, {"z": b @ W}, "predict"),
+            "other": ({"x": c}, {"y": c @ (W + 1)}, "predict"),
+            "open": ({"x": wide}, {"y": wide @ W}, "predict"),
+            "forth": ({"p": a, "q": b}, {"y": a - b}, "predict"),
+            "back": ({"p": a, "q": b}, {"y": b - a}, "predict"),
+            "both": ({"x": a}, {"y": a @ W, "more": tf.nn.relu(a @ W)}, "predict"),
+        }
+
+    np.savez(tmp_path / "s.npz", x=X)
+    _, folder = carry(saved(tmp_path / "m", build), samples=str(tmp_path / "s.npz"))
+    described = json.loads((folder / "signatures.json").read_text())["signatures"]
+    graphs = {name: each.get("graph", "model") for name, each in described.items()}
+    assert graphs["one"] == graphs["same"]
+    assert len({*graphs.values()}) == 6
+    assert {path.stem for path in folder.glob("*.xml")} == {*graphs.values()}
+    servable, x = served(folder), np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(servable.predict("one", {"x": X})["y"], X @ W, atol=1e-5)
+    np.testing.assert_allclose(servable.predict("same", {"x": X})["z"], X @ W, atol=1e-5)
+    np.testing.assert_allclose(servable.predict("other", {"x": X})["y"], X @ (W + 1), atol=1e-5)
+    assert np.array_equal(servable.predict("forth", {"p": 3 * x, "q": x})["y"], 2 * x)
+    assert np.array_equal(servable.predict("back", {"p": 3 * x, "q": x})["y"], -2 * x)
