@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -199,7 +198,8 @@ class UnaryCall(Call):
         parts.clear()
         assert self._method is not None
         handle = self._method.handle
-        self._run(self._unzipped(message) if prefix.is_compressed else handle(message))
+        handling = self._unzipped(message) if prefix.is_compressed else handle(message)
+        self._task = asyncio.get_running_loop().create_task(self._run(handling))
 
     async def _unzipped(self, message: bytes) -> bytes:
         assert self._method is not None
@@ -211,20 +211,9 @@ class UnaryCall(Call):
             plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, longest)
         return await self._method.handle(plain)
 
-    def _run(self, handling: Coroutine[Any, Any, bytes]) -> None:
-        """Begin at once, and make a task only of what has to wait."""
+    async def _run(self, handling: Coroutine[Any, Any, bytes]) -> None:
         try:
-            waits_for = handling.send(None)
-        except StopIteration as done:
-            self._reply(done.value)
-        except Exception as error:
-            self.failed(error)
-        else:
-            self._task = asyncio.get_running_loop().create_task(self._go_on(handling, waits_for))
-
-    async def _go_on(self, handling: Coroutine[Any, Any, bytes], waits_for: Any) -> None:
-        try:
-            response = await _rest(handling, waits_for)
+            response = await handling
         except (Exception, asyncio.CancelledError) as error:
             self._task = None
             self.failed(error)
@@ -243,22 +232,6 @@ class UnaryCall(Call):
             self.refuse(error.code, error.problem)
             return
         self.connection.output.answer(self, status.HEAD, framed, status.TRAILERS_OK)
-
-
-@types.coroutine
-def _rest(handling: Coroutine[Any, Any, bytes], waits_for: Any) -> Generator[Any, Any, bytes]:
-    """The rest of a coroutine that has begun outside any task, and waits for something."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as error:  # cancellation above all
-                waits_for = handling.throw(error)
-            else:
-                waits_for = handling.send(value)
-    except StopIteration as done:
-        response: bytes = done.value
-        return response
 
 
 def _join(parts: list[bytes]) -> bytes:

@@ -17,7 +17,10 @@ from ensconce.serving.http2.frames import ErrorCode, Http2Error
 __all__ = ["HeaderDecoder", "Request", "encode_block"]
 
 _MOST_CACHED: Final = 64
-_LONGEST_CACHED: Final = 256
+_LONGEST_CACHED: Final = 512
+# RFC 7541, 6.3: comes first in a block, and changes what later blocks do.
+_SIZE_UPDATE: Final = 0x20
+_SIZE_MASK: Final = 0xE0
 # Of the connection and not of the request (section 8.2.2).
 _CONNECTION_FIELDS: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
@@ -70,14 +73,22 @@ class HeaderDecoder:
             return self._cache[block]
         except KeyError:
             pass
+        count, newest = self._table()
         request = _to_request(self._decode(block))
-        # Fields that are all in the tables leave these as they are, so the same bytes mean the same again; any other
-        # block may have changed the tables. A byte below 128 begins another kind of field, or ends a long index.
-        if not all(byte & 0x80 for byte in block):
+        count_now, newest_now = self._table()
+        if count_now != count or newest_now is not newest:
             self._cache.clear()
-        elif len(self._cache) < _MOST_CACHED and len(block) <= _LONGEST_CACHED:
+        elif len(block) <= _LONGEST_CACHED and block[:1] and block[0] & _SIZE_MASK != _SIZE_UPDATE:
+            # It left the table as it was, so the same bytes will mean the same while the table stays.
+            if len(self._cache) >= _MOST_CACHED:
+                self._cache.clear()
             self._cache[block] = request
         return request
+
+    def _table(self) -> tuple[int, object]:
+        """How many entries the table has, and the newest one: whatever adds or evicts changes one of these."""
+        entries = self._hpack.header_table.dynamic_entries
+        return len(entries), entries[0] if entries else None
 
     def trailers(self, block: bytes) -> bool:
         """Take the block behind a body, which says nothing to us; whether it is well-formed.
@@ -85,8 +96,8 @@ class HeaderDecoder:
         Raises:
             Http2Error: as in :meth:`request`.
         """
-        fields = self._decode(block)
         self._cache.clear()
+        fields = self._decode(block)
         return not any(name.startswith(b":") for name, _ in fields)
 
     def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:

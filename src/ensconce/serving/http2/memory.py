@@ -49,6 +49,11 @@ class Memory:
         holder.held += amount
         return True
 
+    def hold(self, holder: Holder, amount: int) -> None:
+        """Take bytes that are there already, answers above all, whether there is room or not."""
+        self._free -= amount
+        holder.held += amount
+
     def reserve(self, waiter: Waiter, amount: int) -> None:
         """Take bytes now or as soon as there are that many, and call ``granted``.
 

@@ -100,6 +100,7 @@ class Output:
         if not stream.unsent:
             stream.blocked_since = self._loop.time()
         stream.unsent.insert(0, memoryview(body))
+        stream.queued(len(body))
         self._enqueue(stream)
 
     def send_trailers(self, stream: Stream, trailers: bytes) -> None:
@@ -186,6 +187,7 @@ class Output:
             stream.send_window -= size
             stream.blocked_since = now
             left -= size
+            stream.sent(size)
             self._parts += (data_header(stream.id, size), part[:size])
             if size < len(part):
                 stream.unsent[-1] = part[size:]

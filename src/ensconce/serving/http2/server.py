@@ -8,6 +8,7 @@ import ssl
 from typing import Final
 
 from ensconce.serving.http2.connection import Accept, Connection
+from ensconce.serving.http2.lifetime import Lifetime
 from ensconce.serving.http2.limits import ConnectionLimits
 from ensconce.serving.http2.memory import Memory
 
@@ -30,7 +31,7 @@ class Http2Server:
         self._memory = Memory(server_bytes=limits.server_bytes, connection_bytes=limits.connection_bytes)
         self._loop = asyncio.get_running_loop()
         self._listeners: list[asyncio.Server] = []
-        self._connections: set[Connection] = set()
+        self._connections: set[Lifetime] = set()
         self._is_stopping = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -48,7 +49,7 @@ class Http2Server:
     def _connection(self) -> Connection:
         return Connection(self, self._accept, self._limits, self._memory)
 
-    def joined(self, connection: Connection) -> bool:
+    def joined(self, connection: Lifetime) -> bool:
         """A connection is there; False when it may not stay."""
         if self._is_stopping or len(self._connections) >= self._limits.connections:
             return False
@@ -56,7 +57,7 @@ class Http2Server:
         self._is_empty.clear()
         return True
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: Lifetime) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
         if not self._connections:

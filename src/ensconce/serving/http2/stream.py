@@ -22,6 +22,7 @@ class Stream:
     """
 
     __slots__ = (
+        "answer_bytes",
         "blocked_since",
         "charged",
         "connection",
@@ -55,6 +56,8 @@ class Stream:
         """Those of them that are held here."""
         self.charged = 0
         """Bytes that the account of memory holds for this stream."""
+        self.answer_bytes = 0
+        """Of the answer, that wait to be sent; the account holds them too."""
         self.remote_done = False
         """The whole request is here."""
         self.local_done = False
@@ -100,7 +103,7 @@ class Stream:
     def on_drain(self) -> None:
         """The connection ends when its streams have."""
 
-    # The body, as far as it is held here.
+    # What of the request and of the answer is held here.
 
     @property
     def is_waiting_for_memory(self) -> bool:
@@ -142,11 +145,21 @@ class Stream:
         if not self.remote_done:
             self.connection.output.put(window_update(self.id, amount))
 
+    def queued(self, amount: int) -> None:
+        """Bytes of the answer wait to be sent."""
+        self.answer_bytes += amount
+        self.connection.memory.hold(self.connection, amount)
+
+    def sent(self, amount: int) -> None:
+        """Bytes of the answer that waited are sent."""
+        self.answer_bytes -= amount
+        self.connection.memory.give(self.connection, amount)
+
     def release(self) -> None:
         """Nothing of the body is held any more."""
         if self.is_waiting_for_memory:
             self.connection.memory.forget(self)
-        if self.charged:
-            amount, self.charged = self.charged, 0
+        if amount := self.charged + self.answer_bytes:
+            self.charged = self.answer_bytes = 0
             self.connection.memory.give(self.connection, amount)
         self.wanted = 0
