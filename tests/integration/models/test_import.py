@@ -88,6 +88,7 @@ def test_import_seals_in_one_step(tiny: Any, owner: OwnerFolder, tmp_path: Path)
 
 def test_a_folder_that_seal_takes(tiny: Any, owner: OwnerFolder, tmp_path: Path) -> None:
     words = ("--name", "m", "--version", "1")
+    (tmp_path / "out").mkdir()
     done = ensconce(tmp_path, "model", "import", tiny.frozen, *words, "--outputs", "predict", "--output", "out/m")
     assert done.returncode == 0, done.stderr
     assert "predict  largest difference" in done.stdout
@@ -112,6 +113,7 @@ def test_a_folder_that_seal_takes(tiny: Any, owner: OwnerFolder, tmp_path: Path)
         (["--name", "N", "--output", "out"], "model.name"),
         (["--output", "owner"], "import.target"),
         (["--output", "file/out"], "import.target"),
+        (["--output", "missing/out"], "import.target"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )

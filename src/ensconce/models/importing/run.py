@@ -52,7 +52,7 @@ def import_model(
 
     Args:
         source: a SavedModel's folder, or a file: frozen graph, TFLite, ONNX.
-        target: the folder to make; ``ensconce-import.json`` is in it, and what the engine reads.
+        target: the folder to make, in one that there is: ``ensconce-import.json`` and what the engine reads.
         engine: ``openvino`` converts; ``tensorflow`` takes a SavedModel as it is.
         precision: of the arithmetic.
         samples: .npz with one array for each input, or .npy; None for random samples.
@@ -120,11 +120,12 @@ def _check(order: Order) -> None:
 def _aside(target: Path) -> Iterator[Path]:
     """A folder beside the target, for its owner alone, that does not outlive the block."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.importing-", dir=target.parent))
     except OSError as error:
         raise InputError(
-            "import.target", f"cannot write {target.parent}: {error.strerror}", remedy="name another --output"
+            "import.target",
+            f"cannot write {target.parent}: {error.strerror}",
+            remedy="name a folder that there is and that can be written",
         ) from error
     try:
         yield aside
