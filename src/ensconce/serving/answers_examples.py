@@ -80,7 +80,7 @@ async def answer_classify(
         scheduler: computes.
         request: the request.
         tensor_bytes: most bytes that the examples may take, each with the context.
-        deadline: in the event loop's time; when nobody wants the answer any more.
+        deadline: in the event loop's time; when nobody wants the answer any more. Only for callers that are tasks.
         check_method_name: whether a signature that classifies must say so (``--enable_signature_method_name_check``).
 
     Raises:
@@ -171,18 +171,25 @@ async def predict_all(
     Raises:
         RequestError: the first failure; DEADLINE_EXCEEDED.
     """
+    if deadline is None:
+        # Fronts begin without a task, which a timeout would need.
+        return await _predict_all(scheduler, asked)
     try:
         async with asyncio.timeout_at(deadline):
-            if len(asked) == 1:
-                return [await _predict(scheduler, asked[0])]
-            tasks = [asyncio.ensure_future(_predict(scheduler, each)) for each in asked]
-            try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
+            return await _predict_all(scheduler, asked)
     except TimeoutError:
         raise RequestError(Code.DEADLINE_EXCEEDED, "The model did not answer before the request's deadline") from None
+
+
+async def _predict_all(scheduler: Scheduler, asked: Sequence[Prediction]) -> list[dict[str, Array]]:
+    if len(asked) == 1:
+        return [await _predict(scheduler, asked[0])]
+    tasks = [asyncio.ensure_future(_predict(scheduler, each)) for each in asked]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def write_classify(asked: Prediction, outputs: Mapping[str, Array]) -> Any:

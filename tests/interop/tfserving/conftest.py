@@ -71,6 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int,
     files = {path.name: path.read_bytes() for path in (ROOT / "examples" / "digits" / "openvino").iterdir()}
     manager = ModelManager()
     manager.add("digits", 1, OpenVinoServable(files))
+    manager.add("line", 4, OpenVinoServable(_line(tmp_path_factory.mktemp("line"))))
     key, certificate = _self_signed()
     root = tmp_path_factory.mktemp("root") / "root.pem"
     root.write_bytes(certificate)
@@ -95,6 +96,39 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int,
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+def _line(folder: Path) -> dict[str, bytes]:
+    """A model that halves x and adds two, which is the regression and the score of two classes."""
+    import openvino as ov  # type: ignore[import-untyped]
+    from openvino import opset13 as ops  # type: ignore[import-untyped]
+
+    x = ops.parameter(ov.PartialShape([-1, 1]), ov.Type.f32)
+    x.output(0).get_tensor().set_names({"x"})
+    y = ops.add(ops.multiply(x, ops.constant(0.5, ov.Type.f32)), ops.constant(2.0, ov.Type.f32))
+    y.output(0).get_tensor().set_names({"y"})
+    both = ops.concat([x, y], 1)
+    both.output(0).get_tensor().set_names({"both"})
+    results = [ops.result(y), ops.result(both)]
+    ov.save_model(ov.Model(results, [x]), folder / "model.xml", compress_to_fp16=False)
+    examples = {"features": {"x": {"tensor": "x", "dtype": "DT_FLOAT", "shape": [1], "default": [8.0]}}}
+    inputs = {"inputs": {"tensor": "examples", "dtype": "DT_STRING", "shape": [-1]}}
+    regression = {"outputs": {"tensor": "y", "dtype": "DT_FLOAT", "shape": [-1, 1]}}
+    classes = {
+        "classes": {"tensor": "names", "dtype": "DT_STRING", "shape": [-1, 2], "constant": ["low", "high"]},
+        "scores": {"tensor": "both", "dtype": "DT_FLOAT", "shape": [-1, 2]},
+    }
+    signatures = {
+        name: {
+            "method_name": f"tensorflow/serving/{method}",
+            "inputs": inputs,
+            "outputs": outputs,
+            "examples": examples,
+        }
+        for name, method, outputs in (("serving_default", "regress", regression), ("classify", "classify", classes))
+    }
+    (folder / "signatures.json").write_text(json.dumps({"signatures": signatures}))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def _self_signed() -> tuple[bytes, bytes]:

@@ -52,6 +52,8 @@ GRPC = (
     "grpc/reflection/v1/reflection.proto",
     "grpc/reflection/v1alpha/reflection.proto",
 )
+# The same bytes as some of the others; tests/unit/serving reads what was written as those.
+UNREAD = ("ensconce/examples.proto",)
 
 
 def test_the_published_client_works_unmodified(run: Run, server: tuple[int, int, Path]) -> None:
@@ -73,6 +75,36 @@ def test_the_published_client_works_unmodified(run: Run, server: tuple[int, int,
         "state": "AVAILABLE",
         "rest_state": "AVAILABLE",
         "rest_refusal": [400, ["error"]],
+    }
+
+
+def test_the_published_client_s_examples_are_answered(run: Run, server: tuple[int, int, Path]) -> None:
+    grpc_port, rest_port, root = server
+    two = [["low", 2.0], ["high", 3.0]]
+    assert run("published_examples.py", str(grpc_port), str(rest_port), str(root)) == {
+        "regress": [3, 4, 6],
+        "spec": ["line", 4, "serving_default"],
+        "context": [5, 3],
+        "wrong_number": [
+            "INVALID_ARGUMENT",
+            "Name: <unknown>, Key: x, Index: 0.  Number of float values != expected.  "
+            "Values size: 2 but output shape: [1]",
+        ],
+        "nothing": ["INVALID_ARGUMENT", "Input is empty."],
+        "classify": [two, [["low", 4], ["high", 4]]],
+        "no_signature": ["INVALID_ARGUMENT", "No signature was found with the name: none"],
+        "multi": [two, [3], ["classify", "serving_default"]],
+        "two_models": [
+            "INVALID_ARGUMENT",
+            "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+        ],
+        "predict": [[3]],
+        "rest_regress": {"results": [3, 5]},
+        "rest_classify": {"results": [two, [["low", 6], ["high", 5]]]},
+        "rest_refusal": [
+            400,
+            "Name: <unknown>, Key: x, Index: 0.  Data types don't match. Data type: int64 but expected type: float",
+        ],
     }
 
 
@@ -118,4 +150,4 @@ def test_both_live_in_one_process(run: Run, tmp_path: Path) -> None:
 def test_all_files_are_compared() -> None:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is a development dependency")
     ours = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
-    assert ours == sorted(FILES + UNPUBLISHED + GRPC)
+    assert ours == sorted(FILES + UNPUBLISHED + GRPC + UNREAD)

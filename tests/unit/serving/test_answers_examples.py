@@ -401,6 +401,14 @@ def test_a_context_is_bounded(manager: ModelManager) -> None:
     assert "take more than" in refused(classify, manager, asked, tensor_bytes=2000)[1]
 
 
+def test_no_task_is_needed_where_nothing_waits(manager: ModelManager) -> None:
+    asked = request(ClassificationRequest, 1.0)
+    answering = answers_examples.answer_classify(manager, Here(), asked, tensor_bytes=1000)
+    with pytest.raises(StopIteration) as answered:
+        answering.send(None)
+    assert listed(answered.value.value.result) == [[("one", 1), ("two", 2)]]
+
+
 def test_nobody_waits_beyond_the_deadline(manager: ModelManager) -> None:
     slow = Slow()
     asked = multi(("m", "", CLASSIFY_METHOD), ("m", "regress", REGRESS_METHOD))
