@@ -75,9 +75,9 @@ def _run(graph: OpenVinoRun, part: Part, feeds: Mapping[str, Array]) -> dict[str
     named = {spec.tensor: feeds[name] for name, spec in part.feeds.items()}
     computed = {name: each for name, each in part.outputs.items() if each.constant is None}
     answers = dict(zip(computed, graph(named, [each.tensor for each in computed.values()]), strict=True))
-    rows = len(next(iter(answers.values())))
     for name, each in part.outputs.items():
         if each.constant is not None:
+            rows = len(next(iter(feeds.values())))
             answers[name] = np.broadcast_to(np.array(each.constant, object), (rows, len(each.constant)))
         elif each.labels is not None:
             answers[name] = _texts(each.labels, answers[name])

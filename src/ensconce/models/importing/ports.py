@@ -132,7 +132,7 @@ class OpenVinoRun:
         return [self._array(name, results[self._compiled.output(name)]) for name in tensors]
 
     def _tensor(self, name: str, array: Array) -> Any:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         if self._compiled.input(name).get_element_type() != self._ov.Type.bf16:
             return array
         bits = ((array.astype(np.float32).view(np.uint32) + 0x8000) >> 16).astype(np.uint16)

@@ -108,7 +108,7 @@ def _cast(name: str, spec: Tensor, array: Array) -> Array:
     wanted = fed_type(spec)
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise _bad(f"the samples for {name} are of another type", f"{array.dtype}, and the model takes {wanted}")
-    return np.ascontiguousarray(array, wanted)
+    return np.asarray(array, wanted, order="C")
 
 
 def fed_type(spec: Tensor) -> np.dtype[np.generic]:

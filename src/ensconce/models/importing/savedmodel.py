@@ -67,14 +67,34 @@ class SavedModel:
             for key, info in [*signature.inputs.items(), *signature.outputs.items()]:
                 if info.WhichOneof("encoding") != "name":
                     raise unconvertible(name, f"{key} is no dense tensor")
+                try:
+                    tensor = self._graph.get_tensor_by_name(info.name)
+                except (KeyError, ValueError):
+                    raise unconvertible(name, f"{key} is a tensor that the graph does not have") from None
+                # Old signatures may say nothing of type and shape, or what is wrong: the graph knows.
+                info.dtype = tensor.dtype.as_datatype_enum
+                if not tf.TensorShape(info.tensor_shape).is_compatible_with(tensor.shape):
+                    info.tensor_shape.CopyFrom(tensor.shape.as_proto())
 
     def frozen(self) -> Any:
-        """The graph behind all signatures, its variables constant and its functions inlined."""
+        """The graph behind all signatures, its variables constant and its functions inlined.
+
+        Raises:
+            InputError: ``import.convert``.
+        """
         v1 = self._tf.compat.v1
         infos = [info for each in self.signatures.values() for info in (*each.inputs.values(), *each.outputs.values())]
         fetched = sorted({tensor_of(i.name)[0] for each in self.signatures.values() for i in each.outputs.values()})
-        frozen = v1.graph_util.convert_variables_to_constants(self._session, self._graph.as_graph_def(), fetched)
-        return _inlined(self._tf, frozen, [info.name for info in infos])
+        try:
+            frozen = v1.graph_util.convert_variables_to_constants(self._session, self._graph.as_graph_def(), fetched)
+            return _inlined(self._tf, frozen, [info.name for info in infos])
+        except Exception as error:  # TensorFlow raises many kinds
+            raise InputError(
+                "import.convert",
+                "TensorFlow cannot freeze the model, as when it changes its own variables",
+                found=ascii(str(error).strip().partition("\n")[0])[:300],
+                remedy="import it with --engine tensorflow",
+            ) from error
 
     def parts(self, openvino: Any, work: Path) -> list[Part]:
         """Every signature with a graph of its own.

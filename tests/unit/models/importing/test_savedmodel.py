@@ -207,6 +207,23 @@ def test_signatures_of_tensorflow_2(tmp_path: Path, carry: Carry) -> None:
     assert np.array_equal(answer["y"], answer["again"])
 
 
+def test_signatures_that_say_nothing_of_types_and_shapes(tmp_path: Path, carry: Carry) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    source = saved(tmp_path / "m", classifier)
+    model = saved_model_pb2.SavedModel.FromString((source / "saved_model.pb").read_bytes())
+    for signature in model.meta_graphs[0].signature_def.values():
+        for info in [*signature.inputs.values(), *signature.outputs.values()]:
+            info.ClearField("dtype")
+            info.ClearField("tensor_shape")
+    (source / "saved_model.pb").write_bytes(model.SerializeToString())
+    _, folder = carry(source)
+    signatures = served(folder).signatures
+    assert signatures["top"].inputs["inputs"].dtype.name == "DT_STRING"
+    assert signatures["serving_default"].inputs["x"].shape == (-1, 4)
+    assert signatures["serving_default"].outputs["y"].dtype.name == "DT_FLOAT"
+
+
 def test_the_older_parser(tmp_path: Path, carry: Carry) -> None:
     def build() -> dict[str, Any]:
         serialized = v1.placeholder(tf.string, [None])
@@ -277,6 +294,11 @@ def no_utf8() -> dict[str, Any]:
     return {"s": ({"x": x}, {"text": tf.gather(tf.constant([b"\xff", b"b"]), x), "y": x + 1}, "predict")}
 
 
+def counter() -> dict[str, Any]:
+    variable = v1.get_variable("v", initializer=0.0, use_resource=False)
+    return {"s": ({"by": (by := v1.placeholder(tf.float32, []))}, {"y": v1.assign_add(variable, by)}, "predict")}
+
+
 def unknown_operation() -> dict[str, Any]:
     x = v1.placeholder(tf.float32, [None, 3])
     return {"s": ({"x": x}, {"y": tf.linalg.pinv(x)}, "predict")}
@@ -292,6 +314,7 @@ def unknown_operation() -> dict[str, Any]:
         (other_table, "labels numbered from 0"),
         (no_utf8, "not UTF-8"),
         (unknown_operation, "OpenVINO cannot convert"),
+        (counter, "changes its own variables"),
         (parsing(x=tf.io.VarLenFeature(tf.int64)), "sparse features"),
         (parsing(x=tf.io.VarLenFeature(tf.int64), y=tf.io.FixedLenFeature([1], tf.int64)), "sparse features"),
         (parsing(x=tf.io.FixedLenFeature([1], tf.string)), "of type string"),
@@ -303,6 +326,17 @@ def test_what_cannot_be_converted(tmp_path: Path, carry: Carry, build: Any, text
         carry(saved(tmp_path / "m", build))
     assert caught.value.check == "import.convert"
     assert "--engine tensorflow" in str(caught.value.remedy)
+
+
+def test_scalars(tmp_path: Path, carry: Carry) -> None:
+    def build() -> dict[str, Any]:
+        x = v1.placeholder(tf.float32, [])
+        return {"serving_default": ({"x": x}, {"y": x / 2 + 3}, "predict")}
+
+    record, folder = carry(saved(tmp_path / "m", build))
+    assert served(folder).predict("", {"x": np.float32(4).reshape(())})["y"] == 5
+    assert record.agreement is not None
+    assert (record.agreement.samples, record.agreement.top1) == (8, None)
 
 
 def test_what_the_original_cannot_be_asked(tmp_path: Path, carry: Carry) -> None:
