@@ -334,7 +334,7 @@ def test_scalars(tmp_path: Path, carry: Carry) -> None:
         return {"serving_default": ({"x": x}, {"y": x / 2 + 3}, "predict")}
 
     record, folder = carry(saved(tmp_path / "m", build))
-    assert served(folder).predict("", {"x": np.float32(4).reshape(())})["y"] == 5
+    assert served(folder).predict("", {"x": np.array(4, np.float32)})["y"] == 5
     assert record.agreement is not None
     assert (record.agreement.samples, record.agreement.top1) == (8, None)
 
