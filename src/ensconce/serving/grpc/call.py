@@ -197,9 +197,8 @@ class UnaryCall(Call):
             message = b"".join(parts)[PREFIX_SIZE:] if len(parts[0]) < PREFIX_SIZE else _join(parts)
         parts.clear()
         assert self._method is not None
-        handle = self._method.handle
-        handling = self._unzipped(message) if prefix.is_compressed else handle(message)
-        self._task = asyncio.get_running_loop().create_task(self._run(handling))
+        handle = self._unzipped if prefix.is_compressed else self._method.handle
+        self._task = asyncio.get_running_loop().create_task(self._run(handle, message))
 
     async def _unzipped(self, message: bytes) -> bytes:
         assert self._method is not None
@@ -211,9 +210,9 @@ class UnaryCall(Call):
             plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, longest)
         return await self._method.handle(plain)
 
-    async def _run(self, handling: Coroutine[Any, Any, bytes]) -> None:
+    async def _run(self, handle: Handle, message: bytes) -> None:
         try:
-            response = await handling
+            response = await handle(message)
         except (Exception, asyncio.CancelledError) as error:
             self._task = None
             self.failed(error)

@@ -260,7 +260,7 @@ async def test_connections_age(connect: Any) -> None:
     peer = await connect(age=0.2, grace=10)
     peer.greet()
     peer.send(headers(1, ASK))
-    kind, _, _, payload = await peer.until(Type.GOAWAY)
+    _kind, _, _, payload = await peer.until(Type.GOAWAY)
     assert payload[:4] == frames.LARGEST_WINDOW.to_bytes(4)
     # What was sent before the client could know is answered too.
     peer.send(headers(3, ASK, END_STREAM), data_header(1, 2, END_STREAM), b"hi")

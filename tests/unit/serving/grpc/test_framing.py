@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import gzip
+from urllib.parse import unquote
+
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from hpack import Decoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensconce.serving.grpc.framing import frame, read_prefix, read_timeout, unzip
+from ensconce.serving.grpc.status import trailers, trailers_only
+from ensconce.tfserving.messages import POOL
+from ensconce.tfserving.refusal import Code, RequestError
+
+
+@given(st.binary(max_size=100))
+def test_frames(message: bytes) -> None:
+    data = frame(message, 100)
+    prefix = read_prefix(data, 100, encoding=b"")
+    assert (prefix.is_compressed, prefix.length, data[5:]) == (False, len(message), message)
+    with pytest.raises(RequestError):
+        frame(message + bytes(101), 100)
+
+
+@given(st.binary(max_size=300))
+def test_gzip(message: bytes) -> None:
+    assert unzip(gzip.compress(message), 300) == message
+
+
+@given(st.binary(max_size=100))
+def test_what_is_no_gzip(data: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        unzip(data, 10)
+    assert caught.value.code in (Code.INTERNAL, Code.RESOURCE_EXHAUSTED)
+
+
+def test_a_bomb_is_stopped_at_the_bound() -> None:
+    with pytest.raises(RequestError) as caught:
+        unzip(gzip.compress(bytes(10_000_000)), 1000)
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+    assert len(unzip(gzip.compress(bytes(1000)), 1000)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(b"1H", 3600), (b"2M", 120), (b"3S", 3), (b"99999999m", 99999.999), (b"5u", 5e-6), (b"0n", 0)]
+)
+def test_timeouts(text: bytes, seconds: float) -> None:
+    assert read_timeout(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", [b"", b"S", b"1", b"-1S", b"1.5S", b"123456789S", b"1s", "٣S".encode()])
+def test_what_is_no_timeout(text: bytes) -> None:
+    with pytest.raises(RequestError):
+        read_timeout(text)
+
+
+@given(st.text(max_size=1500))
+def test_texts(text: str) -> None:
+    fields = dict(Decoder().decode(trailers(Code.NOT_FOUND, text)))
+    assert fields["grpc-status"] == "5"
+    sent = fields.get("grpc-message", "")
+    assert sent.isascii()
+    assert sent.isprintable()
+    whole = text.encode("utf-8", "replace").decode()
+    assert unquote(sent) == (whole if len(text) <= 1024 else whole[:1024] + "...TRUNCATED")
+    assert len(trailers_only(Code.NOT_FOUND, text)) < 1 << 14
+
+
+@pytest.mark.parametrize("module", [health_pb2, reflection_pb2])
+def test_our_descriptors_are_grpcs_own(module: object) -> None:
+    theirs = module.DESCRIPTOR  # type: ignore[attr-defined]
+    names = list(theirs.message_types_by_name)
+    for package in {theirs.package, theirs.package.replace("v1alpha", "v1")}:
+        for name in names:
+            ours = POOL.FindMessageTypeByName(f"{package}.{name}")
+            fields = theirs.message_types_by_name[name].fields
+            assert [(f.name, f.number, f.type) for f in ours.fields] == [(f.name, f.number, f.type) for f in fields]
+        for name, service in theirs.services_by_name.items():
+            ours = POOL.FindServiceByName(f"{package}.{name}")
+            assert [m.name for m in ours.methods] == [m.name for m in service.methods]
