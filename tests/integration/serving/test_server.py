@@ -52,6 +52,8 @@ class Gate:
 def slow(gate: Gate) -> ModelManager:
     manager = ModelManager()
     manager.add("slow", 1, gate)
+    # Requests of one model wait for one another.
+    manager.add("other", 1, gate)
     return manager
 
 
@@ -151,7 +153,8 @@ async def test_what_was_asked_before_the_end_is_answered(serve: Any) -> None:
     running = await serve(slow(gate))
     async with grpc_channel(f"127.0.0.1:{running.ports.grpc}", running) as channel, rest_client(running) as client:
         over_grpc = asyncio.create_task(predictor(channel)(5))
-        over_rest = asyncio.create_task(client.post(PREDICT, json={"instances": [6]}, timeout=30))
+        other = client.post("/v1/models/other:predict", json={"instances": [6]}, timeout=30)
+        over_rest = asyncio.create_task(other)
         await gate.wait_entered()
         await gate.wait_entered()
         stopping = asyncio.create_task(running.server.stop(20))
@@ -243,7 +246,7 @@ async def test_too_many_requests_are_refused_at_once(serve: Any) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         refused = await client.post(PREDICT, json={"inputs": [1]})
         assert refused.status_code == 503
-        assert refused.json() == {"error": "The server is busy: 1 requests are being served"}
+        assert "is full; currently 1 request" in refused.json()["error"]
         gate.open.set()
         assert (await first).status_code == 200
 

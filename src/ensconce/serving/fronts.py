@@ -1,0 +1,105 @@
+"""Both fronts over one manager and one scheduler, on sockets that the caller has opened."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from ensconce.serving.batching.parameters import Bounds, Parameters
+from ensconce.serving.batching.scheduler import Scheduler
+from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.grpc.services import Reload
+from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.server import HttpServer
+from ensconce.serving.json_examples import answer_classify_json, answer_regress_json
+from ensconce.serving.limits import Limits
+from ensconce.serving.manager import ModelManager
+from ensconce.serving.metrics import Metrics
+from ensconce.serving.observing import to_all
+from ensconce.serving.request_log import RequestLog
+from ensconce.serving.rest import RestFront, RestOptions
+
+__all__ = ["FrontOptions", "Fronts", "Listener"]
+
+Listener = tuple[socket.socket, ssl.SSLContext | None]
+"""A listening socket (TCP or UNIX), and its TLS; None is none."""
+
+
+@dataclass(frozen=True)
+class FrontOptions:
+    """How requests are answered.
+
+    Attributes:
+        limits: what a client may ask for.
+        batching: TensorFlow Serving's parameters; without them what waits is merged, and nothing is delayed.
+        rest: how REST is served.
+        reload: answers ``HandleReloadConfigRequest``, which is refused where there is none.
+        metrics: counts; told at ``rest.metrics_path``, and nowhere when that is None.
+        request_log: logs requests.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    batching: Parameters | None = None
+    rest: RestOptions = field(default_factory=RestOptions)
+    reload: Reload | None = None
+    metrics: Metrics | None = None
+    request_log: RequestLog | None = None
+
+
+class Fronts:
+    """gRPC and REST for a manager's models."""
+
+    def __init__(self, manager: ModelManager, options: FrontOptions) -> None:
+        """Prepare, within the event loop that is to serve; nothing is served yet.
+
+        Args:
+            manager: knows the models; it may get more of them while it is served.
+            options: see there.
+        """
+        limits = options.limits
+        metrics = options.metrics
+        self.scheduler = Scheduler(
+            options.batching,
+            bounds=Bounds.of(limits.requests),
+            observe=metrics.computed if metrics is not None else None,
+        )
+        """Computes what is asked, and may be asked by others in the event loop."""
+        self._grpc = GrpcServer(manager, self.scheduler, limits, reload=options.reload)
+        size = limits.message_bytes
+        examples = {
+            "classify": partial(answer_classify_json, manager, self.scheduler, tensor_bytes=size),
+            "regress": partial(answer_regress_json, manager, self.scheduler, tensor_bytes=size),
+        }
+        observers = [each.answered for each in (metrics, options.request_log) if each is not None]
+        front = RestFront(
+            manager,
+            self.scheduler,
+            options.rest,
+            examples=examples,
+            observe=to_all(observers) if observers else None,
+            metrics=metrics.page if metrics is not None else None,
+        )
+        self._rest = HttpServer(
+            front.handle, front.refused, HttpLimits(body_bytes=limits.body_bytes, age=limits.connection_age)
+        )
+        if metrics is not None:
+            metrics.gauge("ensconce_serving_requests", lambda: self.scheduler.requests)
+            metrics.gauge("ensconce_serving_input_bytes", lambda: self.scheduler.input_bytes)
+            metrics.gauge("ensconce_serving_connections", lambda: self._rest.connections, entrypoint="REST")
+            metrics.gauge("ensconce_serving_body_bytes", lambda: self._rest.memory.used, entrypoint="REST")
+
+    async def listen(self, grpc: Sequence[Listener], rest: Sequence[Listener]) -> None:
+        """Serve on these sockets, which are closed at the end."""
+        for listener, context in rest:
+            await self._rest.listen(listener, context)
+        for listener, context in grpc:
+            await self._grpc.listen(listener, context)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new requests, answer the ones that are here for ``grace`` seconds at most, and close everything."""
+        await asyncio.gather(self._grpc.stop(grace), self._rest.stop(grace))
+        await self.scheduler.close()
