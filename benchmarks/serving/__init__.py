@@ -1,0 +1,1 @@
+"""Serving, measured side by side: ``python -m benchmarks.serving --help``."""
