@@ -242,7 +242,8 @@ async def test_leave_to_continue(start: Start) -> None:
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nab", 408),
         (b"", 0),
         (b"\r\n", 0),
-        (b"\r\n\r\n", 408),
+        (b"\r\n\r\n", 0),
+        (b"\r\n\r", 408),
     ],
 )
 async def test_nobody_may_dawdle(start: Start, sent: bytes, status: int) -> None:

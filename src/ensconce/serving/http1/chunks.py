@@ -11,8 +11,9 @@ from ensconce.serving.http1.messages import HttpError
 
 __all__ = ["Chunks"]
 
-_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t -~\x80-\xff]*)?\r\n")
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~]*)?\r\n")
 _LONGEST_LINE: Final = 256
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "host"})
 # How much a body may cost beyond what it brings: a chunk of one byte costs five others.
 _FREE_OVERHEAD: Final = 16 * 1024
 _OVERHEAD_PER_BYTE: Final = 16
@@ -100,6 +101,7 @@ class Chunks:
                 raise HttpError(431, f"The trailers are longer than {most} bytes")
             self._rest = data[at:]
             return b""
-        parse_fields(data[at : end + 4], 0, self._limits.fields)
+        if not _FRAMING.isdisjoint(parse_fields(data[at : end + 4], 0, self._limits.fields)):
+            raise HttpError(400, "The trailers say where the body ends")
         self.is_done = True
         return data[end + 4 :]

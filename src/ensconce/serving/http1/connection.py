@@ -27,6 +27,7 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _GZIP_FROM: Final = 1024
 """Shorter answers fit into a packet as they are."""
@@ -146,9 +147,10 @@ class Connection(asyncio.Protocol):
         kept = len(self._kept)
         if kept:
             data = self._kept + data
-        elif data.startswith(b"\r\n"):
-            data = data[2:]  # section 2.2
+        if data.startswith(b"\r\n") and (lines := _EMPTY_LINES.match(data)) is not None:
+            data = data[lines.end() :]  # section 2.2
         if not data:
+            self._kept = b""
             return None
         if not kept:
             self._since = self._loop.time()

@@ -28,7 +28,7 @@ def fed(pieces: list[bytes]) -> tuple[bytes, bytes, bool]:
     st.lists(st.integers(1, 9), min_size=1, max_size=60),
 )
 def test_pieces_of_any_size_give_the_body(chunks: list[bytes], extended: bool, sizes: list[int]) -> None:
-    extension = b' ;a="b"' if extended else b""
+    extension = b';a="b"' if extended else b""
     wire = b"".join(b"%X%s\r\n%s\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     wire += b"0\r\n" + (b"X: y\r\n" if extended else b"") + b"\r\nGET"
     pieces, at = [], 0
@@ -49,6 +49,11 @@ def test_pieces_of_any_size_give_the_body(chunks: list[bytes], extended: bool, s
         (b"\r\nabc\r\n", 400),
         (b";a\r\nabc\r\n", 400),
         (b"g\r\n", 400),
+        (b"3 \r\nabc\r\n", 400),
+        (b"3 ;a\r\nabc\r\n", 400),
+        (b"3;\xff\r\nabc\r\n", 400),
+        (b"0\r\nContent-Length: 3\r\n\r\n", 400),
+        (b"0\r\nTransfer-Encoding: identity\r\n\r\n", 400),
         (b"-1\r\n", 400),
         (b"1_0\r\n", 400),
         (b"f" * 16 + b"\r\n", 400),
