@@ -44,8 +44,6 @@ _ROOTS = (
     "protobuf",
     "pydantic",
     "pyopenssl",
-    "starlette",
-    "uvicorn",
 )
 
 # Distributions that must not run inside, whatever requires them, with the reason.
@@ -117,12 +115,9 @@ _DYNLOAD_OUT = (
 _SITE_OUT = (
     "*/tests/*",
     "*/conftest.py",
-    "anyio/_backends/_trio.py",
-    "anyio/pytest_plugin.py",
     "cffi/*",
     "google/protobuf/compiler/*",
     "google/protobuf/testdata/*",
-    "h11/_tests/*",
     "numpy/_core/*_tests.*",
     "numpy/_core/_simd.*",
     "numpy/_core/include/*",

@@ -105,7 +105,7 @@ def test_the_interpreter_runs_on_the_image_and_on_nothing_else(staged: Any, cwd:
     program = """
 import json, sys
 import cryptography.x509, google.protobuf.message, hpack, numpy, openvino
-import OpenSSL.SSL, pydantic, ssl, starlette.applications, uvicorn
+import OpenSSL.SSL, pydantic, ssl
 from openvino import opset13 as ops
 node = ops.parameter([2, 3], numpy.float32)
 model = openvino.Core().compile_model(openvino.Model([ops.add(node, node)], [node]), "CPU")
