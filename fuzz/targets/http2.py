@@ -14,7 +14,7 @@ from typing import Any
 
 from hpack import Decoder
 
-from ensconce.serving.grpc.call import Front, Unary, UnaryCall
+from ensconce.serving.grpc.call import Front, Note, Unary, UnaryCall
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import PREFACE, ErrorCode, Type
@@ -73,7 +73,7 @@ class _Server:
         """Nobody counts."""
 
 
-async def _echo(data: bytes) -> bytes:
+async def _echo(data: bytes, _note: Note) -> bytes:
     return data
 
 

@@ -15,13 +15,31 @@ from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import ErrorCode
 from ensconce.serving.http2.headers import Request
 from ensconce.serving.http2.stream import Stream
+from ensconce.serving.manager import LoadedServable
+from ensconce.serving.observing import Answered, Method, Observe
 from ensconce.tfserving.refusal import Code, RequestError
 
-__all__ = ["Call", "Front", "Streaming", "Unary", "UnaryCall"]
+__all__ = ["Call", "Front", "Note", "Streaming", "Unary", "UnaryCall"]
 
 _log = logging.getLogger(__name__)
 
-Handle = Callable[[bytes], Coroutine[Any, Any, bytes]]
+
+@dataclass(slots=True)
+class Note:
+    """What a handler learns of a call, for those who count.
+
+    Attributes:
+        model: the name that was asked for.
+        loaded: what answers.
+        signature: of it.
+    """
+
+    model: str = ""
+    loaded: LoadedServable | None = None
+    signature: str = ""
+
+
+Handle = Callable[[bytes, Note], Coroutine[Any, Any, bytes]]
 Messages = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _GRPC: Final = b"application/grpc"
@@ -29,9 +47,15 @@ _GRPC: Final = b"application/grpc"
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A method with one request and one response, both as bytes."""
+    """A method with one request and one response, both as bytes.
+
+    Attributes:
+        handle: answers, and notes what the call was about.
+        name: under which calls are counted; empty where nobody counts.
+    """
 
     handle: Handle
+    name: Method = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +74,16 @@ class Front:
         message_bytes: longest message, in either direction, compressed or not.
         small_bytes: messages up to this size are handled in the event loop, longer ones in ``threads``.
         threads: where long messages are read and written.
+        observe: told of each call that is counted.
+        knows: whether a model of this name is loaded.
     """
 
     methods: dict[bytes, Unary | Streaming]
     message_bytes: int
     small_bytes: int
     threads: Executor
+    observe: Observe | None = None
+    knows: Callable[[str], bool] = bool
 
 
 class Call(Stream):
@@ -108,7 +136,11 @@ class Call(Stream):
         if not self.is_closed and not self.local_done:
             block = status.trailers_only(code, text, encodings=code is Code.UNIMPLEMENTED)
             self.connection.output.send_head(self, block, last=True)
+            self.told(code)
         self.end()
+
+    def told(self, code: Code, sent: int = 0) -> None:
+        """The call ends like this; for those who count."""
 
     def end(self) -> None:
         """Nothing more happens on behalf of this call."""
@@ -122,6 +154,7 @@ class Call(Stream):
 
     def on_reset(self, _code: ErrorCode) -> None:
         """The client wants no answer any more."""
+        self.told(Code.CANCELLED)
         self.end()
 
     def on_stalled(self) -> None:
@@ -147,7 +180,7 @@ class Call(Stream):
 class UnaryCall(Call):
     """A call of a method with one request and one response."""
 
-    __slots__ = ("_method", "_parts", "_prefix")
+    __slots__ = ("_method", "_note", "_parts", "_prefix", "_since")
 
     def __init__(
         self, front: Front, connection: Connection, stream_id: int, request: Request, method: Unary | None
@@ -157,6 +190,8 @@ class UnaryCall(Call):
         self._method = method
         self._parts: list[bytes] = []
         self._prefix: Prefix | None = None
+        self._note = Note()
+        self._since = connection.now()
 
     def begin(self, *, ended: bool) -> None:
         """Wait for the message."""
@@ -196,11 +231,12 @@ class UnaryCall(Call):
         else:
             message = b"".join(parts)[PREFIX_SIZE:] if len(parts[0]) < PREFIX_SIZE else _join(parts)
         parts.clear()
+        self._since = self.connection.now()
         assert self._method is not None
         handle = self._unzipped if prefix.is_compressed else self._method.handle
         self._task = asyncio.get_running_loop().create_task(self._run(handle, message))
 
-    async def _unzipped(self, message: bytes) -> bytes:
+    async def _unzipped(self, message: bytes, note: Note) -> bytes:
         assert self._method is not None
         longest = self._front.message_bytes
         if len(message) <= self._front.small_bytes // 4:
@@ -208,11 +244,11 @@ class UnaryCall(Call):
             plain = unzip(message, longest)
         else:
             plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, longest)
-        return await self._method.handle(plain)
+        return await self._method.handle(plain, note)
 
     async def _run(self, handle: Handle, message: bytes) -> None:
         try:
-            response = await handle(message)
+            response = await handle(message, self._note)
         except (Exception, asyncio.CancelledError) as error:
             self._task = None
             self.failed(error)
@@ -231,6 +267,29 @@ class UnaryCall(Call):
             self.refuse(error.code, error.problem)
             return
         self.connection.output.answer(self, status.HEAD, framed, status.TRAILERS_OK)
+        self.told(Code.OK, len(response))
+
+    def told(self, code: Code, sent: int = 0) -> None:
+        """The call ends like this; for those who count."""
+        observe, method, note = self._front.observe, self._method, self._note
+        if observe is None or method is None or not method.name:
+            return
+        loaded = note.loaded
+        observe(
+            Answered(
+                "GRPC",
+                method.name,
+                note.model if loaded is not None or self._front.knows(note.model) else "",
+                loaded.version if loaded is not None else None,
+                note.signature,
+                code,
+                0,
+                self.connection.now() - self._since,
+                self.total,
+                sent,
+                self.connection.peer,
+            )
+        )
 
 
 def _join(parts: list[bytes]) -> bytes:

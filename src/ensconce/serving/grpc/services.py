@@ -14,11 +14,12 @@ from ensconce.serving.answers import (
     read_predict,
     write_predict,
 )
-from ensconce.serving.grpc.call import Streaming, Unary
+from ensconce.serving.grpc.call import Note, Streaming, Unary
 from ensconce.serving.grpc.examples import example_methods
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
+from ensconce.serving.observing import Method
 from ensconce.tfserving.messages import (
     MODEL_SERVICE,
     PREDICTION_SERVICE,
@@ -70,28 +71,30 @@ def serving_methods(
             raise RequestError(Code.UNIMPLEMENTED, "HandleReloadConfigRequest is not enabled in this server")
         return await reload(request)
 
-    def unary(request_class: Any, answer: Answer) -> Unary:
-        async def handle(data: bytes) -> bytes:
-            if len(data) <= small_bytes:
-                return serialize(await answer(parse(request_class, data)))
-            loop = asyncio.get_running_loop()
-            response = await answer(await loop.run_in_executor(threads, parse, request_class, data))
-            return await loop.run_in_executor(threads, serialize, response)
+    def unary(request_class: Any, answer: Answer, name: Method = "") -> Unary:
+        async def handle(data: bytes, note: Note) -> bytes:
+            request = parse(request_class, data)
+            if name:
+                note.model = request.model_spec.name
+            return serialize(await answer(request))
 
-        return Unary(handle)
+        return Unary(handle, name)
 
-    def read(data: bytes) -> Any:
-        return read_predict(manager, parse(PredictRequest, data), tensor_bytes=limits.message_bytes)
+    def read(data: bytes, note: Note) -> Any:
+        request = parse(PredictRequest, data)
+        note.model = request.model_spec.name
+        asked = read_predict(manager, request, tensor_bytes=limits.message_bytes)
+        note.loaded, note.signature = asked.loaded, asked.signature.name
+        return asked
 
     def write(prediction: Any, outputs: dict[str, Array]) -> bytes:
         return serialize(write_predict(prediction, outputs))
 
-    async def predict(data: bytes) -> bytes:
-        """As ``unary`` would, but arrays are made and written where messages are."""
+    async def predict(data: bytes, note: Note) -> bytes:
         if len(data) <= small_bytes:
-            prediction = read(data)
+            prediction = read(data, note)
         else:
-            prediction = await asyncio.get_running_loop().run_in_executor(threads, read, data)
+            prediction = await asyncio.get_running_loop().run_in_executor(threads, read, data, note)
         outputs = await scheduler.predict(
             prediction.loaded, prediction.signature.name, prediction.inputs, prediction.output_filter
         )
@@ -101,12 +104,12 @@ def serving_methods(
 
     return {
         PREDICTION_SERVICE: {
-            "Predict": Unary(predict),
+            "Predict": Unary(predict, "Predict"),
             **example_methods(manager, scheduler, limits, threads, small_bytes, check_method_names=check_method_names),
-            "GetModelMetadata": unary(GetModelMetadataRequest, metadata),
+            "GetModelMetadata": unary(GetModelMetadataRequest, metadata, "GetModelMetadata"),
         },
         MODEL_SERVICE: {
-            "GetModelStatus": unary(GetModelStatusRequest, status),
+            "GetModelStatus": unary(GetModelStatusRequest, status, "GetModelStatus"),
             "HandleReloadConfigRequest": unary(ReloadConfigRequest, reload_config),
         },
     }

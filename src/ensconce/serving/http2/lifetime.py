@@ -54,6 +54,8 @@ class Lifetime(asyncio.Protocol):
         self._server, self._limits, self.memory = server, limits, memory
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
+        self.peer = ""
+        """The client's address, where it has one."""
         self.held = 0
         """Bytes of the account of memory that this connection holds."""
         self._streams: dict[int, Stream] = {}
@@ -84,6 +86,7 @@ class Lifetime(asyncio.Protocol):
         own_socket = transport.get_extra_info("socket")
         if own_socket is not None and own_socket.family != socket.AF_UNIX:
             own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer = transport.get_extra_info("peername")[0]
         self._since_made = self._idle_since = self._loop.time()
         limits = self._limits
         own = {

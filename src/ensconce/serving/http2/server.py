@@ -37,6 +37,16 @@ class Http2Server:
         self._is_empty.set()
         self._clock = self._loop.call_later(_TICK_SECONDS, self._tick)
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that arrive, are here or are being sent."""
+        return self._limits.server_bytes - self._memory.free
+
     async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         """Serve on a listening socket (TCP or UNIX), with TLS or without.
 

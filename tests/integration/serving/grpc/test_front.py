@@ -26,6 +26,7 @@ from ensconce.serving.http2.frames import PREFACE, Type
 from ensconce.serving.http2.headers import encode_block
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import LoadedServable, ModelManager
+from ensconce.serving.observing import Answered
 from ensconce.tfserving import messages
 from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.messages import MODEL_SERVICE, POOL, PREDICTION_SERVICE
@@ -74,6 +75,7 @@ class Served:
     path: Path
     channel: grpc.aio.Channel
     predict: Any
+    told: list[Answered]
 
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -83,7 +85,8 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     manager, scheduler = ModelManager(), Slow()
     manager.add("echo", 1, Echo())
-    server = GrpcServer(manager, scheduler, Limits())
+    told: list[Answered] = []
+    server = GrpcServer(manager, scheduler, Limits(), observe=told.append)
     listener = socket.create_server(("127.0.0.1", 0))
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(tmp_path / "socket"))
@@ -94,7 +97,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     port = listener.getsockname()[1]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
         call = channel.unary_unary(PREDICT, lambda m: m.SerializeToString(), messages.PredictResponse.FromString)
-        yield Served(server, scheduler, port, tmp_path / "socket", channel, call)
+        yield Served(server, scheduler, port, tmp_path / "socket", channel, call, told)
     await server.stop(0)
 
 
@@ -135,6 +138,34 @@ async def test_a_lost_connection_gives_up_its_calls(served: Served) -> None:
     await asyncio.wait_for(served.scheduler.cancelled.acquire(), 10)
     with pytest.raises(BaseException):  # noqa: B017  # cancelled by the channel, in one way or another
         await call
+
+
+async def test_calls_are_told_to_whoever_counts(served: Served) -> None:
+    served.scheduler.open.set()
+    await served.predict(ask(1))
+    wrong = ask(1)
+    wrong.model_spec.signature_name = "none"
+    await refused(served.predict(wrong))
+    wrong.model_spec.name = "a name of a client's own"
+    await refused(served.predict(wrong))
+    await refused(served.channel.unary_unary("/nothing")(b""))
+    served.scheduler.open.clear()
+    await refused(served.predict(ask(1), timeout=0.1))
+    await asyncio.wait_for(served.scheduler.cancelled.acquire(), 10)
+    told = [(each.method, each.model, each.version, each.signature, each.code.name) for each in served.told]
+    assert told[:3] == [
+        ("Predict", "echo", 1, "serving_default", "OK"),
+        ("Predict", "echo", None, "", "FAILED_PRECONDITION"),
+        ("Predict", "", None, "", "NOT_FOUND"),
+    ]
+    assert told[3][:4] == ("Predict", "echo", 1, "serving_default")
+    assert told[3][4] in ("DEADLINE_EXCEEDED", "CANCELLED")
+    first = served.told[0]
+    assert (first.entrypoint, first.status, first.received) == ("GRPC", 0, 5 + len(MESSAGE))
+    assert first.sent > 0
+    assert first.peer == "127.0.0.1"
+    assert served.server.connections == 1
+    assert served.server.held_bytes == 0
 
 
 async def test_over_a_unix_socket(served: Served) -> None:
