@@ -164,7 +164,9 @@ class Metrics:
             if batch.rows:
                 self._rows.add(which, batch.rows)
                 self._batch.add((), batch.rows)
-                self._padding.add((str(batch.rows),), batch.padding)
+                if batch.padding:
+                    # Only sizes that batches are padded to: without parameters every size occurs.
+                    self._padding.add((str(batch.rows),), batch.padding)
 
     def logged(self, model: str, code: str) -> None:
         """Count a line of the request log."""

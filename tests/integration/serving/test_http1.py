@@ -332,6 +332,20 @@ async def test_head_has_no_body_but_its_length(start: Start) -> None:
     assert (await peer.answer())[2] == b"POST "
 
 
+async def test_over_a_unix_socket(start: Start, tmp_path: Any) -> None:
+    world = await start()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    listener.setblocking(False)
+    await world.server.listen(listener, None)
+    peer = Peer(*await asyncio.open_unix_connection(str(tmp_path / "s")))
+    world.peers.append(peer)
+    peer.send(HEAD + b"\r\n")
+    assert (await peer.answer())[2] == b"POST "
+    assert world.echo.requests[0].peer == "local"
+
+
 async def test_old_clients(start: Start) -> None:
     world = await start()
     peer = await world.connect()
