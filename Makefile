@@ -4,13 +4,14 @@ VENV   := .venv
 TF     := .venv-tf
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes
+BENCH  := build/bench
 TF_PIP := $(TF)/bin/python -m pip --quiet --disable-pip-version-check install
 # Those that skip, in part, where there is no TensorFlow.
 TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench fuzz fuzz-env interop-env lock clean
+.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving fuzz fuzz-env interop-env lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
@@ -21,6 +22,7 @@ help:
 	@echo "make fuzz         fuzz every parser for FUZZ_SECONDS=60 each; FUZZ_TARGETS=\"quote policy\" for some of them"
 	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
+	@echo "make bench-serving  serving beside TensorFlow, MLServer, KServe and LitServe (about 15 minutes); BENCH_ARGS=--quick"
 	@echo "make proto        compile proto/ into the message descriptors"
 	@echo "make lock         resolve requirements/*.txt anew"
 
@@ -47,6 +49,21 @@ $(TF)/.interop: requirements/interop.txt requirements/build.txt pyproject.toml
 	@echo "installing TensorFlow and TensorFlow Serving's published client (large)"
 	@$(TF_PIP) --no-deps --require-hashes -r requirements/interop.txt -r requirements/build.txt
 	@$(TF_PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Others' servers, each in an environment of its own, and matplotlib in another.
+$(BENCH)/%/.made: benchmarks/serving/requirements-%.txt
+	@echo "making $(BENCH)/$*"
+	@$(PYTHON) -m venv --clear $(BENCH)/$*
+	@$(BENCH)/$*/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r $<
+	@touch $@
+
+$(BENCH)/importing/.made: requirements/convert.txt requirements/build.txt pyproject.toml
+	@echo "making $(BENCH)/importing (TensorFlow: large)"
+	@$(PYTHON) -m venv --clear $(BENCH)/importing
+	@$(BENCH)/importing/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes \
+		-r requirements/convert.txt -r requirements/build.txt
+	@$(BENCH)/importing/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: $(VENV)/.runtime
@@ -92,6 +109,10 @@ build: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-serving: $(VENV)/.dev $(BENCH)/importing/.made $(BENCH)/mlserver/.made $(BENCH)/kserve/.made $(BENCH)/litserve/.made $(BENCH)/plot/.made
+	@command -v h2load > /dev/null || { echo "h2load is missing: apt install nghttp2-client" >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.serving --markdown $(BENCH)-serving/results.md --plot $(BENCH)-serving/results.png $(BENCH_ARGS)
 
 fuzz: fuzz-env
 	@nice $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) --jobs $(or $(FUZZ_JOBS),1) $(FUZZ_TARGETS)

@@ -22,8 +22,10 @@ from typing import Any
 
 from benchmarks.serving import models as made
 from benchmarks.serving import tables
-from benchmarks.serving.contestants import WAYS, Deployed, InProcess, Other, Plain, PlainRest, Settings
+from benchmarks.serving.contestants import InProcess, Settings
 from benchmarks.serving.measure import Entry, agreement, cells_of, check, measure
+from benchmarks.serving.other_servers import WAYS, Other
+from benchmarks.serving.ours import Deployed, Plain, PlainRest
 from benchmarks.serving.results import Cell, Run
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +171,7 @@ def _options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench-serving", help="for models and results")
     parser.add_argument("--environments", type=Path, default=ROOT / "build" / "bench", help="of the other servers")
-    parser.add_argument("--tensorflow", type=Path, default=ROOT / ".venv-tf" / "bin" / "python")
+    parser.add_argument("--tensorflow", type=Path, default=ROOT / "build/bench/importing/bin/python")
     parser.add_argument("--markdown", type=Path, help="write the tables there")
     parser.add_argument("--plot", type=Path, help="write the picture there")
     options = parser.parse_args()

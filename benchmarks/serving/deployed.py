@@ -1,4 +1,4 @@
-"""Our server as it is deployed: sealed models, a replica on the simulated platform, TLS that ends in it, the gateway."""
+"""Our server as it is deployed: sealed models, a replica on the simulated platform, TLS that ends in it, a gateway."""
 
 from __future__ import annotations
 

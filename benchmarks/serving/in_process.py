@@ -5,7 +5,7 @@
 ENGINE is ``ensconce`` (the server's own engine, folders as ``ensconce model import --output`` makes them) or
 ``tensorflow`` (SavedModels, loaded and called as TensorFlow's guide says; the compute inside TensorFlow Serving).
 Orders come as JSON lines on standard input, answers go to standard output: ``{"model", "images": FILE.npy,
-"concurrency", "requests"}`` gives ``[[start, seconds], ...]``; with ``"classes": true`` the classes of each image instead.
+"concurrency", "requests"}`` gives ``[[start, seconds], ...]``; with ``"classes": true`` the images' classes instead.
 The tensor is made anew for each request, as a server has to.
 """
 

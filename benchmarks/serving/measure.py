@@ -1,4 +1,4 @@
-"""The rounds: every contestant in turn, cell by cell (A B C A B C ...), so that a slow minute of the machine hits all."""
+"""The rounds: every contestant in turn, cell by cell (A B C A B C ...): a slow minute of the machine hits all."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["Models", "prepare"]
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[1] / "examples" / "digits"
-CALIBRATION = 64
+CALIBRATION = 128
 
 
 @dataclass(frozen=True)

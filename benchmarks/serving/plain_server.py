@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+PROGRAM = "from ensconce.modelserver.program import main; main()"
+
 
 def has_program() -> bool:
     """Whether ``ensconce-model-server`` is there."""
-    return importlib.util.find_spec("ensconce.modelserver.main") is not None
+    return importlib.util.find_spec("ensconce.modelserver.program") is not None
 
 
 def self_signed() -> tuple[bytes, bytes]:
@@ -84,7 +86,7 @@ def main() -> None:
     config = work / "models.config"
     config.write_text("model_config_list {\n" + "\n".join(entries) + "\n}\n")
     arguments = [f"--port={grpc}", f"--rest_api_port={rest}", f"--model_config_file={config}"]
-    os.execv(sys.executable, [sys.executable, "-m", "ensconce.modelserver.main", *arguments])
+    os.execv(sys.executable, [sys.executable, "-c", PROGRAM, *arguments])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Requests and answers on the wire: TensorFlow Serving's gRPC and REST, the V2 protocol's gRPC, and JSON with base64.
+"""Requests and answers on the wire: TensorFlow Serving's gRPC and REST, the V2 protocol's gRPC, JSON with base64.
 
-The V2 protocol's messages are those of the Open Inference Protocol (``grpc_predict_v2.proto``); what is needed of them is
-written by hand.
+The V2 protocol's messages are those of the Open Inference Protocol (``grpc_predict_v2.proto``); what is needed of them
+is written by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ensconce.client.codec import decode_response, encode_request
+from ensconce.client.codec import decode_response
+from ensconce.tfserving.messages import PredictRequest
 
 __all__ = [
     "GRPC_HEADERS", "JSON_HEADERS", "base64_body", "base64_classes", "framed", "rest_body", "rest_classes",
@@ -22,6 +23,7 @@ __all__ = [
 
 GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
 JSON_HEADERS = ("content-type: application/json",)
+DT_FLOAT = 1
 
 
 def framed(message: bytes) -> bytes:
@@ -30,8 +32,16 @@ def framed(message: bytes) -> bytes:
 
 
 def tfs_body(model: str, name: str, images: np.ndarray) -> bytes:
-    """``PredictRequest`` with one tensor in ``tensor_content``."""
-    return encode_request(model, {name: images})
+    """``PredictRequest`` with one float32 tensor in ``tensor_content``, as ``tf.make_tensor_proto`` makes it."""
+    request = PredictRequest()
+    request.model_spec.name = model
+    tensor = request.inputs[name]
+    tensor.dtype = DT_FLOAT
+    for size in images.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = images.astype("<f4").tobytes()
+    body: bytes = request.SerializeToString()
+    return body
 
 
 def tfs_classes(message: bytes) -> list[int]:

@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[str, Callable[[Run], float], float], ...] = (
 )
 
 
-def comparisons(cell: Cell, runs: Runs) -> Iterator[tuple[str, Ratio]]:
+def comparisons(runs: Runs) -> Iterator[tuple[str, Ratio]]:
     """The ratios that this is about, in this cell; larger is better for the one that is named first."""
     rate = {key: [run.rate for run in each] for key, each in runs.items()}
     pairs = [("deployed", "engine"), ("deployed-int8", "engine-int8"), ("plain", "engine")]
@@ -47,17 +47,16 @@ def text(found: Mapping[Cell, Runs], labels: Mapping[str, str]) -> str:
         lines += ["", str(cell), f"  {'':{width}} {'requests/s':>22} {'p50, ms':>22} {'p99, ms':>22}"]
         for key, each in runs.items():
             lines.append(f"  {labels[key]:{width}} " + " ".join(f"{_spread(each, *kind):>22}" for kind in _KINDS))
-        lines += [f"  {name}: {found_ratio}" for name, found_ratio in comparisons(cell, runs)]
+        lines += [f"  {name}: {found_ratio}" for name, found_ratio in comparisons(runs)]
     return "\n".join(lines)
 
 
 def markdown(found: Mapping[Cell, Runs], labels: Mapping[str, str], facts: Mapping[str, Any]) -> str:
     """For the documentation."""
-    lines = [
-        f"{facts['processor']}, {facts['processors']} processors, load {facts['load']:.1f} before; {facts['when']}; "
-    ]
-    lines[0] += f"{facts['rounds']} rounds; " + ", ".join(f"{name} {v}" for name, v in facts["versions"].items()) + "."
-    lines += ["", *(f"* Top-1 agreement: {name}: {value:.2%}" for name, value in facts["agreement"].items())]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    machine = f"{facts['processor']}, {facts['processors']} processors, load {facts['load']:.1f} before"
+    lines = [f"{machine}; {facts['when']} UTC; {facts['rounds']} rounds; {versions}.", ""]
+    lines += [f"* Top-1 agreement, {name}: {value:.2%}" for name, value in facts["agreement"].items()]
     for model in dict.fromkeys(cell.model for cell in found):
         cells = [cell for cell in found if cell.model == model]
         keys = list(dict.fromkeys(key for cell in cells for key in found[cell]))
@@ -72,7 +71,7 @@ def markdown(found: Mapping[Cell, Runs], labels: Mapping[str, str], facts: Mappi
         lines += ["| | ratio |", "|---|---|"]
         for cell in cells:
             where = f"batch {cell.batch}, {cell.concurrency} at once"
-            lines += [f"| {where}: {name} | {each} |" for name, each in comparisons(cell, found[cell])]
+            lines += [f"| {where}: {name} | {each} |" for name, each in comparisons(found[cell])]
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def compute(model, images: list[str]) -> list[dict]:
     found = model.predict(np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
     at = np.cumsum([0, *map(len, arrays)])
     return [
-        {name: array[a:b].tolist() for name, array in found.items()} for a, b in zip(at, at[1:], strict=False)
+        {name: array[a:b].tolist() for name, array in found.items()} for a, b in itertools.pairwise(at)
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""KServe's Python server with custom predictors: ``kserve_start.py GRPC_PORT HTTP_PORT``; gRPC, V2 protocol, raw tensors.
+"""KServe's Python server, custom predictors: ``kserve_start.py GRPC_PORT HTTP_PORT``; gRPC, V2 protocol, raw tensors.
 
 It has no batching of its own (that is a sidecar's, for its REST API v1 alone), and more processes for REST alone
 (``workers``), so gRPC is one process.
@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("KSERVE_LOGLEVEL", "ERROR")
 sys.path.insert(0, str(Path(__file__).parent))
 grpc_port, http_port = int(sys.argv[1]), int(sys.argv[2])
-sys.argv = sys.argv[:1] + ["--configure_logging", "false"]
+sys.argv = [*sys.argv[:1], "--configure_logging", "false"]
 
 import kserve  # noqa: E402
 from kserve import InferOutput, InferRequest, InferResponse  # noqa: E402
@@ -31,7 +31,7 @@ class Quick(kserve.Model):
         self._model = load(name)
         self.ready = True
 
-    def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:
+    def predict(self, payload: InferRequest, headers=None) -> InferResponse:  # noqa: ARG002  # the framework's
         """Both outputs."""
         return self._response(self._model.predict(payload.inputs[0].as_numpy()))
 
@@ -47,7 +47,7 @@ class Quick(kserve.Model):
 class Slow(Quick):
     """Computes in a thread, so that the loop goes on reading."""
 
-    async def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:
+    async def predict(self, payload: InferRequest, headers=None) -> InferResponse:  # noqa: ARG002  # the framework's
         """Both outputs."""
         return self._response(await asyncio.to_thread(self._model.predict, payload.inputs[0].as_numpy()))
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ class Api(litserve.LitAPI):
         super().__init__(api_path=f"/{name}", **options)
         self._name = name
 
-    def setup(self, device) -> None:
+    def setup(self, device) -> None:  # noqa: ARG002  # the framework's
         """Compile the model, in the process that computes."""
         self._model = load(self._name)
 
@@ -45,7 +46,7 @@ class Api(litserve.LitAPI):
     def unbatch(self, output):
         """Each request's rows."""
         at = np.cumsum([0, *self._rows])
-        return [{name: array[a:b] for name, array in output.items()} for a, b in zip(at, at[1:], strict=False)]
+        return [{name: array[a:b] for name, array in output.items()} for a, b in itertools.pairwise(at)]
 
     def encode_response(self, output):
         """As JSON."""
