@@ -12,7 +12,7 @@ from ensconce.appraisal import strict_yaml
 from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
-from ensconce.enclave.config import Domain, ModelName
+from ensconce.enclave.config import Domain, ModelConfig, ServingConfig
 from ensconce.strict import StrictModel
 
 __all__ = [
@@ -105,10 +105,9 @@ class PostgresqlState(StrictModel):
     url_file: FilePath
 
 
-class ModelEntry(StrictModel):
-    """A model that every replica serves: all its versions that are present and whose keys are live."""
+class ModelEntry(ModelConfig):
+    """A model that every replica serves: its versions that are present, whose keys are live, and that it asks for."""
 
-    name: ModelName
     engine: Literal["openvino"] = "openvino"
 
 
@@ -123,6 +122,7 @@ class Deployment(StrictModel):
     provisioning: ProvisioningEntry
     enclave: EnclaveEntry = EnclaveEntry()
     models: Annotated[list[ModelEntry], Field(min_length=1, max_length=64)]
+    serving: ServingConfig | None = None
     state: Annotated[FolderState | SqliteState | PostgresqlState, Field(discriminator="kind")] = FolderState()
     keystore: KeystoreEntry | None = None
 

@@ -24,6 +24,7 @@ from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
 from ensconce.cluster.unlocking import ask_at_terminal, entry_of, new_text, open_keystore
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
+from ensconce.enclave.config import ModelConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
@@ -245,7 +246,8 @@ class OwnerFolder:
         signing_key = get_private_key(keystore, "signing/enclave", "rsa")
         spec = EnclaveSpec(
             domain=deployment.service.domain,
-            models=tuple(model.name for model in deployment.models),
+            models=tuple(ModelConfig(**model.model_dump(exclude={"engine"})) for model in deployment.models),
+            serving=deployment.serving or ServingConfig(),
             provisioning_servers=tuple(deployment.provisioning.servers),
             provisioning_server_name=deployment.provisioning.server_name,
             ca_pem=self.authority(keystore).certificate_pem.decode(),

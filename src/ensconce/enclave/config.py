@@ -9,18 +9,30 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from ensconce import addresses
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
-from ensconce.servables import MODEL_NAME
+from ensconce.servables import MAX_VERSION, MODEL_NAME
 from ensconce.strict import StrictModel
 
-__all__ = ["EngineConfig", "ListenConfig", "ProvisioningConfig", "ReplicaConfig"]
+__all__ = [
+    "MAX_LOADED",
+    "BatchingConfig",
+    "EngineConfig",
+    "ListenConfig",
+    "ModelConfig",
+    "ProvisioningConfig",
+    "ReplicaConfig",
+    "ServingConfig",
+    "VersionsConfig",
+]
 
+MAX_LOADED = 64
+"""Most versions that a replica serves at once: it asks for all their keys in one message."""
 _LIMIT = 1 << 20
 
 
@@ -50,6 +62,9 @@ Domain = Annotated[str, AfterValidator(_valid(addresses.check_domain))]
 Address = Annotated[str, AfterValidator(_valid(addresses.Address.parse))]
 ListenAddress = Annotated[str, AfterValidator(_valid(_listen))]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+Label = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class EngineConfig(StrictModel):
@@ -83,19 +98,118 @@ class ProvisioningConfig(StrictModel):
     ca_pem: Annotated[str, Field(min_length=1, max_length=65536)]
 
 
+class VersionsConfig(StrictModel):
+    """Which versions of a model are served; every one that is there and granted when neither is given.
+
+    Attributes:
+        latest: the so many highest.
+        specific: these, as far as they are there.
+    """
+
+    latest: Annotated[int, Field(ge=1, le=MAX_LOADED)] | None = None
+    specific: Annotated[list[Version], Field(min_length=1, max_length=MAX_LOADED)] | None = None
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> VersionsConfig:
+        if self.latest is not None and self.specific is not None:
+            raise ValueError("either latest or specific is given")
+        return self
+
+
+class ModelConfig(StrictModel):
+    """A model that is served.
+
+    Attributes:
+        name: of the model.
+        versions: which versions of it; all when None.
+        labels: the version that each label means, whether it is there or not.
+        precision: of the arithmetic; what the model itself says when None.
+    """
+
+    name: ModelName
+    versions: VersionsConfig | None = None
+    labels: Annotated[dict[Label, Version], Field(max_length=MAX_LOADED)] | None = None
+    precision: Literal["f32", "bf16"] | None = None
+
+
+class BatchingConfig(StrictModel):
+    """TensorFlow Serving's batching parameters; see :class:`ensconce.serving.batching.parameters.Parameters`."""
+
+    max_batch_size: _Count | None = None
+    batch_timeout_micros: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    max_enqueued_batches: _Count | None = None
+    num_batch_threads: _Count | None = None
+    allowed_batch_sizes: Annotated[list[_Count], Field(max_length=256)] | None = None
+    pad_variable_length_inputs: bool | None = None
+    enable_large_batch_splitting: bool | None = None
+    max_execution_batch_size: _Count | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> BatchingConfig:
+        try:
+            self.parameters()
+        except InputError as error:
+            raise ValueError(error.problem) from None
+        return self
+
+    def parameters(self) -> Any:
+        """As the scheduler takes them.
+
+        Raises:
+            InputError: ``batching.parameters``, they do not fit together.
+        """
+        # Not imported by a replica that is not granted anything, nor by commands that have no batching to read.
+        from ensconce.serving.batching.parameters import Parameters
+
+        given = self.model_dump(exclude_none=True)
+        if self.allowed_batch_sizes is not None:
+            given["allowed_batch_sizes"] = tuple(self.allowed_batch_sizes)
+        return Parameters(**given)
+
+
+class ServingConfig(StrictModel):
+    """How the server inside works.
+
+    Attributes:
+        poll_seconds: seconds between two looks for new versions; 0 looks only when the replica starts.
+        batching: how requests are merged; adaptively, without a delay, when None.
+        metrics_path: where REST tells metrics; nowhere when None.
+        allow_reload: whether clients may change versions and labels of these models (``HandleReloadConfigRequest``).
+    """
+
+    poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    batching: BatchingConfig | None = None
+    metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
+    allow_reload: bool = False
+
+    @model_validator(mode="after")
+    def _metrics_beside_the_api(self) -> ServingConfig:
+        if self.metrics_path is not None and (self.metrics_path + "/").startswith(("/v1/", "/openapi.json/")):
+            raise ValueError("metrics_path is a path beside /v1/ and /openapi.json")
+        return self
+
+
 class ReplicaConfig(StrictModel):
     """The whole file.
 
     Attributes:
         domain: the service's name; certificates are asked for it.
-        models: names of the models that the replica serves, all their versions that are present and granted.
+        models: the models that the replica serves.
     """
 
     domain: Domain
-    models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=64)]
+    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1, max_length=64)]
     provisioning: ProvisioningConfig
     engine: EngineConfig = EngineConfig()
     listen: ListenConfig = ListenConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_unique(cls, models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+        if len({model.name for model in models}) != len(models):
+            raise ValueError("every model is listed once")
+        return models
 
     @classmethod
     def load(cls, path: Path) -> ReplicaConfig:

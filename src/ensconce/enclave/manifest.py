@@ -8,12 +8,12 @@ opens under the right key and path or not at all) and the file in which the repl
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tomli_w
 
-from ensconce.enclave.config import EngineConfig, ProvisioningConfig, ReplicaConfig
+from ensconce.enclave.config import EngineConfig, ModelConfig, ProvisioningConfig, ReplicaConfig, ServingConfig
 from ensconce.enclave.contents import ENTRY_MODULE
 from ensconce.enclave.image import Image
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
@@ -43,11 +43,12 @@ class EnclaveSpec:
 
     Attributes:
         domain: the service's name, for which its certificates are.
-        models: names of the models that it serves.
+        models: the models that it serves.
         provisioning_servers: addresses of the owner's provisioning server, tried in this order.
         provisioning_server_name: the name that its certificate must carry.
         ca_pem: the owner's authority, PEM.
         engine_threads: threads of an engine; 0 for as many as there are cores.
+        serving: how its server works.
         isv_prod_id: product id, 16 bits; 0 would make a policy by MRSIGNER accept anything of that signer.
         isv_svn: security version, 16 bits; raise it when an older build must not receive keys any more.
         enclave_size: memory of the enclave, a power of two, as Gramine writes it.
@@ -56,11 +57,12 @@ class EnclaveSpec:
     """
 
     domain: str
-    models: tuple[str, ...]
+    models: tuple[ModelConfig, ...]
     provisioning_servers: tuple[str, ...]
     provisioning_server_name: str
     ca_pem: str
     engine_threads: int = 0
+    serving: ServingConfig = field(default_factory=ServingConfig)
     isv_prod_id: int = 1
     isv_svn: int = 1
     enclave_size: str = "2G"
@@ -80,6 +82,7 @@ class EnclaveSpec:
                 servers=self.provisioning_servers, server_name=self.provisioning_server_name, ca_pem=self.ca_pem
             ),
             engine=EngineConfig(threads=self.engine_threads),
+            serving=self.serving,
         )
 
 

@@ -3,7 +3,8 @@
 Run as ``python -m ensconce.enclave.replica enclave/server.json``, with argv and environment as the signed manifest has
 them. Its folder holds ``enclave/`` (measured) and ``models/`` (ciphertext); it writes ``ready.json`` there while it
 serves. Everything it says is for the host's eyes: one JSON object a line, events on standard output and, when it
-fails, ``{"error": ...}`` on standard error with that error's exit status. Never keys, never payloads.
+fails, ``{"error": ...}`` on standard error with that error's exit status. Never keys, never payloads. While it serves,
+it looks for versions that the host lays beside those that are there (:mod:`ensconce.enclave.versions`).
 
 Models, keys and the serving stack are imported only once keys were granted: a replica that gets none has read nothing.
 """
@@ -14,13 +15,13 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,28 +31,35 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce import platform
-from ensconce.enclave.config import ReplicaConfig
+from ensconce.enclave.config import MAX_LOADED, ModelConfig, ReplicaConfig
+from ensconce.enclave.present import MODELS, choose, folders
 from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
 from ensconce.evidence.spki import spki_of
-from ensconce.servables import MAX_VERSION, key_id
+from ensconce.servables import key_id
 
 if TYPE_CHECKING:
     from ensconce.provisioning.client import Provisioned
-    from ensconce.serving.manager import ModelManager
-    from ensconce.serving.server import ModelServer, Ports
+    from ensconce.serving.fronts import FrontOptions
+    from ensconce.serving.server import Ports
 
 __all__ = ["main"]
 
-_MODELS = Path("models")
 _READY = Path("ready.json")
 # A fixed name, so that a manifest can allow it.
 _READY_ASIDE = Path("ready.json.part")
-_MAX_VERSIONS = 64
-_VERSION = re.compile("[1-9][0-9]{0,9}")
 _GRACE_S = 5.0
 _RETRY_S = 30.0
 
 T = TypeVar("T")
+
+
+class _Telling(logging.Handler):
+    """Warnings of the serving stack are events, too. No log of ours holds a payload; traces may, so none is told."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # What becomes of versions is told by whoever loads them.
+        if record.name != "ensconce.serving.lifecycle":
+            _tell("log", level=record.levelname, logger=record.name, text=record.getMessage())
 
 
 class _Stop(BaseException):
@@ -62,6 +70,7 @@ def main() -> None:
     """Run until SIGTERM; the exit status is 0 then, and that of the error otherwise."""
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Telling()])
     status = 0
     try:
         if len(sys.argv) != 2:
@@ -83,147 +92,202 @@ def main() -> None:
 
 def _run(config: ReplicaConfig) -> None:
     here = platform.current()
-    wanted = _versions(config.models)
-    _tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
+    servers = config.provisioning
 
-    def provision() -> Provisioned:
+    def provision(wanted: Sequence[tuple[str, int]]) -> Provisioned:
         from ensconce.provisioning.client import provision
 
-        servers = config.provisioning
         return provision(
             servers.servers, servers.server_name, servers.ca_pem.encode(), here.quote, config.domain, wanted
         )
 
-    manager, certificate = _open(wanted, provision(), config.engine.threads or None)
-    asyncio.run(_serve(config, manager, certificate, provision))
+    every = _versions(config.models)
+    wanted = [
+        (model.name, number)
+        for model in config.models
+        for number in sorted(choose(model, [number for name, number in every if name == model.name], ()))
+    ]
+    _tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
+    try:
+        granted = provision(wanted)
+    except RefusedError:
+        if wanted == every:
+            raise
+        # Perhaps the newest versions have been retired, and older ones are what the owner means to have served.
+        wanted = every
+        granted = provision(wanted)
+    _Replica(config, provision).run(granted)
 
 
-def _versions(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """The versions of our models whose ciphertext the host has laid into ``models/``."""
+def _versions(models: tuple[ModelConfig, ...]) -> list[tuple[str, int]]:
+    """The versions of our models whose ciphertext the host has laid into ``models/``, of all that may be served."""
     found = []
-    for name in names:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            entries = _folders(_MODELS / name)
-            numbers = sorted(int(path.name) for path in entries)
-            found += [(name, number) for number in numbers if number <= MAX_VERSION]
-    if not 0 < len(found) <= _MAX_VERSIONS:
+    for model in models:
+        specific = model.versions.specific if model.versions is not None else None
+        numbers = sorted(folders(model.name))
+        found += [(model.name, number) for number in numbers if specific is None or number in specific]
+    if not 0 < len(found) <= MAX_LOADED:
         raise InputError(
             "replica.models",
             "there is nothing to serve" if not found else "there are too many versions to serve",
-            found=f"{len(found)} versions of {', '.join(names)} in {_MODELS}/",
-            rule=f"1 to {_MAX_VERSIONS} folders {_MODELS}/NAME/NUMBER",
+            found=f"{len(found)} versions of {', '.join(model.name for model in models)} in {MODELS}/",
+            rule=f"1 to {MAX_LOADED} folders {MODELS}/NAME/NUMBER",
             remedy="copy the owner's sealed models here" if not found else "remove versions that are not served",
         )
-    return tuple(found)
+    return found
 
 
-def _folders(model: Path) -> list[Path]:
-    """The folders in a model's folder that are named like versions."""
-    try:
-        return [path for path in model.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
-    except PermissionError as error:
-        raise InputError(
-            "replica.models",
-            f"cannot look into {model}: {error.strerror}",
-            remedy="let the replica's user read models/",
-        ) from error
+class _Replica:
+    """What serves, and what is known of it outside."""
 
+    def __init__(self, config: ReplicaConfig, provision: Callable[[Sequence[tuple[str, int]]], Provisioned]) -> None:
+        # Only now, because keys were granted.
+        from ensconce.enclave.versions import Versions
+        from ensconce.serving.manager import ModelManager
+        from ensconce.serving.metrics import Metrics
 
-def _open(
-    wanted: tuple[tuple[str, int], ...], granted: Provisioned, threads: int | None
-) -> tuple[ModelManager, _Certificate]:
-    """Load every version whose key was granted, in memory; the keys are referred to by nobody afterwards."""
-    from ensconce.models.load import open_sealed
-    from ensconce.serving.engines.openvino import OpenVinoServable
-    from ensconce.serving.manager import ModelManager
+        self._config = config
+        self._provision = provision
+        self._manager = ModelManager()
+        self._metrics = Metrics() if config.serving.metrics_path is not None else None
+        self._versions = Versions(
+            config.models,
+            config.engine,
+            self._manager,
+            self._ask,
+            _tell,
+            around=self._metrics.counting if self._metrics is not None else lambda loader: loader,
+        )
+        self._announced: dict[str, Any] = {}
+        self._ports: Ports | None = None
 
-    certificate = _Certificate.of(granted)
-    for refused, error in sorted(granted.refused.items()):
-        _tell("refused", key_id=refused, **error.fields())
-    _tell("provisioned", key_ids=sorted(granted.secrets), valid_until=certificate.valid_until)
-    manager = ModelManager()
-    for name, version in wanted:
-        key = granted.secrets.get(key_id(name, version))
-        if key is None:
-            continue
-        start = time.monotonic()
-        files = open_sealed(_MODELS, name, version, key)
-        manager.add(name, version, OpenVinoServable(files, threads=threads))
-        # The engine uses the weights in place; of everything else it has made its own form.
-        for path, content in files.items():
-            if not path.endswith(".bin"):
-                content[:] = bytes(len(content))
-        _tell("loaded", model=name, version=version, files=len(files), seconds=round(time.monotonic() - start, 3))
-    return manager, certificate
+    def run(self, granted: Provisioned) -> None:
+        """Load what was granted, and serve until told to stop."""
+        self._certificate = _Certificate.of(granted)
+        for refused, error in sorted(granted.refused.items()):
+            _tell("refused", key_id=refused, **error.fields())
+        _tell("provisioned", key_ids=sorted(granted.secrets), valid_until=self._certificate.valid_until)
+        self._versions.start(_by_version(granted.secrets), _by_version(granted.refused))
+        del granted  # It holds keys.
+        labels = {model.name: model.labels for model in self._config.models if model.labels}
+        self._manager.label(labels, allow_unavailable=True)
+        asyncio.run(self._serve())
 
+    def _ask(self, name: str, number: int) -> bytes:
+        """The key of a version, from the owner, over a session of its own. Its certificate is nobody's."""
+        key = key_id(name, number)
+        secret = self._provision([(name, number)]).secrets[key]
+        _tell("granted", key_id=key)
+        return secret
 
-async def _serve(
-    config: ReplicaConfig, manager: ModelManager, certificate: _Certificate, provision: Callable[[], Provisioned]
-) -> None:
-    from ensconce.serving.server import ModelServer
+    def _options(self) -> FrontOptions:
+        from ensconce.serving.fronts import FrontOptions
+        from ensconce.serving.rest import RestOptions
 
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    server = ModelServer(
-        manager,
-        grpc_address=config.listen.grpc,
-        rest_address=config.listen.rest,
-        private_key_pem=certificate.private_key_pem,
-        certificate_chain_pem=certificate.chain_pem,
-    )
-    ports = await server.start()
-    servables = [f"{name}/{version}" for name, version in manager.models()]
-    _announce(ports, certificate, servables)
-    _tell("ready", grpc=ports.grpc, rest=ports.rest, key_sha256=certificate.key_sha256, servables=servables)
-    renewal = asyncio.create_task(_renew(server, ports, servables, certificate, provision))
-    stopped = asyncio.create_task(stopping.wait())
-    await asyncio.wait((renewal, stopped), return_when=asyncio.FIRST_COMPLETED)
-    _READY.unlink(missing_ok=True)
-    await server.stop(_GRACE_S)
-    if renewal.done():
-        renewal.result()
+        serving = self._config.serving
+        return FrontOptions(
+            batching=serving.batching.parameters() if serving.batching is not None else None,
+            rest=RestOptions(metrics_path=serving.metrics_path),
+            reload=self._reload if serving.allow_reload else None,
+            metrics=self._metrics,
+        )
 
+    async def _serve(self) -> None:
+        from ensconce.serving.server import ModelServer
 
-async def _renew(
-    server: ModelServer,
-    ports: Ports,
-    servables: list[str],
-    certificate: _Certificate,
-    provision: Callable[[], Provisioned],
-) -> None:
-    """Ask for a new certificate, for a new key, at two thirds of the old one's life; end only by an error.
+        loop, stopping, looking = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        self._server = ModelServer(
+            self._manager,
+            grpc_address=self._config.listen.grpc,
+            rest_address=self._config.listen.rest,
+            private_key_pem=self._certificate.private_key_pem,
+            certificate_chain_pem=self._certificate.chain_pem,
+            options=self._options(),
+        )
+        self._ports = await self._server.start()
+        self._announce()
+        _tell("ready", **self._announced)
+        self._follow(loop, looking)
+        renewal = asyncio.create_task(self._renew())
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait((renewal, stopped), return_when=asyncio.FIRST_COMPLETED)
+        looking.set()
+        _READY.unlink(missing_ok=True)
+        self._ports = None
+        await self._server.stop(_GRACE_S)
+        if renewal.done():
+            renewal.result()
 
-    The owner appraises this enclave anew each time. If she no longer grants what is served here, the replica ends:
-    that is how a retired version disappears from replicas that run.
-    """
-    while True:
-        await asyncio.sleep(max(0.0, (certificate.valid_until - time.time()) * 2 / 3))
-        try:
-            granted = await _in_thread(provision)
-        except EnsconceError as error:
-            # Who answers in the owner's place has no more say in whether this replica lives than who keeps silent.
-            unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
-            if not unheard or time.time() >= certificate.valid_until:
-                raise
-            _tell("renewal failed", **error.fields())
-            await asyncio.sleep(min(_RETRY_S, max(1.0, (certificate.valid_until - time.time()) / 4)))
-            continue
-        missing = sorted({f"model/{servable}" for servable in servables} - set(granted.secrets))
-        if missing:
-            reason = granted.refused[missing[0]]
-            raise RefusedError(
-                reason.check,
-                f"the owner no longer grants what is served here: {reason.problem}",
-                found=", ".join(missing),
-                rule=reason.rule,
-                remedy="start the replica again: it then serves what is granted",
-            )
-        certificate = _Certificate.of(granted)
-        del granted  # It holds keys, and the next renewal is hours away.
-        server.replace_certificate(certificate.private_key_pem, certificate.chain_pem)
-        _announce(ports, certificate, servables)
-        _tell("renewed", key_sha256=certificate.key_sha256, valid_until=certificate.valid_until)
+    def _follow(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        """Look for versions that come, in a thread; loading them is another's."""
+        from ensconce.serving.source import every
+
+        def look() -> None:
+            self._versions.look()
+            with contextlib.suppress(RuntimeError):  # The loop has ended.
+                loop.call_soon_threadsafe(self._announce)
+
+        self._versions.follow()
+        if self._config.serving.poll_seconds > 0:
+            every(self._config.serving.poll_seconds, look, stop, "models")
+
+    def _announce(self) -> None:
+        """Write ``ready.json`` where it has changed: advice to whoever routes requests, and proof of nothing."""
+        if self._ports is None:
+            return
+        servables = [f"{name}/{version}" for name, version in self._manager.models()]
+        key = self._certificate.key_sha256
+        ready = {"grpc": self._ports.grpc, "rest": self._ports.rest, "key_sha256": key, "servables": servables}
+        if ready == self._announced:
+            return
+        if self._announced and servables != self._announced["servables"]:
+            _tell("serving", servables=servables)
+        self._announced = ready
+        _READY_ASIDE.write_text(json.dumps(ready))
+        _READY_ASIDE.replace(_READY)
+
+    async def _renew(self) -> None:
+        """Ask for a new certificate, for a new key, at two thirds of the old one's life; end only by an error.
+
+        The owner appraises this enclave anew each time. A version that she no longer grants is served no more; when
+        she grants nothing of what is served, the replica ends.
+        """
+        while True:
+            valid_until = self._certificate.valid_until
+            await asyncio.sleep(max(0.0, (valid_until - time.time()) * 2 / 3))
+            served = self._manager.models()[:MAX_LOADED]
+            try:
+                granted = await _in_thread(lambda served=served: self._provision(served))  # type: ignore[misc]
+            except EnsconceError as error:
+                # Who answers in the owner's place has no more say in whether this replica lives than who keeps silent.
+                unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
+                if not unheard or time.time() >= valid_until:
+                    raise
+                _tell("renewal failed", **error.fields())
+                await asyncio.sleep(min(_RETRY_S, max(1.0, (valid_until - time.time()) / 4)))
+                continue
+            for (name, number), reason in _by_version(granted.refused).items():
+                _tell("withdrawn", model=name, version=number, **reason.fields())
+                self._versions.withdraw(name, number, reason)
+            self._certificate = _Certificate.of(granted)
+            del granted  # It holds keys, and the next renewal is hours away.
+            self._server.replace_certificate(self._certificate.private_key_pem, self._certificate.chain_pem)
+            self._announce()
+            valid_until = self._certificate.valid_until
+            _tell("renewed", key_sha256=self._certificate.key_sha256, valid_until=valid_until)
+
+    async def _reload(self, request: Any) -> Any:
+        """Change policies and labels of the measured models, because the measured configuration lets clients do so."""
+        from ensconce.enclave.reload import models_of
+        from ensconce.tfserving.messages import ReloadConfigResponse
+
+        models, labels = models_of(request.config, {model.name: model for model in self._config.models})
+        self._manager.label(labels)
+        await _in_thread(lambda: self._versions.serve(models))
+        _tell("reloaded", models=[model.name for model in models])
+        return ReloadConfigResponse()
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,15 +310,18 @@ class _Certificate:
         )
 
 
-def _announce(ports: Ports, certificate: _Certificate, servables: list[str]) -> None:
-    """Write ``ready.json``: advice to whoever routes requests, and proof of nothing."""
-    ready = {"grpc": ports.grpc, "rest": ports.rest, "key_sha256": certificate.key_sha256, "servables": servables}
-    _READY_ASIDE.write_text(json.dumps(ready))
-    _READY_ASIDE.replace(_READY)
+def _by_version(by_key: Mapping[str, T]) -> dict[tuple[str, int], T]:
+    """The same by name and version instead of key id."""
+    versions = {}
+    for key, value in by_key.items():
+        _, name, number = key.split("/")
+        versions[name, int(number)] = value
+    return versions
 
 
 def _tell(event: str, **fields: Any) -> None:
-    print(json.dumps({"time": round(time.time(), 3), "event": event, **fields}), flush=True)  # noqa: T201 - its log
+    # One write, because threads tell things, too.
+    print(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n", end="", flush=True)  # noqa: T201
 
 
 def _fail(error: EnsconceError) -> int:

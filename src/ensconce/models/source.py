@@ -77,7 +77,7 @@ class MemorySource:
         content: plaintext by path, as :func:`ensconce.models.load.open_sealed` returns it.
     """
 
-    def __init__(self, content: Mapping[str, bytearray]) -> None:
+    def __init__(self, content: Mapping[str, bytearray | memoryview]) -> None:
         self._content = content
         self.files = tuple(ScannedFile(path, len(content[path])) for path in sorted(content))
 

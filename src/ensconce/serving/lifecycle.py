@@ -90,6 +90,28 @@ class Lifecycle:
             self._asked += 1
             self._events.put(lambda: self._take(name, versions))
 
+    def again(self, name: str, number: int) -> None:
+        """Try once more to load a version that is wanted and has failed for good."""
+
+        def event() -> None:
+            version = self._versions.get(name, {}).get(number)
+            if version is not None and version.phase is Phase.FAILED and version.wanted:
+                version.phase, version.tries, version.error = Phase.NEW, 0, None
+
+        self._events.put(event)
+
+    def drop(self, name: str, number: int) -> None:
+        """Unload a version that must not serve any more, whether or not another serves in its place."""
+
+        def event() -> None:
+            version = self._versions.get(name, {}).get(number)
+            if version is not None:
+                version.wanted = False
+                if version.phase is Phase.READY:
+                    self._unload(version)
+
+        self._events.put(event)
+
     def load_threads(self, number: int | None = None) -> None:
         """From now on load with so many threads, or with as many as the options say."""
         wanted = self._options.num_load_threads if number is None else number

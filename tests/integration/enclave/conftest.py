@@ -19,6 +19,7 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -31,6 +32,7 @@ from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT, EnclaveIdentity, EnclaveSpec, build_enclave
+from ensconce.enclave.config import ModelConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key
 from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
@@ -44,6 +46,8 @@ REPOSITORY = Path(__file__).parents[3]
 DOMAIN = "digits.example.test"
 SERVER_NAME = "provisioning.example.test"
 DEADLINE_S = 60.0
+DIGITS = ModelConfig(name="digits")
+QUICK = ServingConfig(poll_seconds=0.05)
 
 
 def now() -> int:
@@ -102,6 +106,21 @@ class Replica:
 
     def rest(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """A REST request over TLS; the authority is believed, as any client of TensorFlow Serving would."""
+        return json.loads(self.text(method, path, body))  # type: ignore[no-any-return]
+
+    def reload(self, request: Any) -> None:
+        """A ``HandleReloadConfigRequest``."""
+        credentials = grpc.ssl_channel_credentials((self.folder.parent / "ca.pem").read_bytes())
+        options = (("grpc.ssl_target_name_override", DOMAIN),)
+        with grpc.secure_channel(f"127.0.0.1:{self.ready()['grpc']}", credentials, options) as channel:
+            method = channel.unary_unary(
+                "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+                request_serializer=lambda message: message.SerializeToString(),
+            )
+            method(request, timeout=DEADLINE_S)
+
+    def text(self, method: str, path: str, body: object = None) -> str:
+        """The body of the answer to a REST request."""
         context = ssl.create_default_context(cafile=str(self.folder.parent / "ca.pem"))
         raw = socket.create_connection(("127.0.0.1", self.ready()["rest"]), DEADLINE_S)
         connection = HTTPSConnection(DOMAIN)
@@ -109,9 +128,9 @@ class Replica:
         try:
             connection.request(method, path, json.dumps(body) if body else None)
             answer = connection.getresponse()
-            text = answer.read()
+            text = answer.read().decode()
             assert answer.status == 200, text
-            return json.loads(text)  # type: ignore[no-any-return]
+            return text
         finally:
             connection.close()
 
@@ -152,15 +171,22 @@ class World:
             server.shutdown()
             thread.join(DEADLINE_S)
 
-    def build(self, bundle: Path, port: int) -> EnclaveIdentity:
+    def build(
+        self,
+        bundle: Path,
+        port: int,
+        model: ModelConfig = DIGITS,
+        serving: ServingConfig = QUICK,
+    ) -> EnclaveIdentity:
         """An enclave that asks the provisioning server at ``port``."""
         bundle.mkdir(exist_ok=True)
         spec = EnclaveSpec(
             domain=DOMAIN,
-            models=("digits",),
+            models=(model,),
             provisioning_servers=(f"127.0.0.1:{port}",),
             provisioning_server_name=SERVER_NAME,
             ca_pem=self.authority.certificate_pem.decode(),
+            serving=serving,
         )
         return build_enclave(bundle, spec, new_signing_key(), now)
 
@@ -171,9 +197,9 @@ class World:
         policy = Policy(roots=old.roots, tcb_statuses=old.tcb_statuses, identities=(identity,))
         server.appraiser = Appraiser(policy, self.appraiser.collateral, now)
 
-    def seal(self, version: int) -> None:
+    def seal(self, version: int, source: Path = REPOSITORY / "examples" / "digits" / "openvino") -> None:
         seal(
-            REPOSITORY / "examples" / "digits" / "openvino",
+            source,
             self.bundle / "models",
             name="digits",
             version=version,
@@ -191,6 +217,14 @@ class World:
             sealed = Path("models") / "digits" / str(version)
             shutil.copytree(self.bundle / sealed, folder / sealed)
         return folder
+
+    def lay(self, folder: Path, version: int, place: int | None = None) -> Path:
+        """As a host lays a version into a replica's folder while that runs: whole, or under another number."""
+        target = folder / "models" / "digits" / str(place or version)
+        aside = target.with_name(f".{target.name}.part")
+        shutil.copytree(self.bundle / "models" / "digits" / str(version), aside)
+        aside.rename(target)
+        return target
 
     def launch(self, folder: Path, bundle: Path | None = None) -> Replica:
         bundle = bundle or self.bundle

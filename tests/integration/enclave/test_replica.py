@@ -79,7 +79,7 @@ def test_a_flipped_bit_in_a_model_ends_it(world: Any) -> None:
     assert replica.wait() == 6
     assert replica.error()["check"].startswith("encfile.")
     assert "model.bin" in replica.error()["found"]
-    assert replica.names() == ["started", "provisioned", "stopped"]
+    assert replica.names() == ["started", "provisioned", "failed", "stopped"]
 
 
 @pytest.mark.usefixtures("server")

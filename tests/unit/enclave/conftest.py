@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from ensconce.enclave.config import ModelConfig
 from ensconce.enclave.image import Image, build_image
 from ensconce.enclave.layers import ImageFile, LayerCache
 from ensconce.enclave.manifest import EnclaveSpec
@@ -49,7 +50,7 @@ def signing_key() -> rsa.RSAPrivateKey:
 def spec() -> EnclaveSpec:
     return EnclaveSpec(
         domain="digits.example.test",
-        models=("digits",),
+        models=(ModelConfig(name="digits"),),
         provisioning_servers=("127.0.0.1:4433",),
         provisioning_server_name="provisioning.example.test",
         ca_pem="-----BEGIN CERTIFICATE-----\n",

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from pydantic import ValidationError
 
+from ensconce.enclave.config import BatchingConfig, ModelConfig, ServingConfig, VersionsConfig
 from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import ALLOWED_FILES, ARGUMENTS, EnclaveSpec, render
 from ensconce.enclave.trace import ENVIRONMENT
@@ -46,7 +47,14 @@ def test_the_same_inputs_give_the_same_text(spec: EnclaveSpec, small_image: Imag
     "change",
     [
         {"domain": "other.example.test"},
-        {"models": ("digits", "letters")},
+        {"models": (ModelConfig(name="digits"), ModelConfig(name="letters"))},
+        {"models": (ModelConfig(name="digits", versions=VersionsConfig(latest=1)),)},
+        {"models": (ModelConfig(name="digits", labels={"stable": 1}),)},
+        {"models": (ModelConfig(name="digits", precision="bf16"),)},
+        {"serving": ServingConfig(poll_seconds=0)},
+        {"serving": ServingConfig(batching=BatchingConfig(max_batch_size=8))},
+        {"serving": ServingConfig(metrics_path="/metrics")},
+        {"serving": ServingConfig(allow_reload=True)},
         {"provisioning_servers": ("127.0.0.1:4434",)},
         {"provisioning_server_name": "impostor.example.test"},
         {"ca_pem": "-----BEGIN CERTIFICATE-----\nother"},
