@@ -181,7 +181,10 @@ def test_any_array_survives_the_answer(array: np.ndarray[Any, Any], form: Any) -
         assert back.size == array.size
         if array.size:
             np.testing.assert_array_equal(back, array)
-            np.testing.assert_array_equal(np.signbit(back), np.signbit(array)) if array.dtype.kind == "f" else None
+            if array.dtype.kind == "f":
+                # The sign of a zero survives; NaN has none in JSON.
+                signs = [np.signbit(each[~np.isnan(array)]) for each in (back, array)]
+                np.testing.assert_array_equal(*signs)
 
 
 @given(npst.arrays("<f4", st.integers(9, 40)))
