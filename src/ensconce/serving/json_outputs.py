@@ -21,6 +21,7 @@ from ensconce.tfserving.tensor import Array
 __all__ = ["outputs_to_json"]
 
 _FEW: Final = 8
+_ULPS: Final = 2.0**-50
 _FLOAT: Final = struct.Struct("<f")
 _NOT_FINITE: Final = {"nan": "NaN", "-nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -98,7 +99,9 @@ def _floats(flat: Array) -> list[str]:
     with np.errstate(all="ignore"):
         scale = 10.0 ** (5 - np.floor(np.log10(np.abs(wide))))
         short = np.rint(wide * scale) / scale
-        values = np.where(short.astype(np.float32) == flat, short, wide)
+        # The number of six digits is not always a double: whatever lies as near must be read as this float.
+        near = ((short * slack).astype(np.float32) == flat for slack in (1 - _ULPS, 1 + _ULPS))
+        values = np.where(np.logical_and(*near), short, wide)
     # A whole number that %g would write without an exponent would look like an integer.
     is_whole = (values == np.rint(values)) & (np.abs(values) < 1e9)
     form = ["%.1f" if whole else "%.9g" for whole in is_whole.tolist()] if is_whole.any() else ["%.9g"] * len(flat)

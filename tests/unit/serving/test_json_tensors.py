@@ -194,6 +194,16 @@ def test_many_floats_survive_the_answer(array: np.ndarray[Any, Any]) -> None:
     assert all(isinstance(value, float) for value in back)
 
 
+def test_a_float_next_to_one_of_six_digits_keeps_all_of_its_own() -> None:
+    # 5.92448e10 lies in the middle of two floats.
+    values = np.float32([59244802048, 59244797952] * 8)
+    back = json.loads(outputs_to_json({"y": values}, "columnar"))["outputs"]
+    np.testing.assert_array_equal(np.float32(back), values)
+    random = np.random.default_rng(1).integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    back = json.loads(outputs_to_json({"y": random}, "columnar"))["outputs"]
+    np.testing.assert_array_equal(np.float32(back), random)
+
+
 def test_answers_in_the_format_of_the_question() -> None:
     y, z = np.float32([[1], [2]]), np.array([3, 4])
     s = np.array([b"a", '\u00e9"'.encode()], object)
