@@ -61,6 +61,7 @@ class Replica:
         self.state = State.STOPPED
         self.pid: int | None = None
         self.ready: Ready | None = None
+        self._written = 0
         self.error: dict[str, str] | None = None
         self.exit_status: int | None = None
         self.restarts = 0
@@ -118,6 +119,8 @@ class Replica:
             case State.READY if exit_status is not None:
                 self._fail(self._last_words(), exit_status, now)
                 return True
+            case State.READY:
+                self._follow()
             case State.FAILED if now >= self.retry_at:
                 self.restarts += 1
                 self.launch(platform, now)
@@ -149,6 +152,15 @@ class Replica:
         self.error = error
         self.exit_status = exit_status
         self.retry_at = now + min(_FIRST_RETRY_S * 2**self.restarts, _LONGEST_RETRY_S)
+
+    def _follow(self) -> None:
+        """Read ``ready.json`` again where it is another file now: other versions are served, or another key."""
+        try:
+            written = (self.folder / "ready.json").stat().st_mtime_ns
+            if written != self._written:
+                self._written, self.ready = written, self._read_ready() or self.ready
+        except (InputError, OSError):
+            return  # What it said before is the best that is known, until its process ends.
 
     def _read_ready(self) -> Ready | None:
         path = self.folder / "ready.json"

@@ -427,3 +427,45 @@ def test_a_retry_in_a_thread(running: Any, loading: Any) -> None:
     lifecycle.want("m", {1: Path("/m")})
     assert lifecycle.wait(["m"], lambda: True) == []
     assert len(loading.calls) == 3
+
+
+def test_a_version_that_failed_is_tried_once_more_when_somebody_says_so(loading: Any) -> None:
+    world = World(loading, LoadOptions(max_num_load_retries=0))
+    loading.broken["m", 2] = [RequestError(Code.INTERNAL, "x")] * 2
+    world.want("m", 1, 2)
+    assert world.states() == {2: State.END, 1: State.AVAILABLE}
+    world.lifecycle.again("m", 2)
+    world.lifecycle.settle()
+    assert world.states() == {2: State.END, 1: State.AVAILABLE}
+    world.lifecycle.again("m", 2)
+    world.lifecycle.settle()
+    assert world.states() == {2: State.AVAILABLE, 1: State.AVAILABLE}
+    # Of what serves, is unknown or is wanted no more, nothing becomes.
+    calls = len(loading.calls)
+    for name, number in (("m", 2), ("m", 3), ("n", 1)):
+        world.lifecycle.again(name, number)
+        world.lifecycle.settle()
+    assert len(loading.calls) == calls
+
+
+def test_a_version_that_must_not_serve_goes_without_another_in_its_place(world: World) -> None:
+    world.want("m", 1, 2)
+    world.loading.broken["m", 3] = [RequestError(Code.INTERNAL, "x")] * 9
+    world.want("m", 2, 3)
+    assert world.manager.models() == (("m", 2),)
+    world.lifecycle.drop("m", 2)
+    world.lifecycle.drop("m", 7)
+    world.lifecycle.settle()
+    gc.collect()
+    world.lifecycle.settle()
+    assert world.manager.models() == ()
+    assert world.states()[2] is State.END
+    # Also when the manager has let it go already; wanted again, it is loaded anew.
+    world.want("m", 2, 3)
+    assert world.manager.models() == (("m", 2),)
+    world.manager.remove("m", 2, State.UNLOADING)
+    world.lifecycle.drop("m", 2)
+    world.lifecycle.settle()
+    gc.collect()
+    world.lifecycle.settle()
+    assert world.states()[2] is State.END
