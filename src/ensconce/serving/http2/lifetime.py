@@ -212,7 +212,7 @@ class Lifetime(asyncio.Protocol):
         if self._closing_at is not None:
             return
         self._closing_at = self._loop.time()
-        self.output.flush()
+        self.output.finish()
         # A socket that is closed while more arrives loses what was written last (RFC 9112 section 9.6 tells the tale).
         if linger and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -223,7 +223,7 @@ class Lifetime(asyncio.Protocol):
         """Enforce all that takes time; to be called about once a second."""
         limits, output = self._limits, self.output
         if self._closing_at is not None:
-            if now - self._closing_at > max(_LINGER, limits.stall if output.full_since is not None else 0):
+            if now - self._closing_at > (limits.stall if self._transport.get_write_buffer_size() else _LINGER):
                 self.abort()
         elif not self._has_settings and now - self._since_made > limits.handshake:
             self.fail(ErrorCode.SETTINGS_TIMEOUT, "no HTTP/2 came")

@@ -212,6 +212,13 @@ class Output:
         self.full_since = None
         self.flush()
 
+    def finish(self) -> None:
+        """Write what has been collected, full or not: nothing comes after it."""
+        self.flush()
+        if self._parts and not self.is_closed:
+            self._transport.write(b"".join(self._parts))
+        self.close()
+
     def close(self) -> None:
         """Nothing can be written any more."""
         self.is_closed = True

@@ -271,6 +271,26 @@ async def test_connections_age(connect: Any) -> None:
     assert await asyncio.wait_for(peer.rest(), 10) == b""
 
 
+async def test_a_slow_reader_gets_all_of_its_answer_while_the_connection_ends(connect: Any) -> None:
+    size = 30_000_000
+    peer = await connect(age=0.2, grace=60)
+    peer.greet({Setting.INITIAL_WINDOW_SIZE: (1 << 31) - 1})
+    peer.send(frames.window_update(0, 1 << 30), headers(1, fields(b"/size/%d" % size), END_STREAM))
+    peer.stop_reading()
+    await asyncio.sleep(1)
+    peer._writer.transport.resume_reading()
+    total = 0
+    while True:
+        kind, flags, _, payload = await peer.frame()
+        if kind == Type.PING:
+            peer.send(frames.ping(payload, ack=True))
+        total += len(payload) if kind == Type.DATA else 0
+        if kind == Type.HEADERS and flags & END_STREAM:
+            break
+    assert total == size
+    await asyncio.wait_for(peer.rest(), 10)
+
+
 async def test_what_comes_after_the_last_word_is_not_answered(connect: Any) -> None:
     peer = await connect(age=0.2, grace=0.5)
     peer.greet()
