@@ -40,6 +40,8 @@ class FrontOptions:
         reload: answers ``HandleReloadConfigRequest``, which is refused where there is none.
         metrics: counts; told at ``rest.metrics_path``, and nowhere when that is None.
         request_log: logs requests.
+        check_method_names: whether Classify and Regress take only signatures that say they are for that
+            (``--enable_signature_method_name_check``).
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -48,6 +50,7 @@ class FrontOptions:
     reload: Reload | None = None
     metrics: Metrics | None = None
     request_log: RequestLog | None = None
+    check_method_names: bool = False
 
 
 class Fronts:
@@ -68,19 +71,22 @@ class Fronts:
             observe=metrics.computed if metrics is not None else None,
         )
         """Computes what is asked, and may be asked by others in the event loop."""
-        self._grpc = GrpcServer(manager, self.scheduler, limits, reload=options.reload)
-        size = limits.message_bytes
-        examples = {
-            "classify": partial(answer_classify_json, manager, self.scheduler, tensor_bytes=size),
-            "regress": partial(answer_regress_json, manager, self.scheduler, tensor_bytes=size),
-        }
+        check = options.check_method_names
         observers = [each.answered for each in (metrics, options.request_log) if each is not None]
+        observe = to_all(observers) if observers else None
+        self._grpc = GrpcServer(
+            manager, self.scheduler, limits, reload=options.reload, check_method_names=check, observe=observe
+        )
+        examples = {
+            name: partial(answer, manager, self.scheduler, tensor_bytes=limits.message_bytes, check_method_name=check)
+            for name, answer in (("classify", answer_classify_json), ("regress", answer_regress_json))
+        }
         front = RestFront(
             manager,
             self.scheduler,
             options.rest,
             examples=examples,
-            observe=to_all(observers) if observers else None,
+            observe=observe,
             metrics=metrics.page if metrics is not None else None,
         )
         self._rest = HttpServer(
@@ -89,6 +95,8 @@ class Fronts:
         if metrics is not None:
             metrics.gauge("ensconce_serving_requests", lambda: self.scheduler.requests)
             metrics.gauge("ensconce_serving_input_bytes", lambda: self.scheduler.input_bytes)
+            metrics.gauge("ensconce_serving_connections", lambda: self._grpc.connections, entrypoint="GRPC")
+            metrics.gauge("ensconce_serving_body_bytes", lambda: self._grpc.held_bytes, entrypoint="GRPC")
             metrics.gauge("ensconce_serving_connections", lambda: self._rest.connections, entrypoint="REST")
             metrics.gauge("ensconce_serving_body_bytes", lambda: self._rest.memory.used, entrypoint="REST")
 
