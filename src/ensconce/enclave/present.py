@@ -11,28 +11,25 @@ from ensconce.enclave.config import ModelConfig
 from ensconce.errors import InputError
 from ensconce.servables import MAX_VERSION
 
-__all__ = ["MODELS", "choose", "folders"]
-
-MODELS: Final = Path("models")
-"""Where the host lays ciphertext, seen from the replica's folder."""
+__all__ = ["choose", "folders"]
 
 _VERSION: Final = re.compile("[1-9][0-9]{0,9}")
 
 
-def folders(name: str) -> dict[int, Path]:
-    """The folders of a model that are named like versions, by version.
+def folders(model: Path) -> dict[int, Path]:
+    """The folders in a model's folder that are named like versions, by version.
 
     Raises:
         InputError: ``replica.models``, the folder cannot be read.
     """
     try:
-        entries = [path for path in (MODELS / name).iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
+        entries = [path for path in model.iterdir() if _VERSION.fullmatch(path.name) and path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise InputError(
             "replica.models",
-            f"cannot look into {MODELS / name}: {error.strerror}",
+            f"cannot look into {model}: {error.strerror}",
             remedy="let the replica's user read models/",
         ) from error
     return {int(path.name): path for path in entries if int(path.name) <= MAX_VERSION}

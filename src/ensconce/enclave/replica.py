@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from ensconce import platform
 from ensconce.enclave.config import MAX_LOADED, ModelConfig, ReplicaConfig
-from ensconce.enclave.present import MODELS, choose, folders
+from ensconce.enclave.present import choose, folders
 from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
 from ensconce.evidence.spki import spki_of
 from ensconce.servables import key_id
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_READY = Path("ready.json")
+# Absolute, because the process's working directory is another one while OpenVINO reads a model.
+_MODELS = Path("models").absolute()
+_READY = Path("ready.json").absolute()
 # A fixed name, so that a manifest can allow it.
-_READY_ASIDE = Path("ready.json.part")
+_READY_ASIDE = Path("ready.json.part").absolute()
 _GRACE_S = 5.0
 _RETRY_S = 30.0
 
@@ -124,14 +126,14 @@ def _versions(models: tuple[ModelConfig, ...]) -> list[tuple[str, int]]:
     found = []
     for model in models:
         specific = model.versions.specific if model.versions is not None else None
-        numbers = sorted(folders(model.name))
+        numbers = sorted(folders(_MODELS / model.name))
         found += [(model.name, number) for number in numbers if specific is None or number in specific]
     if not 0 < len(found) <= MAX_LOADED:
         raise InputError(
             "replica.models",
             "there is nothing to serve" if not found else "there are too many versions to serve",
-            found=f"{len(found)} versions of {', '.join(model.name for model in models)} in {MODELS}/",
-            rule=f"1 to {MAX_LOADED} folders {MODELS}/NAME/NUMBER",
+            found=f"{len(found)} versions of {', '.join(model.name for model in models)} in models/",
+            rule=f"1 to {MAX_LOADED} folders models/NAME/NUMBER",
             remedy="copy the owner's sealed models here" if not found else "remove versions that are not served",
         )
     return found
@@ -151,6 +153,7 @@ class _Replica:
         self._manager = ModelManager()
         self._metrics = Metrics() if config.serving.metrics_path is not None else None
         self._versions = Versions(
+            _MODELS,
             config.models,
             config.engine,
             self._manager,

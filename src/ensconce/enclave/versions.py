@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ensconce.enclave.config import MAX_LOADED, EngineConfig, ModelConfig
-from ensconce.enclave.present import MODELS, choose, folders
+from ensconce.enclave.present import choose, folders
 from ensconce.errors import EnsconceError, InputError
 from ensconce.models.layout import scan
 from ensconce.models.load import open_sealed
@@ -57,6 +57,7 @@ class Versions:
 
     def __init__(
         self,
+        folder: Path,
         models: Iterable[ModelConfig],
         engine: EngineConfig,
         manager: ModelManager,
@@ -69,6 +70,7 @@ class Versions:
         """Prepare; nothing is loaded yet.
 
         Args:
+            folder: ``models/``, as an absolute path: while a model is read, the process's working directory is another.
             models: what may be served, by measured configuration.
             engine: how.
             manager: where versions are put.
@@ -77,6 +79,7 @@ class Versions:
             around: counts loads, or not.
             clock: seconds.
         """
+        self._folder = folder
         self._models = {model.name: model for model in models}
         self._engine = engine
         self._manager = manager
@@ -108,7 +111,7 @@ class Versions:
         for version, error in refused.items():
             self._failed(version, error, look=None, tries=1)
         for name in self._models:
-            self._settled |= {(name, number) for number in folders(name)}
+            self._settled |= {(name, number) for number in folders(self._folder / name)}
         while self._want():
             self._lifecycle.settle()
         self._keys.clear()
@@ -130,7 +133,7 @@ class Versions:
         with self._lock:
             for name in self._models:
                 try:
-                    present = folders(name)
+                    present = folders(self._folder / name)
                 except InputError as error:
                     self._complain(name, error)
                     continue
@@ -210,7 +213,7 @@ class Versions:
             changed = {name: numbers for name, numbers in changed.items() if self._wanted.get(name, ()) != numbers}
             for name, numbers in changed.items():
                 self._wanted[name] = numbers
-                self._lifecycle.want(name, {number: MODELS / name / str(number) for number in numbers})
+                self._lifecycle.want(name, {number: self._folder / name / str(number) for number in numbers})
             return bool(changed)
 
     def _bound(self, wanted: dict[str, list[int]], loaded: Collection[_Version]) -> None:
@@ -263,7 +266,7 @@ class Versions:
 
     def _opened(self, name: str, number: int, key: bytes | None) -> tuple[Servable, int]:
         """The servable, and how many files it was made of. Nothing here refers to the key afterwards."""
-        files = open_sealed(MODELS, name, number, self._ask(name, number) if key is None else key)
+        files = open_sealed(self._folder, name, number, self._ask(name, number) if key is None else key)
         del key
         kept: tuple[str, ...] = ()
         try:

@@ -15,22 +15,20 @@ def model(**versions: object) -> ModelConfig:
     return ModelConfig(name="m", versions=VersionsConfig.model_validate(versions) if versions else None)
 
 
-def test_only_folders_with_a_versions_plain_name_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert folders("m") == {}
+def test_only_folders_with_a_versions_plain_name_count(tmp_path: Path) -> None:
+    assert folders(tmp_path / "models" / "m") == {}
     for name in ("1", "20", "2147483647", "2147483648", "007", "0", "-1", "+3", " 4", "latest", ".5.part", "9" * 30):
         (tmp_path / "models" / "m" / name).mkdir(parents=True)
     (tmp_path / "models" / "m" / "8").write_text("a file")
-    assert sorted(folders("m")) == [1, 20, 2**31 - 1]
+    assert sorted(folders(tmp_path / "models" / "m")) == [1, 20, 2**31 - 1]
     (tmp_path / "models" / "n").write_text("a file")
-    assert folders("n") == {}
+    assert folders(tmp_path / "models" / "n") == {}
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to("models")
     with pytest.raises(InputError) as caught:
-        folders("m")
+        folders(tmp_path / "models" / "m")
     assert caught.value.check == "replica.models"
 
 
