@@ -29,8 +29,7 @@ class Deployment:
             models: converted models by name.
         """
         self._root, self._models = root, models
-        self.grpc, self.rest, provisioning, pccs = free_ports(4)
-        self._ports = {"grpc": self.grpc, "rest": self.rest, "provisioning": provisioning, "pccs": pccs}
+        self.grpc = 0
         self._provisioning: Process | None = None
 
     @property
@@ -44,11 +43,13 @@ class Deployment:
         Raises:
             StartError: a command failed.
         """
+        self.grpc, rest, provisioning, pccs = free_ports(4)
+        listening = {"grpc": self.grpc, "rest": rest, "provisioning": provisioning, "pccs": pccs}
         shutil.rmtree(self._root, ignore_errors=True)
         self._root.mkdir(parents=True)
         owner, host = str(self._root / "owner"), str(self._root / "host")
         names = [part for name in self._models for part in ("--model", name)]
-        ports = [part for name, port in self._ports.items() for part in (f"--{name}", f"127.0.0.1:{port}")]
+        ports = [part for name, port in listening.items() for part in (f"--{name}", f"127.0.0.1:{port}")]
         self._run("init", owner, "--domain", DOMAIN, "--replicas", "1", *names, *ports)
         for name, folder in self._models.items():
             self._run("model", "seal", str(folder), "--name", name, "--version", "1", "--owner", owner)
@@ -60,7 +61,7 @@ class Deployment:
             cwd=self._root,
             env=self._environment(),
         )
-        self._provisioning.listens(self._ports["provisioning"])
+        self._provisioning.listens(provisioning)
         shutil.copytree(self._root / "owner" / "bundle", host)
         self._run("up", "--host", host)
 

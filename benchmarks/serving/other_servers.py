@@ -76,7 +76,7 @@ class Other:
             quick: models that one thread computes in less than it takes to hand them to another.
         """
         self._settings, self._way, self._name = settings, WAYS[way], way
-        self._grpc, self._http = free_ports(2)
+        self._grpc = self._http = 0
         self._answers: dict[tuple[str, int], int] = {}
         self._process: Process | None = None
         self._models = {
@@ -87,6 +87,7 @@ class Other:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
+        self._grpc, self._http = free_ports(2)
         slug = self._name.replace(", ", "-").replace(" ", "-")
         work = self._settings.work / "others" / slug
         fill = {"work": str(work), "grpc": str(self._grpc), "http": str(self._http)}

@@ -9,7 +9,7 @@ import grpc
 import httpx
 import numpy as np
 from benchmarks.serving import h2load, protocols
-from benchmarks.serving.contestants import HERE, UNBOUNDED, Settings
+from benchmarks.serving.contestants import UNBOUNDED, Settings
 from benchmarks.serving.deployed import DOMAIN, Deployment
 from benchmarks.serving.h2load import Target
 from benchmarks.serving.processes import Process, environment, free_ports
@@ -52,24 +52,22 @@ class _OverGrpc:
 
 
 class Plain(_OverGrpc):
-    """Our server on plain model folders, outside any enclave."""
+    """``ensconce-model-server`` on plain model folders, outside any enclave, without TLS."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._settings = settings
-        self.grpc, self.rest = free_ports(2)
+        self.grpc = self.rest = 0
         self.process: Process | None = None
-        self._certificate = settings.work / "plain" / "certificate.pem"
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        self._certificate.parent.mkdir(parents=True, exist_ok=True)
-        self._certificate.unlink(missing_ok=True)
-        models = [f"{name}={path.resolve()}" for name, path in self._settings.models.items()]
-        ports = [str(self.grpc), str(self.rest)]
-        command: list[str | Path] = [sys.executable, HERE / "plain_server.py", *ports, self._certificate.parent]
+        self.grpc, self.rest = free_ports(2)
+        config = self._configuration(self._settings.work / "plain")
+        arguments = [f"--port={self.grpc}", f"--rest_api_port={self.rest}", f"--model_config_file={config}"]
+        command = [sys.executable, "-P", "-m", "ensconce.modelserver.program", *arguments]
         log = self._settings.work / "logs" / "plain.log"
-        self.process = Process([*command, *models], log, cwd=self._settings.work, env=environment())
+        self.process = Process(command, log, cwd=self._settings.work, env=environment())
         self.process.listens(self.grpc)
         self.process.listens(self.rest)
 
@@ -88,19 +86,23 @@ class Plain(_OverGrpc):
         if self.process is not None:
             self.process.stop()
 
-    def scheme(self) -> str:
-        """``https`` while this version's serving classes speak nothing else."""
-        return "https" if self._certificate.exists() else "http"
+    def _configuration(self, folder: Path) -> Path:
+        entries = []
+        for name, model in self._settings.models.items():
+            version = folder / name / "1"
+            version.parent.mkdir(parents=True, exist_ok=True)
+            version.unlink(missing_ok=True)
+            version.symlink_to(model.resolve())
+            entries.append(f'config {{ name: "{name}" base_path: "{version.parent}" model_platform: "tensorflow" }}')
+        config = folder / "models.config"
+        config.write_text("model_config_list {\n" + "\n".join(entries) + "\n}\n")
+        return config
 
     def _url(self) -> tuple[str, str | None]:
-        return f"{self.scheme()}://localhost:{self.grpc}", None
+        return f"http://127.0.0.1:{self.grpc}", None
 
     def _channel(self) -> grpc.Channel:
-        address = f"localhost:{self.grpc}"
-        if self.scheme() == "http":
-            return grpc.insecure_channel(address, options=UNBOUNDED)
-        credentials = grpc.ssl_channel_credentials(self._certificate.read_bytes())
-        return grpc.secure_channel(address, credentials, options=UNBOUNDED)
+        return grpc.insecure_channel(f"127.0.0.1:{self.grpc}", options=UNBOUNDED)
 
 
 class PlainRest:
@@ -137,7 +139,7 @@ class PlainRest:
         return h2load.run(target, concurrency, requests)
 
     def _url(self, model: str) -> str:
-        return f"{self._plain.scheme()}://localhost:{self._plain.rest}/v1/models/{model}:predict"
+        return f"http://localhost:{self._plain.rest}/v1/models/{model}:predict"
 
 
 class Deployed(_OverGrpc):
