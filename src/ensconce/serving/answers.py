@@ -6,10 +6,11 @@ Nothing here waits for anything but the scheduler. The order of checks, and so o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.tfserving.messages import (
     GetModelMetadataResponse,
@@ -24,7 +25,6 @@ from ensconce.tfserving.tensor import Array, from_proto, to_proto
 __all__ = [
     "METADATA_FIELD",
     "Prediction",
-    "Scheduler",
     "answer_metadata",
     "answer_predict",
     "answer_status",
@@ -33,23 +33,6 @@ __all__ = [
 ]
 
 METADATA_FIELD: Final = "signature_def"
-
-
-class Scheduler(Protocol):
-    """What computes; called in the event loop."""
-
-    async def predict(
-        self,
-        loaded: LoadedServable,
-        signature_name: str,
-        inputs: Mapping[str, Array],
-        output_filter: Sequence[str] = (),
-    ) -> dict[str, Array]:
-        """The outputs that ``output_filter`` names, or all; what waits when it is cancelled is never computed.
-
-        Raises:
-            RequestError: the request is wrong, or too much.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.serving.answers import Prediction, Scheduler
+from ensconce.serving.answers import Prediction
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.serving.methods import (
     CLASSIFY_METHOD,

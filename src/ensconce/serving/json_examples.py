@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from ensconce.serving.answers import Prediction, Scheduler
+from ensconce.serving.answers import Prediction
 from ensconce.serving.answers_examples import examples_in, predict_all, read_classify, read_regress
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.json_tensors import array_to_json, parse_body
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.methods import Classes, classes_in, regressions_in

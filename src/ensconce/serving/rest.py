@@ -19,7 +19,8 @@ from urllib.parse import unquote
 
 from google.protobuf.json_format import MessageToDict
 
-from ensconce.serving.answers import METADATA_FIELD, Scheduler, answer_metadata, answer_status
+from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.json_outputs import outputs_to_json
 from ensconce.serving.json_tensors import inputs_from_json, parse_body

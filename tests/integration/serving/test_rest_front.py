@@ -12,13 +12,13 @@ import httpx
 import numpy as np
 import pytest
 
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.http1.limits import HttpLimits
 from ensconce.serving.http1.server import HttpServer
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import METRICS_PATH, Metrics
 from ensconce.serving.observing import Answered, to_all
 from ensconce.serving.rest import RestFront, RestOptions
-from ensconce.serving.workers import EachAlone, Workers
 from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.signatures import Signature, TensorSpec
@@ -63,7 +63,7 @@ async def start() -> AsyncIterator[Start]:
         manager.add("echo", 1, echo)
         manager.add("echo", 2, echo)
         manager.label({"echo": {"old one": 1}})
-        scheduler = EachAlone(Workers(2, 8))
+        scheduler = Scheduler()
         observe = to_all([told.append, *([metrics.answered] if metrics else [])])
         page = metrics.page if metrics else None
         front = RestFront(manager, scheduler, RestOptions(**options), observe=observe, metrics=page)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from ensconce.serving.answers import Prediction, Scheduler
+from ensconce.serving.answers import Prediction
 from ensconce.serving.answers_examples import (
     predict_all,
     read_classify,
@@ -17,6 +17,7 @@ from ensconce.serving.answers_examples import (
     write_multi_inference,
     write_regress,
 )
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc.call import Note, Unary
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits

@@ -7,7 +7,7 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from ensconce.serving.answers import Scheduler
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc.call import Front, Streaming, UnaryCall
 from ensconce.serving.grpc.health import HEALTH_SERVICE, Health
 from ensconce.serving.grpc.reflection import reflection_methods, reflection_service

@@ -8,12 +8,12 @@ from concurrent.futures import Executor
 from typing import Any
 
 from ensconce.serving.answers import (
-    Scheduler,
     answer_metadata,
     answer_status,
     read_predict,
     write_predict,
 )
+from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc.call import Note, Streaming, Unary
 from ensconce.serving.grpc.examples import example_methods
 from ensconce.serving.grpc.messages import parse, serialize
