@@ -25,6 +25,7 @@ __all__ = [
     "IntegrityError",
     "RefusedError",
     "UnreachableError",
+    "place_of",
     "restore",
 ]
 
@@ -139,3 +140,11 @@ def restore(fields: Mapping[str, str], exit_status: int) -> EnsconceError:
         rule=fields.get("rule"),
         remedy=fields.get("remedy"),
     )
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, ``file:line``: with its kind, all that is told of one whose text may hold secrets."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ from typing import Final
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.serving.engines import LoadError, Servable
 from ensconce.serving.manager import State, VersionStatus
+from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 
 __all__ = ["LoadOptions", "Loader", "Threads", "told", "why_ended"]
 
-_log = logging.getLogger(__name__)
 
 Loader = Callable[[str, int, Path], Servable]
 """Makes a servable of a version's folder: model's name, version, folder. Called in any thread, several at once."""
@@ -84,15 +82,9 @@ def why_ended(version: int, error: Exception) -> VersionStatus:
     if isinstance(error, OSError):
         code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.UNKNOWN
         return VersionStatus(version, State.END, code, f"{error.filename}: {error.strerror}")
-    _log.error("internal error: %s at %s", type(error).__name__, _place(error))
-    return VersionStatus(version, State.END, Code.INTERNAL, f"Internal error: {type(error).__name__}")
+    return VersionStatus(version, State.END, Code.INTERNAL, unforeseen(error))
 
 
 def told(status: VersionStatus) -> str:
     """The error of a status as the original writes it, ``absl::Status::ToString``."""
     return f"{status.code.name}: {status.text}"
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

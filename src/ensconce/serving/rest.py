@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -27,6 +26,7 @@ from ensconce.serving.json_tensors import inputs_from_json, parse_body
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.serving.observing import Answered, Method, Observe
 from ensconce.serving.openapi import OPENAPI_PATH, describe
+from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.messages import (
     GetModelMetadataRequest,
     GetModelStatusRequest,
@@ -40,7 +40,6 @@ __all__ = ["AnswerExamples", "RestFront", "RestOptions"]
 AnswerExamples = Callable[[Any, bytes], Awaitable[bytes]]
 """Answers the body of a ``:classify`` or ``:regress`` for a ``ModelSpec``; raises RequestError."""
 
-_log = logging.getLogger(__name__)
 
 _MODEL: Final = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
@@ -206,9 +205,7 @@ class RestFront:
             # What a session says that ran for too long (tensorflow/core/common_runtime/direct_session.cc).
             return self._failed(call, RequestError(Code.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
         except Exception as error:
-            # Neither the text nor the values of an unforeseen error may leave: both can hold a client's data.
-            _log.error("internal error: %s", type(error).__name__)
-            return self._failed(call, RequestError(Code.INTERNAL, f"Internal error: {type(error).__name__}"))
+            return self._failed(call, RequestError(Code.INTERNAL, unforeseen(error)))
         return self._done(call, body)
 
     async def _predict(self, call: _Call, spec: Any) -> bytes:

@@ -11,6 +11,7 @@ from ensconce.serving.batching.pace import Pace, agree
 from ensconce.serving.batching.padding import check_rows, merge_inputs, split_outputs
 from ensconce.serving.batching.parameters import Parameters
 from ensconce.serving.batching.tasks import Part
+from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.tensor import Array
 
@@ -124,13 +125,4 @@ def _predict(parts: Sequence[Part], rows: int) -> dict[str, Array]:
     except RequestError:
         raise
     except Exception as error:
-        # Neither the text nor the values of an unforeseen error may leave: both can hold a client's data.
-        _log.error("internal error: %s at %s", type(error).__name__, _place(error))
-        raise RequestError(Code.INTERNAL, f"Internal error: {type(error).__name__}") from None
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"
+        raise RequestError(Code.INTERNAL, unforeseen(error)) from None

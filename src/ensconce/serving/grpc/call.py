@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from ensconce.serving.http2.headers import Request
 from ensconce.serving.http2.stream import Stream
 from ensconce.serving.manager import LoadedServable
 from ensconce.serving.observing import Answered, Method, Observe
+from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 
 __all__ = ["Call", "Front", "Note", "Streaming", "Unary", "UnaryCall"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -172,9 +170,7 @@ class Call(Stream):
         elif isinstance(error, asyncio.CancelledError):
             self.refuse(Code.CANCELLED, "CANCELLED")
         else:
-            # Neither the text nor the values of an unforeseen error may leave: both can hold a client's data.
-            _log.error("internal error: %s at %s", type(error).__name__, _place(error))
-            self.refuse(Code.INTERNAL, f"Internal error: {type(error).__name__}")
+            self.refuse(Code.INTERNAL, unforeseen(error))
 
 
 class UnaryCall(Call):
@@ -300,10 +296,3 @@ def _join(parts: list[bytes]) -> bytes:
 def _not_one() -> RequestError:
     # grpc/doc/statuscodes.md: another number of messages than the method has.
     return RequestError(Code.UNIMPLEMENTED, "This method takes exactly one message")
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"

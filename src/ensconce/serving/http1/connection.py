@@ -6,7 +6,6 @@ The peer is a stranger: whatever it can make longer is bounded, and so is the ti
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from ensconce.serving.http1.chunks import Chunks
 from ensconce.serving.http1.coding import accepts_gzip, gunzip, gzipped
 from ensconce.serving.http1.head import Head, parse_head
 from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.unforeseen import unforeseen
 
 if TYPE_CHECKING:
     from ensconce.serving.http1.server import HttpServer
@@ -26,7 +26,6 @@ __all__ = ["Connection", "Handler"]
 Handler = Callable[[Request], Response | Awaitable[Response]]
 """What answers: at once, or later, in a task that is cancelled when the client goes away."""
 
-_log = logging.getLogger(__name__)
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -281,9 +280,7 @@ class Connection(asyncio.Protocol):
         except HttpError as error:
             response = self._server.on_error(error)
         except Exception as error:
-            # Its text may hold a client's data.
-            _log.error("internal error: %s", type(error).__name__)
-            response = self._server.on_error(HttpError(500, f"Internal error: {type(error).__name__}"))
+            response = self._server.on_error(HttpError(500, unforeseen(error)))
         self._task = None
         self._answer(response, head, packed)
         if self._state is _State.HEAD:
