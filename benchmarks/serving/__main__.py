@@ -76,7 +76,7 @@ def main() -> None:
             cells_of([name for name in BF16 if name in options.model], options.batch, options.concurrency),
             images,
             rounds=options.rounds,
-            seconds=lambda cell: options.seconds * (2 if cell.model != "tiny" else 1),
+            seconds=lambda cell: options.seconds * (1.5 if cell.model != "tiny" else 1),
             tell=_tell,
         )
     finally:
@@ -158,11 +158,11 @@ def _tell(cell: Cell, entry: Entry, run: Run) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1 round, 1 and 16 at once, a third of the time each")
+    parser.add_argument("--quick", action="store_true", help="2 rounds, batch 1, 1 and 16 at once, a third of the time")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of each run of the tiny model; twice that for ResNet-50")
+    parser.add_argument("--seconds", type=float, help="of each run of the tiny model; half as much again for ResNet-50")
     parser.add_argument("--model", nargs="+", choices=list(BF16), default=list(BF16))
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--batch", nargs="+", type=int)
     parser.add_argument("--concurrency", nargs="+", type=int)
     parser.add_argument("--only", nargs="+", choices=list(LABELS)[:8], help="of our own lines and TensorFlow's")
     parser.add_argument(
@@ -175,8 +175,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, help="write the tables there")
     parser.add_argument("--plot", type=Path, help="write the picture there")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.rounds = options.rounds or (2 if options.quick else 3)
     options.seconds = options.seconds or (0.4 if options.quick else 1.2)
+    options.batch = options.batch or ([1] if options.quick else [1, 8])
     options.concurrency = options.concurrency or ([1, 16] if options.quick else [1, 4, 16])
     return options
 

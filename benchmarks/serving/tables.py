@@ -98,7 +98,8 @@ def _spread(runs: Sequence[Run], _name: str, value: Callable[[Run], float], scal
     if not runs:
         return ""
     values = [value(run) * scale for run in runs]
-    return f"{_number(statistics.median(values))} ({_number(min(values))} to {_number(max(values))})"
+    middle = _number(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({_number(min(values))} to {_number(max(values))})"
 
 
 def _number(value: float) -> str:
