@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from ensconce.serving.connections import send_at_once
 from ensconce.serving.http1.chunks import Chunks
 from ensconce.serving.http1.coding import accepts_gzip, gunzip, gzipped
 from ensconce.serving.http1.head import Head, parse_head
@@ -71,10 +71,7 @@ class Connection(asyncio.Protocol):
         if not self._server.joined(self):
             transport.abort()
             return
-        # asyncio does so only for listeners made with a protocol's number; without, the end of a long answer waits.
-        own_socket = transport.get_extra_info("socket")
-        if own_socket is not None and own_socket.family != socket.AF_UNIX:
-            own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(transport)
         self._made = self._since = self._loop.time()
         peer = transport.get_extra_info("peername")
         self._peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "local"

@@ -1,14 +1,13 @@
-"""The connections of a server: what they share, their clock, and their orderly end."""
+"""A server of HTTP/1.1: what its connections share, and how they learn that it stops."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
+from ensconce.serving.connections import ConnectionServer
 from ensconce.serving.http1.connection import Connection, Handler
 from ensconce.serving.http1.limits import HttpLimits
 from ensconce.serving.http1.memory import Memory
@@ -16,13 +15,12 @@ from ensconce.serving.http1.messages import HttpError, Response
 
 __all__ = ["HttpServer"]
 
-_TICK_SECONDS: Final = 0.25
 # Before the listeners close, clients that are busy get this long to hear "Connection: close" with an answer.
 _NOTICE_SECONDS: Final = 0.25
 
 
-class HttpServer:
-    """Listens on sockets, and drives their connections until it is stopped."""
+class HttpServer(ConnectionServer[Connection]):
+    """Answers requests on the connections of its listeners."""
 
     def __init__(self, handler: Handler, on_error: Callable[[HttpError], Response], limits: HttpLimits) -> None:
         """Prepare, within the event loop that is to serve.
@@ -32,68 +30,31 @@ class HttpServer:
             on_error: makes the answer to what is refused before it gets there.
             limits: of the connections.
         """
+        super().__init__(most=limits.connections, handshake=limits.handshake)
         self.handler, self.on_error, self.limits = handler, on_error, limits
         self.memory = Memory(limits.server_bytes)
-        self.is_stopping = False
         self.date = _date()
         """The field Date, as a line."""
-        self._loop = asyncio.get_running_loop()
-        self._listeners: list[asyncio.Server] = []
-        self._connections: set[Connection] = set()
-        self._is_empty = asyncio.Event()
-        self._is_empty.set()
-        self._clock = self._loop.call_later(_TICK_SECONDS, self._tick)
 
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._connections)
+    def connection(self) -> Connection:
+        """Make a connection."""
+        return Connection(self)
 
-    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
-        """Serve on a listening socket (TCP or UNIX), with TLS or without."""
-        make = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
-        timeout = None if context is None else self.limits.handshake
-        self._listeners.append(
-            await make(lambda: Connection(self), sock=listener, ssl=context, ssl_handshake_timeout=timeout)
-        )
+    def drain(self, connection: Connection, _grace: float) -> None:
+        """Close it if nothing is being asked or answered; else with the next answer."""
+        connection.drain()
 
-    def joined(self, connection: Connection) -> bool:
-        """A connection is there; False when it may not stay."""
-        if len(self._connections) >= self.limits.connections:
-            return False
-        self._connections.add(connection)
-        self._is_empty.clear()
-        return True
-
-    def left(self, connection: Connection) -> None:
-        """A connection is gone."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._is_empty.set()
-
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Look at the clock."""
         self.date = _date()
-        now = self._loop.time()
-        for connection in list(self._connections):
-            connection.tick(now)
-        self._clock = self._loop.call_later(_TICK_SECONDS, self._tick)
+        super().tick()
 
     async def stop(self, grace: float) -> None:
         """Answer what has been asked, for ``grace`` seconds at most; then close every connection."""
         self.is_stopping = True
-        if self._connections:
+        if self.connections:
             await asyncio.sleep(min(_NOTICE_SECONDS, grace))
-        for listener in self._listeners:
-            listener.close()
-        for connection in list(self._connections):
-            connection.drain()
-        try:
-            await asyncio.wait_for(self._is_empty.wait(), grace)
-        except TimeoutError:
-            for connection in list(self._connections):
-                connection.abort()
-            await self._is_empty.wait()
-        self._clock.cancel()
+        await super().stop(grace)
 
 
 def _date() -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from typing import Final, Protocol
 
+from ensconce.serving.connections import send_at_once
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ErrorCode, Http2Error, Setting
 from ensconce.serving.http2.limits import ConnectionLimits, Patience
@@ -82,11 +82,9 @@ class Lifetime(asyncio.Protocol):
             self.output.close()
             transport.abort()
             return
-        # asyncio does so only for listeners made with a protocol's number; without, answers wait 40 ms at times.
-        own_socket = transport.get_extra_info("socket")
-        if own_socket is not None and own_socket.family != socket.AF_UNIX:
-            own_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.peer = transport.get_extra_info("peername")[0]
+        send_at_once(transport)
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if isinstance(address, tuple) else ""
         self._since_made = self._idle_since = self._loop.time()
         limits = self._limits
         own = {
@@ -220,7 +218,7 @@ class Lifetime(asyncio.Protocol):
             self._transport.close()
 
     def tick(self, now: float) -> None:
-        """Enforce all that takes time; to be called about once a second."""
+        """Enforce all that takes time."""
         limits, output = self._limits, self.output
         if self._closing_at is not None:
             if now - self._closing_at > (limits.stall if self._transport.get_write_buffer_size() else _LINGER):

@@ -1,0 +1,114 @@
+"""The connections of a server, whatever is spoken on them: listeners, how many may be open, a clock, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from typing import Final, Generic, Protocol, TypeVar
+
+__all__ = ["ConnectionServer", "send_at_once"]
+
+_TICK_SECONDS: Final = 0.25
+
+
+class _Tended(Protocol):
+    """A connection, as its server sees it."""
+
+    def tick(self, now: float) -> None:
+        """Look at the clock."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+ConnectionT = TypeVar("ConnectionT", bound=_Tended)
+
+
+class ConnectionServer(ABC, Generic[ConnectionT]):
+    """Listens on sockets, and drives their connections until it is stopped."""
+
+    def __init__(self, *, most: int, handshake: float) -> None:
+        """Prepare, within the event loop that is to serve.
+
+        Args:
+            most: connections open at once.
+            handshake: seconds for the TLS handshake.
+        """
+        self._most, self._handshake = most, handshake
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[ConnectionT] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+        self._clock = self._loop.call_later(_TICK_SECONDS, self._again)
+        self.is_stopping = False
+
+    @abstractmethod
+    def connection(self) -> asyncio.Protocol:
+        """Make a connection, which calls :meth:`joined` when it is there and :meth:`left` when it is gone."""
+
+    @abstractmethod
+    def drain(self, connection: ConnectionT, grace: float) -> None:
+        """Let a connection end once it has answered what it was asked, within ``grace`` seconds."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Serve on a listening socket (TCP or UNIX), with TLS or without."""
+        make = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
+        timeout = None if context is None else self._handshake
+        self._listeners.append(await make(self.connection, sock=listener, ssl=context, ssl_handshake_timeout=timeout))
+
+    def joined(self, connection: ConnectionT) -> bool:
+        """A connection is there; False when it may not stay."""
+        if len(self._connections) >= self._most:
+            return False
+        self._connections.add(connection)
+        self._is_empty.clear()
+        return True
+
+    def left(self, connection: ConnectionT) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()
+
+    def tick(self) -> None:
+        """Look at the clock; called four times a second."""
+        now = self._loop.time()
+        for connection in list(self._connections):
+            connection.tick(now)
+
+    def _again(self) -> None:
+        self.tick()
+        self._clock = self._loop.call_later(_TICK_SECONDS, self._again)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections, answer what was asked for ``grace`` seconds at most, and close everything."""
+        self.is_stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._connections):
+            self.drain(connection, grace)
+        try:
+            await asyncio.wait_for(self._is_empty.wait(), grace)
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.abort()
+            await self._is_empty.wait()
+        self._clock.cancel()
+
+
+def send_at_once(transport: asyncio.BaseTransport) -> None:
+    """Let the system send what is written without waiting for more (TCP_NODELAY).
+
+    asyncio does so only for listeners made with a protocol's number; without, answers wait 40 ms at times.
+    """
+    own = transport.get_extra_info("socket")
+    if own is not None and own.family != socket.AF_UNIX:
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
