@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-
 BENCH  := build/bench
 TF_PIP := $(TF)/bin/python -m pip --quiet --disable-pip-version-check install
 # Those that skip, in part, where there is no TensorFlow.
-TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow
+TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow tests/unit/modelserver
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
@@ -126,6 +126,7 @@ lock: $(VENV)/.dev
 	@$(UV) requirements/build.in -o requirements/build.txt
 	@$(UV) requirements/dev.in -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 	@$(UV) requirements/fuzz.in -c requirements/runtime.txt -o requirements/fuzz.txt
+	@echo openvino | $(UV) pyproject.toml - requirements/convert.in --no-emit-package openvino-telemetry -o requirements/convert.txt
 	@echo openvino | $(UV) pyproject.toml requirements/dev.in requirements/interop.in - -c requirements/runtime.txt \
 		-c requirements/dev.txt --no-emit-package tensorflow --no-emit-package openvino-telemetry -o requirements/interop.txt
 

@@ -100,7 +100,7 @@ FLAGS: Final = (
     Flag("enable_signature_method_name_check", False, "Let Classify and Regress use signatures of their method alone."),
     Flag("xla_cpu_compilation_enabled", False, "Compile graphs by XLA for CPUs.", "graphs are computed as they are"),
     Flag("xla_gpu_compilation_enabled", False, "Compile graphs by XLA for GPUs.", _NO_GPU),
-    Flag("enable_profiler", True, "Serve TensorFlow's profiler.", "there is no profiler service"),
+    Flag("enable_profiler", True, "Serve TensorFlow's profiler for models that TensorFlow computes."),
     Flag("thread_pool_factory_config_file", "", "Thread pools for TensorFlow.", "TensorFlow has its own"),
     Flag("mixed_precision", "", "'bfloat16' computes in it where that loses little."),
     Flag("skip_initialize_tpu", False, "Do not initialise TPUs.", _NO_GPU),

@@ -98,6 +98,7 @@ class Options:
     prefer_tflite_model: bool
     num_tflite_pools: int
     enable_signature_method_name_check: bool
+    enable_profiler: bool
     mixed_precision: str
     enable_serialization_as_tensor_content: bool
 

@@ -23,6 +23,7 @@ from ensconce.errors import EnsconceError, InputError
 from ensconce.modelserver.files import batching_of, metrics_path_of, models_of, tls_of
 from ensconce.modelserver.flags import ignored, parse_flags, usage
 from ensconce.modelserver.options import Options
+from ensconce.modelserver.profiler import PROFILER_SERVICE, profiler_methods
 from ensconce.serving.core import CoreOptions, ServerCore
 from ensconce.serving.engines.folder import FolderOptions, load_folder
 from ensconce.serving.engines.saved_model import SessionOptions
@@ -113,6 +114,7 @@ async def _serve(options: Options) -> None:
             metrics=metrics,
             request_log=RequestLog(log.write, lambda: sampling_rates(core.config), logged=metrics.logged),
             check_method_names=options.enable_signature_method_name_check,
+            services={PROFILER_SERVICE: profiler_methods()} if options.enable_profiler else {},
         ),
     )
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from ensconce.serving.batching.parameters import Bounds, Parameters
 from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.grpc.call import Unary
 from ensconce.serving.grpc.services import Reload
 from ensconce.serving.http1.limits import HttpLimits
 from ensconce.serving.http1.server import HttpServer
@@ -42,6 +43,7 @@ class FrontOptions:
         request_log: logs requests.
         check_method_names: whether Classify and Regress take only signatures that say they are for that
             (``--enable_signature_method_name_check``).
+        services: further methods of gRPC, by service and name.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -51,6 +53,7 @@ class FrontOptions:
     metrics: Metrics | None = None
     request_log: RequestLog | None = None
     check_method_names: bool = False
+    services: Mapping[str, Mapping[str, Unary]] = field(default_factory=dict)
 
 
 class Fronts:
@@ -75,7 +78,13 @@ class Fronts:
         observers = [each.answered for each in (metrics, options.request_log) if each is not None]
         observe = to_all(observers) if observers else None
         self._grpc = GrpcServer(
-            manager, self.scheduler, limits, reload=options.reload, check_method_names=check, observe=observe
+            manager,
+            self.scheduler,
+            limits,
+            reload=options.reload,
+            check_method_names=check,
+            observe=observe,
+            further=options.services,
         )
         examples = {
             name: partial(answer, manager, self.scheduler, tensor_bytes=limits.message_bytes, check_method_name=check)

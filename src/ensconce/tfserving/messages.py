@@ -42,6 +42,8 @@ __all__ = [
     "PredictRequest",
     "PredictResponse",
     "PredictionLog",
+    "ProfileRequest",
+    "ProfileResponse",
     "RegressionRequest",
     "RegressionResponse",
     "ReloadConfigRequest",
@@ -109,3 +111,5 @@ UnreadExample = _message("ensconce.UnreadExample")
 UnreadEntries = _message("ensconce.UnreadEntries")
 UnreadExamplesRequest = _message("ensconce.UnreadExamplesRequest")
 UnreadMultiInferenceRequest = _message("ensconce.UnreadMultiInferenceRequest")
+ProfileRequest = _message("tensorflow.ProfileRequest")
+ProfileResponse = _message("tensorflow.ProfileResponse")

@@ -42,6 +42,7 @@ FILES = (
 
 # In the repository, but not in the published package.
 UNPUBLISHED = (
+    "tensorflow/core/profiler/profiler_service.proto",
     "tensorflow_serving/config/monitoring_config.proto",
     "tensorflow_serving/config/ssl_config.proto",
     "tensorflow_serving/servables/tensorflow/session_bundle_config.proto",

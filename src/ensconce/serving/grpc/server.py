@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.grpc.call import Front, Streaming, UnaryCall
+from ensconce.serving.grpc.call import Front, Streaming, Unary, UnaryCall
 from ensconce.serving.grpc.health import HEALTH_SERVICE, Health
 from ensconce.serving.grpc.reflection import reflection_methods, reflection_service
 from ensconce.serving.grpc.services import Reload, serving_methods
@@ -43,6 +44,7 @@ class GrpcServer:
         reload: Reload | None = None,
         check_method_names: bool = False,
         observe: Observe | None = None,
+        further: Mapping[str, Mapping[str, Unary]] | None = None,
     ) -> None:
         """Prepare, within the event loop that is to serve; nothing is served yet.
 
@@ -54,11 +56,13 @@ class GrpcServer:
             check_method_names: whether Classify and Regress take only signatures that say they are for that
                 (``--enable_signature_method_name_check``).
             observe: told of each call of TensorFlow Serving's own methods.
+            further: methods of other services, by service and name.
         """
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="messages")
         services = serving_methods(
             manager, scheduler, limits, self._threads, _SMALL_BYTES, reload, check_method_names=check_method_names
         )
+        services |= {service: dict(methods) for service, methods in (further or {}).items()}
         # The short names are what TensorFlow Serving calls its services here (model_servers/server.cc).
         self._health = Health((*services, "PredictionService", "ModelService"))
         services[HEALTH_SERVICE] = self._health.methods()
