@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from ensconce.tfserving.refusal import Code, RequestError
+from ensconce.tfserving.weight import TooHeavyError, check_weight
+from ensconce.tfserving.wire import MalformedError
 
 __all__ = ["parse", "serialize"]
+
+_LIGHT: Final = 64 * 1024
+"""So many bytes make no more than 5 MB, whatever is in them."""
 
 
 def parse(message_class: Any, data: bytes) -> Any:
     """The message in bytes.
 
     Raises:
-        RequestError: INTERNAL: there is none.
+        RequestError: INTERNAL: there is none; RESOURCE_EXHAUSTED: it would make too many objects.
     """
     try:
+        if len(data) > _LIGHT:
+            check_weight(message_class.DESCRIPTOR, data)
         return message_class.FromString(data)
-    except DecodeError:
+    except TooHeavyError:
+        raise RequestError(Code.RESOURCE_EXHAUSTED, "The request has too many elements") from None
+    except (DecodeError, MalformedError):
         raise RequestError(Code.INTERNAL, "Unable to parse the request") from None
 
 

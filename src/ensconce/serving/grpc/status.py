@@ -40,13 +40,11 @@ def _percent(text: str) -> bytes:
     )
 
 
-@lru_cache(128)
 def trailers(code: Code, text: str) -> bytes:
     """The block behind an answer that began."""
     return encode_block(_fields(code, text))
 
 
-@lru_cache(128)
 def trailers_only(code: Code, text: str, *, encodings: bool = False) -> bytes:
     """The only block of an answer that never began.
 
@@ -55,5 +53,11 @@ def trailers_only(code: Code, text: str, *, encodings: bool = False) -> bytes:
         text: for whoever reads it.
         encodings: name the encodings of messages that are understood.
     """
+    return _trailers_only(code, text_of(text), encodings)
+
+
+@lru_cache(128)
+def _trailers_only(code: Code, text: str, encodings: bool) -> bytes:
+    # Texts are cut before they are kept: clients can make them as long as their requests.
     extra = [(b"grpc-accept-encoding", b"identity,gzip")] if encodings else []
     return encode_block([(b":status", b"200"), _CONTENT_TYPE, *_fields(code, text), *extra])
