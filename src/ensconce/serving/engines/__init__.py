@@ -1,4 +1,13 @@
-"""Inference engines: each makes a ``Servable`` of a model version's decrypted files."""
+"""Inference engines: each makes a ``Servable`` of a version's files, and raises ``LoadError`` where it cannot.
+
+===========  ==========================================================================
+folder       which engine computes a plain folder
+openvino     a converted model, from bytes in memory; ``openvino_graph`` is one graph of it
+tensorflow   a SavedModel, which ``saved_model`` loads
+tflite       a TFLite model
+definitions  a ``SignatureDef`` as a ``Signature``
+===========  ==========================================================================
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,6 @@ chunks      a chunked body, as it arrives
 coding      gzip, bounded
 memory      the account of bytes that bodies hold
 connection  one connection: what arrives, what is answered, and when it ends
-server      the connections of a server: what they share, their clock, and their orderly end
+server      the connections of a server: what they share, and how they learn that it stops
 ==========  ===============================================================================
 """

@@ -1,4 +1,7 @@
-"""The account of bytes that the bodies of all connections hold."""
+"""The account of bytes that the bodies of all connections hold.
+
+Unlike HTTP/2's, nobody can be asked to wait with a body that is on its way, and threads that decompress take as well.
+"""
 
 from __future__ import annotations
 
