@@ -14,14 +14,14 @@ from typing import Any
 import h11
 
 from ensconce.serving.http1.connection import Connection
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.http1.server import HttpServer
 from fuzz.target import Havoc, Target, holds
 
 __all__ = ["TARGET", "check"]
 
-_LIMITS = HttpLimits(body_bytes=8 * 1024, server_bytes=8 * 1024)
+_LIMITS = Http1Limits(body_bytes=8 * 1024, server_bytes=8 * 1024)
 _LOOP = asyncio.new_event_loop()
 _Seen = tuple[str, bytes]
 

@@ -20,16 +20,14 @@ from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import PREFACE, ErrorCode, Type
 from ensconce.serving.http2.headers import Request, encode_block
 from ensconce.serving.http2.lifetime import Lifetime
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.memory import Memory
 from fuzz.target import Target, holds
 
 __all__ = ["TARGET", "check"]
 
 _BYTES = 64 * 1024
-_LIMITS = ConnectionLimits(
-    streams=8, frame_bytes=16_384, window_bytes=16_384, connection_bytes=_BYTES, server_bytes=_BYTES
-)
+_LIMITS = Http2Limits(streams=8, frame_bytes=16_384, window_bytes=16_384, connection_bytes=_BYTES, server_bytes=_BYTES)
 _PATH = b"/service/echo"
 
 

@@ -14,7 +14,7 @@ from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.grpc.call import Unary
 from ensconce.serving.grpc.services import Reload
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.server import HttpServer
 from ensconce.serving.json_examples import answer_classify_json, answer_regress_json
 from ensconce.serving.limits import Limits
@@ -99,7 +99,7 @@ class Fronts:
             metrics=metrics.page if metrics is not None else None,
         )
         self._rest = HttpServer(
-            front.handle, front.refused, HttpLimits(body_bytes=limits.body_bytes, age=limits.connection_age)
+            front.handle, front.refused, Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age)
         )
         if metrics is not None:
             metrics.gauge("ensconce_serving_requests", lambda: self.scheduler.requests)

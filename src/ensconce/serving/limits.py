@@ -1,4 +1,7 @@
-"""How much a client may ask for."""
+"""How much a client may ask for.
+
+What follows from it for connections is ``Http1Limits`` and ``Http2Limits``, for what waits to be computed ``Bounds``.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.http1.server import HttpServer
 
@@ -90,7 +90,7 @@ async def start() -> AsyncIterator[Start]:
     async def begin(**limits: Any) -> World:
         echo = Echo()
         server = HttpServer(
-            echo, lambda error: Response(error.status, error.problem.encode(), "text/plain"), HttpLimits(**limits)
+            echo, lambda error: Response(error.status, error.problem.encode(), "text/plain"), Http1Limits(**limits)
         )
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.server import HttpServer
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import METRICS_PATH, Metrics
@@ -67,7 +67,7 @@ async def start() -> AsyncIterator[Start]:
         observe = to_all([told.append, *([metrics.answered] if metrics else [])])
         page = metrics.page if metrics else None
         front = RestFront(manager, scheduler, RestOptions(**options), observe=observe, metrics=page)
-        server = HttpServer(front.handle, front.refused, HttpLimits(body_bytes=8 << 20))
+        server = HttpServer(front.handle, front.refused, Http1Limits(body_bytes=8 << 20))
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         await server.listen(listener, None)

@@ -16,7 +16,7 @@ from ensconce.serving.grpc.services import Reload, serving_methods
 from ensconce.serving.grpc.streaming import StreamingCall
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.headers import Request
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.server import Http2Server
 from ensconce.serving.http2.stream import Stream
 from ensconce.serving.limits import Limits
@@ -81,7 +81,7 @@ class GrpcServer:
             observe,
             lambda name: any(name == each for each, _ in manager.models()),
         )
-        self._server = Http2Server(self._accept, _connection_limits(limits))
+        self._server = Http2Server(self._accept, _http2_limits(limits))
 
     @property
     def connections(self) -> int:
@@ -110,8 +110,8 @@ class GrpcServer:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _connection_limits(limits: Limits) -> ConnectionLimits:
-    return ConnectionLimits(
+def _http2_limits(limits: Limits) -> Http2Limits:
+    return Http2Limits(
         streams=limits.requests,
         connection_bytes=2 * limits.message_bytes,
         server_bytes=4 * limits.message_bytes,

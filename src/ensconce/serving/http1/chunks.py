@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from ensconce.serving.http1.head import parse_fields
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError
 
 __all__ = ["Chunks"]
@@ -22,7 +22,7 @@ _OVERHEAD_PER_BYTE: Final = 16
 class Chunks:
     """Takes bytes from the wire, gives those of the body; extensions and trailers are checked and forgotten."""
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: Http1Limits) -> None:
         """Begin before the first chunk."""
         self._limits = limits
         self._left = 0

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError
 
 __all__ = ["Head", "parse_fields", "parse_head"]
@@ -49,7 +49,7 @@ class Head:
     expects_continue: bool
 
 
-def parse_head(data: bytes, limits: HttpLimits) -> Head:
+def parse_head(data: bytes, limits: Http1Limits) -> Head:
     """Read a head.
 
     Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["HttpLimits"]
+__all__ = ["Http1Limits"]
 
 _MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class HttpLimits:
+class Http1Limits:
     """Bounds of a server's connections. Times are seconds.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Final
 
 from ensconce.serving.connections import ConnectionServer
 from ensconce.serving.http1.connection import Connection, Handler
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.memory import Memory
 from ensconce.serving.http1.messages import HttpError, Response
 
@@ -22,7 +22,7 @@ _NOTICE_SECONDS: Final = 0.25
 class HttpServer(ConnectionServer[Connection]):
     """Answers requests on the connections of its listeners."""
 
-    def __init__(self, handler: Handler, on_error: Callable[[HttpError], Response], limits: HttpLimits) -> None:
+    def __init__(self, handler: Handler, on_error: Callable[[HttpError], Response], limits: Http1Limits) -> None:
         """Prepare, within the event loop that is to serve.
 
         Args:

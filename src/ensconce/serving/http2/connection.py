@@ -13,7 +13,7 @@ from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ErrorCode, Http2Error, Setting, Type
 from ensconce.serving.http2.headers import HeaderDecoder, Request
 from ensconce.serving.http2.lifetime import CONNECTION_WINDOW, DRAIN_PING, Lifetime, Server
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.memory import Memory
 from ensconce.serving.http2.stream import Stream
 
@@ -29,7 +29,7 @@ _DEAR: Final = 10
 class Connection(Lifetime):
     """Made by :class:`Http2Server` for every connection; drives streams that its ``accept`` makes."""
 
-    def __init__(self, server: Server, accept: Accept, limits: ConnectionLimits, memory: Memory) -> None:
+    def __init__(self, server: Server, accept: Accept, limits: Http2Limits, memory: Memory) -> None:
         """Begin before anything has arrived.
 
         Args:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from ensconce.serving.connections import send_at_once
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ErrorCode, Http2Error, Setting
-from ensconce.serving.http2.limits import ConnectionLimits, Patience
+from ensconce.serving.http2.limits import Http2Limits, Patience
 from ensconce.serving.http2.memory import Memory
 from ensconce.serving.http2.output import Output
 from ensconce.serving.http2.stream import Stream
@@ -43,7 +43,7 @@ class Lifetime(asyncio.Protocol):
 
     output: Output
 
-    def __init__(self, server: Server, limits: ConnectionLimits, memory: Memory) -> None:
+    def __init__(self, server: Server, limits: Http2Limits, memory: Memory) -> None:
         """Begin before anything has arrived.
 
         Args:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ConnectionLimits", "Patience"]
+__all__ = ["Http2Limits", "Patience"]
 
 _MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class ConnectionLimits:
+class Http2Limits:
     """Bounds of a server's connections. Times are seconds.
 
     Attributes:

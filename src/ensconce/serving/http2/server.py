@@ -5,7 +5,7 @@ from __future__ import annotations
 from ensconce.serving.connections import ConnectionServer
 from ensconce.serving.http2.connection import Accept, Connection
 from ensconce.serving.http2.lifetime import Lifetime
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.memory import Memory
 
 __all__ = ["Http2Server"]
@@ -14,7 +14,7 @@ __all__ = ["Http2Server"]
 class Http2Server(ConnectionServer[Lifetime]):
     """Drives the connections of its listeners. Without TLS clients speak HTTP/2 without asking (RFC 9113, 3.3)."""
 
-    def __init__(self, accept: Accept, limits: ConnectionLimits) -> None:
+    def __init__(self, accept: Accept, limits: Http2Limits) -> None:
         """Prepare, within the event loop that is to serve.
 
         Args:

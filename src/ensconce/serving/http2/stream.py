@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ensconce.serving.http2.frames import ErrorCode, window_update
 from ensconce.serving.http2.headers import Request
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 
 if TYPE_CHECKING:
     from ensconce.serving.http2.connection import Connection
@@ -110,7 +110,7 @@ class Stream:
         """It asked for memory that it has not got yet."""
         return self.wanted > self.charged
 
-    def is_late(self, now: float, limits: ConnectionLimits) -> bool:
+    def is_late(self, now: float, limits: Http2Limits) -> bool:
         """Less of the body is here than should be."""
         if self.remote_done or self.patient or self.is_waiting_for_memory:
             return False

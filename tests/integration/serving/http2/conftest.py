@@ -11,7 +11,7 @@ from ensconce.serving.http2 import frames
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import PREFACE, ErrorCode, Frame, Setting, Type
 from ensconce.serving.http2.headers import Request, encode_block
-from ensconce.serving.http2.limits import ConnectionLimits
+from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.server import Http2Server
 from ensconce.serving.http2.stream import Stream
 
@@ -139,7 +139,7 @@ async def start() -> AsyncIterator[Callable[..., Coroutine[Any, Any, tuple[Http2
         def accept(connection: Connection, number: int, request: Request) -> Stream:
             return Echo(connection, number, request)
 
-        server = Http2Server(accept, ConnectionLimits(**limits))
+        server = Http2Server(accept, Http2Limits(**limits))
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         await server.listen(listener, None)

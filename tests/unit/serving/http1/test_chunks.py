@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensconce.serving.http1.chunks import Chunks
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError
 
 
 def fed(pieces: list[bytes]) -> tuple[bytes, bytes, bool]:
     """The body, what came after it, and whether it is whole."""
-    chunks, body, after = Chunks(HttpLimits()), b"", b""
+    chunks, body, after = Chunks(Http1Limits()), b"", b""
     for piece in pieces:
         if chunks.is_done:
             after += piece

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensconce.serving.http1.head import parse_head
-from ensconce.serving.http1.limits import HttpLimits
+from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError
 
-LIMITS = HttpLimits()
+LIMITS = Http1Limits()
 
 
 def head(*lines: bytes) -> bytes:
