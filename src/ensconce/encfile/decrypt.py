@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +11,7 @@ from ensconce.encfile.groups import At, memory_opener, opener
 from ensconce.encfile.layout import ENTRY_SIZE, HEAD_SIZE, NODE_SIZE, Layout
 from ensconce.encfile.metadata import Metadata, check_path, check_size, open_metadata
 from ensconce.encfile.names import path_bytes
+from ensconce.encfile.room import room
 from ensconce.encfile.wrapkey import check_wrap_key
 from ensconce.errors import InputError
 from ensconce.files import writing_aside
@@ -20,8 +19,6 @@ from ensconce.files import writing_aside
 __all__ = ["decrypt_bytes", "decrypt_file", "decrypt_to_memory"]
 
 _PRIVATE: Final = 0o600
-_LARGE: Final = 1 << 20
-"""Bytes from which plaintext gets memory of its own from the kernel, in huge pages where there are some."""
 
 
 def decrypt_file(
@@ -117,21 +114,9 @@ def decrypt_to_memory(src: Path, wrap_key: bytes, *, verify_path: str | None) ->
 
 def _decrypt_to_memory(read: At, size: int, key: bytes, expected: bytes | None) -> memoryview:
     metadata, layout = _start(read, size, key, expected)
-    room = _room(HEAD_SIZE + layout.data_nodes * NODE_SIZE)
-    room[: len(metadata.head)] = metadata.head
-    if layout.groups:
-        entries = memoryview(bytearray(layout.groups * ENTRY_SIZE))
-        entries[:ENTRY_SIZE] = metadata.root
-        do_groups("open", layout, memory_opener(layout, read, room, entries), ignore, None)
-    return room[: metadata.size]
-
-
-def _room(size: int) -> memoryview:
-    """So many bytes of memory. Of 100 MB the kernel hands out huge pages in 7 ms and small ones in 40."""
+    size = HEAD_SIZE + layout.data_nodes * NODE_SIZE
     try:
-        if size < _LARGE:
-            return memoryview(bytearray(size))
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        result = room(size)
     except (MemoryError, OSError, OverflowError) as error:
         raise InputError(
             "encfile.memory",
@@ -139,9 +124,12 @@ def _room(size: int) -> memoryview:
             found=f"{size} bytes needed",
             remedy="give the process (in an enclave: sgx.enclave_size) more memory",
         ) from error
-    with contextlib.suppress(OSError):  # Advice only: not every kernel (nor Gramine) takes it.
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+    result[: len(metadata.head)] = metadata.head
+    if layout.groups:
+        entries = memoryview(bytearray(layout.groups * ENTRY_SIZE))
+        entries[:ENTRY_SIZE] = metadata.root
+        do_groups("open", layout, memory_opener(layout, read, result, entries), ignore, None)
+    return result[: metadata.size]
 
 
 def _start(read: At, size: int, key: bytes, expected: bytes | None) -> tuple[Metadata, Layout]:

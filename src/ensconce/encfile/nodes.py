@@ -11,6 +11,7 @@ overwrite it; opening goes downwards, each tag being put over the start of the n
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,6 +28,7 @@ ZERO_IV: Final = bytes(12)
 _KEY_SIZE: Final = 16
 _TAG_SIZE: Final = 16
 _CHILD_AT: Final = DATA_NODES * ENTRY_SIZE
+_ENTRY: Final = struct.Struct(f"{_KEY_SIZE}s{_TAG_SIZE}s")
 
 
 def _zeros(size: int) -> memoryview:
@@ -105,18 +107,19 @@ def open_group(
         IntegrityError: ``encfile.node_mac``, naming the node; what was decrypted must not be used then.
     """
     node = first_node
+    # A node takes 1.5 microseconds: looking up a global name twice is a tenth of that.
+    cipher, iv = AESGCM, ZERO_IV
     try:
-        table = AESGCM(entry[:_KEY_SIZE]).decrypt(
-            ZERO_IV, buffers.sealed[:NODE_SIZE].tobytes() + entry[_KEY_SIZE:], None
-        )
-        for index in range(count - 1, -1, -1):
-            node = first_node + 1 + index
-            plain, box, tag = buffers.nodes[index]
-            if into is not None:
-                plain = into[index]
-            at = ENTRY_SIZE * index
-            tag[:] = table[at + _KEY_SIZE : at + ENTRY_SIZE]
-            AESGCM(table[at : at + _KEY_SIZE]).decrypt_into(ZERO_IV, box, None, plain)
+        table = cipher(entry[:_KEY_SIZE]).decrypt(iv, buffers.sealed[:NODE_SIZE].tobytes() + entry[_KEY_SIZE:], None)
+        targets = into if into is not None else [plain for plain, _, _ in buffers.nodes[:count]]
+        entries = [*_ENTRY.iter_unpack(table[: count * ENTRY_SIZE])]
+        node += count
+        for (key, entry_tag), target, (_, box, tag) in zip(
+            reversed(entries), reversed(targets), reversed(buffers.nodes[:count]), strict=True
+        ):
+            tag[:] = entry_tag
+            cipher(key).decrypt_into(iv, box, None, target)
+            node -= 1
     except InvalidTag:
         kind = "table (MHT)" if node == first_node else "data"
         raise IntegrityError(

@@ -70,6 +70,8 @@ class _Stop(BaseException):
 
 def main() -> None:
     """Run until SIGTERM; the exit status is 0 then, and that of the error otherwise."""
+    # As the paths above; PYTHONHOME is relative, and modules may be imported at any time.
+    sys.path[:] = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100  # strings, as the interpreter wants them
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     logging.basicConfig(level=logging.WARNING, handlers=[_Telling()])

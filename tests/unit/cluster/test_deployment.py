@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ensconce.cluster.deployment import Deployment
+from ensconce.enclave.config import BatchingConfig, VersionsConfig
 from ensconce.errors import InputError
 from ensconce.provisioning.limits import Limits
 
@@ -41,6 +42,25 @@ def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
     assert Deployment.load(tmp_path / "ensconce.yaml") == deployment
 
 
+def test_how_it_is_served_is_measured_with_the_model(tmp_path: Path) -> None:
+    (tmp_path / "ensconce.yaml").write_text(
+        Deployment.check(GOOD)
+        .dump()
+        .replace(
+            "- name: digits\n",
+            "- name: digits\n  versions:\n    latest: 2\n  labels:\n    stable: 3\n  precision: bf16\n",
+        )
+        + "serving:\n  poll_seconds: 5\n  metrics_path: /metrics\n  batching:\n    max_batch_size: 16\n"
+    )
+    deployment = Deployment.load(tmp_path / "ensconce.yaml")
+    [model] = deployment.models
+    assert model.versions == VersionsConfig(latest=2)
+    assert (model.labels, model.precision) == ({"stable": 3}, "bf16")
+    assert deployment.serving is not None
+    assert deployment.serving.batching == BatchingConfig(max_batch_size=16)
+    assert (deployment.serving.poll_seconds, deployment.serving.allow_reload) == (5, False)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -58,6 +78,12 @@ def test_what_is_dumped_loads_to_the_same(tmp_path: Path) -> None:
         ("provisioning.servers", []),
         ("provisioning.status", "9433"),
         ("provisioning.limits", {"connections": 8}),
+        ("models.0.versions", "all"),
+        ("models.0.versions", {"latest": 1, "specific": [1]}),
+        ("models.0.labels", {"stable": "1"}),
+        ("models.0.precision", "int8"),
+        ("serving", {"poll_seconds": "1"}),
+        ("serving", {"batching": {"max_batch_size": 8, "allowed_batch_sizes": [4]}}),
         ("provisioning.limits", {"address_rate": 0.0}),
         ("provisioning.limits", {"address_rate": "1"}),
         ("provisioning.limits", {"address_burst": 0}),
