@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ensconce.serving.grpc import status
-from ensconce.serving.grpc.framing import PREFIX_SIZE, Prefix, frame, read_prefix, read_timeout, unzip
+from ensconce.serving.grpc.framing import PREFIX_SIZE, Prefix, frame, read_prefix, read_timeout, unzip, unzipped_size
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import ErrorCode
 from ensconce.serving.http2.headers import Request
@@ -234,12 +234,14 @@ class UnaryCall(Call):
 
     async def _unzipped(self, message: bytes, note: Note) -> bytes:
         assert self._method is not None
-        longest = self._front.message_bytes
-        if len(message) <= self._front.small_bytes // 4:
-            # Such a message may still become a large one, but not a slow one: zlib stops at the bound.
-            plain = unzip(message, longest)
+        size = unzipped_size(message, self._front.message_bytes)
+        if not self.connection.memory.take(self.connection, size):
+            raise RequestError(Code.RESOURCE_EXHAUSTED, "The server has no memory for more requests")
+        self.charged += size
+        if size <= self._front.small_bytes:
+            plain = unzip(message, size)
         else:
-            plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, longest)
+            plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, size)
         return await self._method.handle(plain, note)
 
     async def _run(self, handle: Handle, message: bytes) -> None:

@@ -8,12 +8,17 @@ from typing import Final
 
 from ensconce.tfserving.refusal import Code, RequestError
 
-__all__ = ["PREFIX_SIZE", "Prefix", "frame", "read_prefix", "read_timeout", "unzip"]
+__all__ = ["PREFIX_SIZE", "Prefix", "frame", "read_prefix", "read_timeout", "unzip", "unzipped_size"]
 
 PREFIX_SIZE: Final = 5
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _LONGEST_TIMEOUT: Final = 8
 _GZIP: Final = 16 + zlib.MAX_WBITS
+# RFC 1952: a header of 10 bytes and an end of 8, the last 4 of them the size of what is compressed.
+_SHORTEST_GZIP: Final = 18
+_MAGIC: Final = b"\x1f\x8b"
+# Deflate makes at most 258 bytes of two bits.
+_MOST_RATIO: Final = 1032
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +74,33 @@ def frame(message: bytes, longest: int) -> bytes:
     return b"\0" + length.to_bytes(4) + message
 
 
-def unzip(data: bytes, longest: int) -> bytes:
-    """A message that came compressed with gzip.
+def unzipped_size(data: bytes, longest: int) -> int:
+    """The bytes of a message that came compressed with gzip, as its own end claims; :func:`unzip` makes no more.
 
     Raises:
         RequestError: RESOURCE_EXHAUSTED: it would be too long; INTERNAL: it is no gzip.
     """
+    size = int.from_bytes(data[-4:], "little")
+    if len(data) < _SHORTEST_GZIP or data[:2] != _MAGIC or size > _MOST_RATIO * len(data):
+        raise RequestError(Code.INTERNAL, "A message cannot be decompressed")
+    check_length(size, longest)
+    return size
+
+
+def unzip(data: bytes, size: int) -> bytes:
+    """A message that came compressed with gzip, of exactly ``size`` bytes.
+
+    Raises:
+        RequestError: INTERNAL: it is no gzip, or of another size.
+    """
     stream = zlib.decompressobj(_GZIP)
     try:
-        message = stream.decompress(data, longest + 1)
-        if len(message) <= longest and not stream.eof:
+        message = stream.decompress(data, size + 1)
+        if len(message) <= size and not stream.eof:
             message += stream.flush()
     except zlib.error:
         raise RequestError(Code.INTERNAL, "A message cannot be decompressed") from None
-    check_length(len(message), longest)
-    if not stream.eof or stream.unused_data:
+    if len(message) != size or not stream.eof or stream.unused_data:
         raise RequestError(Code.INTERNAL, "A message cannot be decompressed")
     return message
 

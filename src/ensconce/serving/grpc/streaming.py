@@ -9,7 +9,7 @@ from typing import Final
 
 from ensconce.serving.grpc import status
 from ensconce.serving.grpc.call import Call, Front, Streaming
-from ensconce.serving.grpc.framing import PREFIX_SIZE, frame, read_prefix, unzip
+from ensconce.serving.grpc.framing import PREFIX_SIZE, frame, read_prefix, unzip, unzipped_size
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.headers import Request
 from ensconce.tfserving.refusal import Code, RequestError
@@ -54,7 +54,9 @@ class StreamingCall(Call):
                     break
                 message = bytes(buffer[PREFIX_SIZE:end])
                 del buffer[:end]
-                self._waiting.append((unzip(message, _LONGEST_REQUEST) if prefix.is_compressed else message, end))
+                if prefix.is_compressed:
+                    message = unzip(message, unzipped_size(message, _LONGEST_REQUEST))
+                self._waiting.append((message, end))
             if ended and buffer:
                 raise RequestError(Code.INTERNAL, "The last message is cut off")
         except RequestError as error:

@@ -286,6 +286,22 @@ async def test_a_bomb_of_zeros_is_stopped_at_the_bound(served: Served) -> None:
     assert text == "Unable to parse the request"
 
 
+async def test_compressed_messages_hold_the_memory_that_they_become(served: Served) -> None:
+    message = ask()
+    message.inputs["x"].CopyFrom(messages.TensorProto(dtype=1, tensor_content=bytes(100 * MIB)))
+    message.inputs["x"].tensor_shape.dim.add(size=25 * MIB)
+    # The models of this server are held back: two are all that a connection may hold.
+    calls = [
+        asyncio.ensure_future(served.predict(message, compression=grpc.Compression.Gzip, timeout=60)) for _ in range(3)
+    ]
+    done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert [await refused(call) for call in done] == [
+        ("RESOURCE_EXHAUSTED", "The server has no memory for more requests")
+    ]
+    for call in waiting:
+        call.cancel()
+
+
 @pytest.mark.parametrize(
     ("method", "fields", "status"),
     [

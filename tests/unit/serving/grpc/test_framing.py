@@ -10,7 +10,7 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.serving.grpc.framing import frame, read_prefix, read_timeout, unzip
+from ensconce.serving.grpc.framing import frame, read_prefix, read_timeout, unzip, unzipped_size
 from ensconce.serving.grpc.status import trailers, trailers_only
 from ensconce.tfserving.messages import POOL
 from ensconce.tfserving.refusal import Code, RequestError
@@ -27,21 +27,33 @@ def test_frames(message: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_gzip(message: bytes) -> None:
-    assert unzip(gzip.compress(message), 300) == message
+    data = gzip.compress(message)
+    assert unzipped_size(data, 300) == len(message)
+    assert unzip(data, len(message)) == message
 
 
 @given(st.binary(max_size=100))
 def test_what_is_no_gzip(data: bytes) -> None:
     with pytest.raises(RequestError) as caught:
-        unzip(data, 10)
-    assert caught.value.code in (Code.INTERNAL, Code.RESOURCE_EXHAUSTED)
+        unzip(data, unzipped_size(data, 10**6))
+    assert caught.value.code is Code.INTERNAL
 
 
 def test_a_bomb_is_stopped_at_the_bound() -> None:
+    bomb = gzip.compress(bytes(10_000_000))
     with pytest.raises(RequestError) as caught:
-        unzip(gzip.compress(bytes(10_000_000)), 1000)
+        unzipped_size(bomb, 1000)
     assert caught.value.code is Code.RESOURCE_EXHAUSTED
-    assert len(unzip(gzip.compress(bytes(1000)), 1000)) == 1000
+    for size in (0, 1000, 9_999_999, 10_000_001):
+        with pytest.raises(RequestError) as caught:
+            unzip(bomb[:-4] + size.to_bytes(4, "little"), size)
+        assert caught.value.code is Code.INTERNAL
+
+
+def test_a_size_that_cannot_be_is_no_claim_on_memory() -> None:
+    with pytest.raises(RequestError) as caught:
+        unzipped_size(gzip.compress(b"short")[:-4] + b"\xff\xff\xff\x07", 2**31)
+    assert caught.value.code is Code.INTERNAL
 
 
 @pytest.mark.parametrize(
