@@ -73,7 +73,8 @@ def test_the_replica_reaches_nothing_of_the_owner_the_host_or_the_client() -> No
     assert {"errors.py", "evidence", "platform", "enclave"} <= inside
     assert not inside & {"cli", "cluster", "gateway", "keys", "audit", "client", "appraisal", "demo"}
     beside = {item.target for item in own_items(Path(ensconce.__file__).parent) if "/enclave/" in item.target}
-    assert beside == {f"site/ensconce/enclave/{name}.py" for name in ("__init__", "config", "replica")}
+    ours = ("__init__", "config", "present", "reload", "replica", "versions")
+    assert beside == {f"site/ensconce/enclave/{name}.py" for name in ours}
 
 
 def test_the_standard_library_comes_without_what_a_server_has_no_use_for() -> None:
@@ -89,7 +90,7 @@ def test_the_standard_library_comes_without_what_a_server_has_no_use_for() -> No
 
 def test_distributions_are_the_closure_of_what_the_server_needs() -> None:
     names = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
-    assert {"hpack", "cryptography", "cffi", "openvino", "pydantic-core", "anyio", "idna", "numpy"} <= names
+    assert {"hpack", "cryptography", "cffi", "openvino", "pydantic-core", "numpy"} <= names
     assert not names & {"openvino-telemetry", "pycparser", "pytest", "typer", "httpx", "dcap-qvl", "ensconce"}
 
 
