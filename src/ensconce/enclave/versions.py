@@ -117,8 +117,10 @@ class Versions:
         self._keys.clear()
         if not self._manager.models():
             with self._lock:
-                newest = max(self._failures, key=lambda version: (version[1], version[0]))
-                raise self._failures[newest].error
+                newest = max(self._failures, key=lambda version: (version[1], version[0]), default=None)
+                if newest is not None:
+                    raise self._failures[newest].error
+            raise InputError("replica.models", "there is nothing to serve any more", remedy="start the replica again")
 
     def follow(self) -> None:
         """Load and unload in another thread from now on."""

@@ -12,7 +12,7 @@ import pytest
 from ensconce.encfile import encrypt_file
 from ensconce.enclave.config import MAX_LOADED, EngineConfig, ModelConfig, VersionsConfig
 from ensconce.enclave.versions import Versions
-from ensconce.errors import EnsconceError, IntegrityError, RefusedError
+from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError
 from ensconce.models.contents import contents_bytes
 from ensconce.models.layout import CONTENTS, embedded_path
 from ensconce.serving.manager import ModelManager, State
@@ -280,6 +280,11 @@ def test_nothing_that_loads_is_the_newest_ones_error(world: World) -> None:
     with pytest.raises(IntegrityError) as caught:
         world.start(1, 2)
     assert "version 2" in str(caught.value.found)
+
+
+def test_folders_that_went_before_they_were_looked_at_are_an_error(world: World) -> None:
+    with pytest.raises(InputError, match="nothing to serve any more"):
+        world.start(1)
 
 
 def test_a_folder_that_cannot_be_read_changes_nothing_and_is_told_once(world: World) -> None:
