@@ -114,6 +114,7 @@ async def _serve(options: Options) -> None:
             metrics=metrics,
             request_log=RequestLog(log.write, lambda: sampling_rates(core.config), logged=metrics.logged),
             check_method_names=options.enable_signature_method_name_check,
+            as_content=options.enable_serialization_as_tensor_content,
             services={PROFILER_SERVICE: profiler_methods()} if options.enable_profiler else {},
         ),
     )

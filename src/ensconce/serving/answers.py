@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
-from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.manager import LoadedServable, ModelManager
+from ensconce.tfserving.bulk import Bulk
 from ensconce.tfserving.messages import (
     GetModelMetadataResponse,
     GetModelStatusResponse,
-    PredictResponse,
     SignatureDefMap,
 )
+from ensconce.tfserving.predict_response import predict_response
 from ensconce.tfserving.refusal import RequestError, invalid
 from ensconce.tfserving.signatures import Signature, find_signature
-from ensconce.tfserving.tensor import Array, from_proto, to_proto
+from ensconce.tfserving.tensor import Array, from_proto
 
 __all__ = [
     "METADATA_FIELD",
     "Prediction",
     "answer_metadata",
-    "answer_predict",
     "answer_status",
     "read_predict",
     "write_predict",
@@ -52,25 +52,16 @@ class Prediction:
     output_filter: tuple[str, ...]
 
 
-async def answer_predict(manager: ModelManager, scheduler: Scheduler, request: Any, *, tensor_bytes: int) -> Any:
-    """Answer a ``PredictRequest`` with a ``PredictResponse``.
+def read_predict(
+    manager: ModelManager, request: Any, bulk: Mapping[str, Bulk] = MappingProxyType({}), *, tensor_bytes: int
+) -> Prediction:
+    """What a ``PredictRequest`` asks to be computed; for any thread.
 
     Args:
         manager: knows the models.
-        scheduler: computes.
         request: the request.
+        bulk: values that were cut out of it, by input.
         tensor_bytes: most bytes that one input may take once it is unpacked.
-
-    Raises:
-        RequestError: whatever is wrong with it.
-    """
-    asked = read_predict(manager, request, tensor_bytes=tensor_bytes)
-    outputs = await scheduler.predict(asked.loaded, asked.signature.name, asked.inputs, asked.output_filter)
-    return write_predict(asked, outputs)
-
-
-def read_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) -> Prediction:
-    """The first half of :func:`answer_predict`, for any thread: what is to be computed.
 
     Raises:
         RequestError: whatever is wrong with the request.
@@ -84,21 +75,22 @@ def read_predict(manager: ModelManager, request: Any, *, tensor_bytes: int) -> P
         if name not in request.inputs:
             continue  # it has a default
         try:
-            inputs[name] = from_proto(request.inputs[name], limit=tensor_bytes)
+            inputs[name] = from_proto(request.inputs[name], bulk.get(name), limit=tensor_bytes)
         except RequestError as error:
             raise invalid(f"tensor parsing error: {name}: {error.problem}") from error
     return Prediction(loaded, signature, inputs, tuple(request.output_filter))
 
 
-def write_predict(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
-    """The second half of :func:`answer_predict`, for any thread: the ``PredictResponse``."""
-    response = PredictResponse()
-    response.model_spec.name = asked.loaded.name
-    response.model_spec.version.value = asked.loaded.version
-    response.model_spec.signature_name = asked.signature.name
-    for name, array in outputs.items():
-        response.outputs[name].CopyFrom(to_proto(array))
-    return response
+def write_predict(asked: Prediction, outputs: Mapping[str, Array], *, as_content: bool = False) -> bytes:
+    """The answer, a serialized ``PredictResponse``; for any thread.
+
+    Args:
+        asked: what was asked.
+        outputs: what came of it.
+        as_content: see :func:`~ensconce.tfserving.predict_response.predict_response`.
+    """
+    loaded = asked.loaded
+    return predict_response(loaded.name, loaded.version, asked.signature.name, outputs, as_content=as_content)
 
 
 def answer_metadata(manager: ModelManager, request: Any) -> Any:

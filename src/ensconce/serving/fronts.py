@@ -43,6 +43,8 @@ class FrontOptions:
         request_log: logs requests.
         check_method_names: whether Classify and Regress take only signatures that say they are for that
             (``--enable_signature_method_name_check``).
+        as_content: whether Predict answers over gRPC with ``tensor_content`` instead of the fields of each type
+            (``--enable_serialization_as_tensor_content``).
         services: further methods of gRPC, by service and name.
     """
 
@@ -53,6 +55,7 @@ class FrontOptions:
     metrics: Metrics | None = None
     request_log: RequestLog | None = None
     check_method_names: bool = False
+    as_content: bool = False
     services: Mapping[str, Mapping[str, Unary]] = field(default_factory=dict)
 
 
@@ -83,6 +86,7 @@ class Fronts:
             limits,
             reload=options.reload,
             check_method_names=check,
+            as_content=options.as_content,
             observe=observe,
             further=options.services,
         )

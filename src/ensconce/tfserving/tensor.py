@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from ensconce.tfserving.bulk import Bulk
 from ensconce.tfserving.dtypes import STRING, DType, dtype_numbered, dtype_of
 from ensconce.tfserving.messages import TensorProto
 from ensconce.tfserving.refusal import invalid
+from ensconce.tfserving.wire import varint
 
-__all__ = ["DEFAULT_LIMIT", "Array", "from_proto", "shape_of", "shape_text", "to_proto"]
+__all__ = ["DEFAULT_LIMIT", "FIXED_FIELDS", "Array", "from_proto", "shape_of", "shape_text", "string_bytes", "to_proto"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,8 +28,8 @@ DEFAULT_LIMIT: Final = 128 * 1024 * 1024
 _MAX_RANK: Final = 64
 # What an empty string costs in an array of objects: a pointer.
 _STRING_COST: Final = 8
-# Fields whose packed encoding is the array's own bytes, with their numbers.
-_FIXED_FIELDS: Final = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12, "bool_val": 11}
+FIXED_FIELDS: Final = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12, "bool_val": 11}
+"""Fields whose packed encoding is the array's own bytes, with their numbers."""
 
 
 def shape_of(proto: Any, item_size: int, limit: int) -> tuple[int, ...]:
@@ -54,10 +56,15 @@ def shape_of(proto: Any, item_size: int, limit: int) -> tuple[int, ...]:
     return shape
 
 
-def from_proto(proto: Any, *, limit: int = DEFAULT_LIMIT) -> Array:
+def from_proto(proto: Any, bulk: Bulk | None = None, *, limit: int = DEFAULT_LIMIT) -> Array:
     """Read a ``TensorProto`` into an array of the dtype that :mod:`ensconce.tfserving.dtypes` gives its type.
 
-    The array is read-only when it can be a view of the message's own bytes.
+    The array is read-only when it can be a view of the message's own bytes; then it may lie at any address.
+
+    Args:
+        proto: the tensor.
+        bulk: a value of it that was cut out before it was read.
+        limit: most bytes that the array may have.
 
     Raises:
         RequestError: INVALID_ARGUMENT, the type is not supported, or values and shape do not fit together.
@@ -67,6 +74,8 @@ def from_proto(proto: Any, *, limit: int = DEFAULT_LIMIT) -> Array:
     shape = shape_of(proto.tensor_shape, _STRING_COST if is_string else dtype.numpy.itemsize, limit)
     count = math.prod(shape)
     content = proto.tensor_content
+    if bulk is not None and bulk.field == "tensor_content":
+        content = bytes(bulk.data) if is_string else bulk.data
     if is_string:
         strings = _strings_in(content, count) if content else list(proto.string_val)
         return _filled(np.array(strings, dtype=object), b"", dtype, shape)
@@ -77,7 +86,7 @@ def from_proto(proto: Any, *, limit: int = DEFAULT_LIMIT) -> Array:
                 f"shape {shape_text(shape)} of {dtype.label} needs {count * dtype.numpy.itemsize}"
             )
         return np.frombuffer(content, dtype.numpy).reshape(shape)
-    return _filled(_values_in(proto, dtype), np.zeros((), dtype.numpy), dtype, shape)
+    return _filled(_values_in(proto, bulk, dtype), np.zeros((), dtype.numpy), dtype, shape)
 
 
 def _filled(values: Array, nothing: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
@@ -92,16 +101,18 @@ def _filled(values: Array, nothing: Any, dtype: DType, shape: tuple[int, ...]) -
     return array.reshape(shape)
 
 
-def _values_in(proto: Any, dtype: DType) -> Array:
+def _values_in(proto: Any, bulk: Bulk | None, dtype: DType) -> Array:
     """The values of the type's own field, one-dimensional."""
     repeated = getattr(proto, dtype.field)
+    cut = bulk.data if bulk is not None and bulk.field == dtype.field else None
     bits = dtype.numpy
     if bits.names is not None:
         bits = bits[bits.names[0]]
     if dtype.field == "half_val":
         bits = np.dtype("<u2")
     if bits.kind == "c":
-        parts = np.fromiter(repeated, np.dtype(f"<f{bits.itemsize // 2}"), len(repeated))
+        half = np.dtype(f"<f{bits.itemsize // 2}")
+        parts = np.frombuffer(cut, half) if cut is not None else np.fromiter(repeated, half, len(repeated))
         if len(parts) % 2:
             raise invalid(f"{dtype.field} has {len(parts)} values, real and imaginary parts must come in pairs")
         return parts.view(bits)
@@ -111,7 +122,7 @@ def _values_in(proto: Any, dtype: DType) -> Array:
         if not np.array_equal(narrow, wide):
             raise invalid(f"{dtype.field} has values that are no {dtype.label}")
         return narrow.view(dtype.numpy)
-    return np.fromiter(repeated, bits, len(repeated))
+    return np.frombuffer(cut, bits) if cut is not None else np.fromiter(repeated, bits, len(repeated))
 
 
 def _strings_in(content: bytes, count: int) -> list[bytes]:
@@ -143,6 +154,16 @@ def _strings_in(content: bytes, count: int) -> list[bytes]:
     return strings
 
 
+def string_bytes(array: Array) -> bytes:
+    """Strings as ``tensor_content`` holds them; the other direction of what :func:`from_proto` reads.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, an object is neither ``bytes`` nor ``str``.
+    """
+    strings = [_as_bytes(item) for item in array.ravel().tolist()]
+    return b"".join([*(varint(len(string)) for string in strings), *strings])
+
+
 def to_proto(array: Array) -> Any:
     """Write an array as a ``TensorProto``, in the ``*_val`` field of its type, as TensorFlow Serving answers.
 
@@ -161,10 +182,10 @@ def to_proto(array: Array) -> Any:
         proto.string_val.extend([_as_bytes(item) for item in array.ravel().tolist()])
         return proto
     flat = np.ascontiguousarray(array.ravel(), dtype.numpy)
-    if dtype.field in _FIXED_FIELDS:
+    if dtype.field in FIXED_FIELDS:
         # protobuf's packed encoding of these is the array itself: one copy instead of one call per element.
         data = flat.tobytes()
-        proto.MergeFromString(_varint(_FIXED_FIELDS[dtype.field] << 3 | 2) + _varint(len(data)) + data)
+        proto.MergeFromString(varint(FIXED_FIELDS[dtype.field] << 3 | 2) + varint(len(data)) + data)
         return proto
     if flat.dtype.names is not None:
         flat = flat[flat.dtype.names[0]]
@@ -180,15 +201,6 @@ def _as_bytes(item: object) -> bytes:
     if isinstance(item, str):
         return item.encode()
     raise invalid(f"a {type(item).__name__} is no string")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MalformedError", "delimited", "records", "varint"]
+__all__ = ["MalformedError", "delimited", "length_at", "records", "varint"]
 
 _LONGEST_LENGTH = 5
 
@@ -58,7 +58,24 @@ def records(data: bytes, tags: tuple[int, ...], most: int) -> list[tuple[int, by
     return found
 
 
-def _long(data: bytes, at: int) -> tuple[int, int]:
+def length_at(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A length, and where what it counts begins.
+
+    Raises:
+        MalformedError: there is none, or it goes beyond the end.
+    """
+    if at >= len(data):
+        raise MalformedError
+    length = data[at]
+    at += 1
+    if length > 0x7F:
+        length, at = _long(data, at - 1)
+    if length > len(data) - at:
+        raise MalformedError
+    return length, at
+
+
+def _long(data: bytes | memoryview, at: int) -> tuple[int, int]:
     value = 0
     for index, byte in enumerate(data[at : at + _LONGEST_LENGTH]):
         value |= (byte & 0x7F) << 7 * index

@@ -184,7 +184,7 @@ def test_tls_and_clients_that_must_show_a_certificate(start: Start, models: Path
         channel.unary_unary("/x/y")(b"", timeout=10)
 
 
-def test_batching_metrics_and_cors(start: Start, models: Path, tmp_path: Path) -> None:
+def test_batching_metrics_cors_and_values_as_content(start: Start, models: Path, tmp_path: Path) -> None:
     (tmp_path / "batching").write_text("max_batch_size { value: 16 } batch_timeout_micros { value: 100 }")
     (tmp_path / "monitoring").write_text('prometheus_config { enable: true path: "/m" }')
     program = start(
@@ -194,7 +194,11 @@ def test_batching_metrics_and_cors(start: Start, models: Path, tmp_path: Path) -
         f"--batching_parameters_file={tmp_path}/batching",
         f"--monitoring_config_file={tmp_path}/monitoring",
         "--rest_api_enable_cors_support",
+        "--enable_serialization_as_tensor_content",
     ).ready()
+    with grpc.insecure_channel(f"127.0.0.1:{program.grpc}") as channel:
+        classes = predict(channel).outputs["classes"]
+        assert (len(classes.tensor_content), classes.int64_val) == (16, [])
     request = urllib.request.Request(
         f"http://127.0.0.1:{program.rest}/v1/models/digits", headers={"Origin": "http://x"}
     )

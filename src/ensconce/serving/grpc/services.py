@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 from ensconce.serving.answers import (
+    Prediction,
     answer_metadata,
     answer_status,
     read_predict,
@@ -20,6 +21,7 @@ from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.observing import Method
+from ensconce.tfserving.bulk import Bulk, cut_out
 from ensconce.tfserving.messages import (
     MODEL_SERVICE,
     PREDICTION_SERVICE,
@@ -47,6 +49,7 @@ def serving_methods(
     reload: Reload | None,
     *,
     check_method_names: bool = False,
+    as_content: bool = False,
 ) -> dict[str, dict[str, Unary | Streaming]]:
     """The methods by service and name.
 
@@ -58,6 +61,7 @@ def serving_methods(
         small_bytes: see ``threads``.
         reload: see :class:`GrpcServer`.
         check_method_names: see there.
+        as_content: see there.
     """
 
     async def metadata(request: Any) -> Any:
@@ -80,21 +84,23 @@ def serving_methods(
 
         return Unary(handle, name)
 
-    def read(data: bytes, note: Note) -> Any:
+    def read(data: bytes, bulk: Mapping[str, Bulk], note: Note) -> Prediction:
         request = parse(PredictRequest, data)
         note.model = request.model_spec.name
-        asked = read_predict(manager, request, tensor_bytes=limits.message_bytes)
+        asked = read_predict(manager, request, bulk, tensor_bytes=limits.message_bytes)
         note.loaded, note.signature = asked.loaded, asked.signature.name
         return asked
 
-    def write(prediction: Any, outputs: dict[str, Array]) -> bytes:
-        return serialize(write_predict(prediction, outputs))
+    def write(prediction: Prediction, outputs: Mapping[str, Array]) -> bytes:
+        return write_predict(prediction, outputs, as_content=as_content)
 
     async def predict(data: bytes, note: Note) -> bytes:
+        # However long the message, what is left of it is short, unless its tensors are of types that come as varints.
+        data, bulk = cut_out(data)
         if len(data) <= small_bytes:
-            prediction = read(data, note)
+            prediction = read(data, bulk, note)
         else:
-            prediction = await asyncio.get_running_loop().run_in_executor(threads, read, data, note)
+            prediction = await asyncio.get_running_loop().run_in_executor(threads, read, data, bulk, note)
         outputs = await scheduler.predict(
             prediction.loaded, prediction.signature.name, prediction.inputs, prediction.output_filter
         )

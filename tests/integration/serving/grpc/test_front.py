@@ -175,6 +175,32 @@ async def test_over_a_unix_socket(served: Served) -> None:
     assert list(from_proto(messages.PredictResponse.FromString(data).outputs["y"])) == [1, 2]
 
 
+async def test_values_in_either_form_are_answered_in_the_form_that_the_server_has(served: Served) -> None:
+    served.scheduler.open.set()
+    manager = ModelManager()
+    manager.add("echo", 1, Echo())
+    server = GrpcServer(manager, served.scheduler, Limits(), as_content=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    await server.listen(listener, None)
+    values = np.arange(100_000, dtype=np.float32)
+    content = ask(size=len(values))
+    content.inputs["x"].ClearField("float_val")
+    content.inputs["x"].tensor_content = values.tobytes()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.getsockname()[1]}") as channel:
+        call = channel.unary_unary(PREDICT, lambda m: m.SerializeToString(), messages.PredictResponse.FromString)
+        for request in (content, ask(size=len(values))):
+            one, other = await served.predict(request), await call(request)
+            assert one.outputs["y"].float_val == values.tolist()
+            assert not one.outputs["y"].tensor_content
+            assert other.outputs["y"].tensor_content == values.tobytes()
+            assert not other.outputs["y"].float_val
+            one.outputs["y"].Clear()
+            other.outputs["y"].Clear()
+            assert one == other
+    await server.stop(0)
+
+
 async def test_messages_of_a_hundred_megabytes_both_ways(served: Served) -> None:
     served.scheduler.open.set()
     size = 25 * MIB
