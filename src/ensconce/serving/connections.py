@@ -8,12 +8,14 @@ import ssl
 from abc import ABC, abstractmethod
 from typing import Final, Generic, Protocol, TypeVar
 
+from ensconce.serving.crowd import Member, least_wanted
+
 __all__ = ["ConnectionServer", "send_at_once"]
 
 _TICK_SECONDS: Final = 0.25
 
 
-class _Tended(Protocol):
+class _Tended(Member, Protocol):
     """A connection, as its server sees it."""
 
     def tick(self, now: float) -> None:
@@ -65,9 +67,12 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
         self._listeners.append(await make(self.connection, sock=listener, ssl=context, ssl_handshake_timeout=timeout))
 
     def joined(self, connection: ConnectionT) -> bool:
-        """A connection is there; False when it may not stay."""
+        """A connection is there; False when it may not stay: there are too many, and all of them are busy."""
         if len(self._connections) >= self._most:
-            return False
+            other = least_wanted(self._connections)
+            if other is None:
+                return False
+            other.abort()
         self._connections.add(connection)
         self._is_empty.clear()
         return True

@@ -376,9 +376,24 @@ async def test_there_are_not_too_many_connections(start: Start) -> None:
     for peer in peers:
         peer.send(HEAD + b"\r\n")
         assert (await peer.answer())[0] == 200
+    # Nobody is asking anything: the one that has been silent for longest makes room.
+    third = await world.connect()
+    third.send(HEAD + b"\r\n")
+    assert (await third.answer())[0] == 200
+    assert await peers[0].end() == b""
+    peers[1].send(HEAD + b"\r\n")
+    assert (await peers[1].answer())[0] == 200
+    assert world.server.connections == 2
+
+
+async def test_connections_that_are_busy_are_not_closed_for_others(start: Start) -> None:
+    world = await start(connections=1)
+    peer = await world.connect()
+    peer.send(HEAD.replace(b"/a", b"/later") + b"\r\n")
+    await world.echo.entered.wait()
     assert await (await world.connect()).end() == b""
-    peers[0].send(HEAD + b"\r\n")
-    assert (await peers[0].answer())[0] == 200
+    world.echo.go_on.set()
+    assert (await peer.answer())[0] == 200
 
 
 async def test_connections_age(start: Start) -> None:

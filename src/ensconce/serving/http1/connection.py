@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._blocked_at: float | None = None
         self._lingered = 0
         self._peer = ""
+        self.host = ""
+        """The peer's address."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TLS handshake is done, if there is one."""
@@ -74,7 +76,10 @@ class Connection(asyncio.Protocol):
         send_at_once(transport)
         self._made = self._since = self._loop.time()
         peer = transport.get_extra_info("peername")
-        self._peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "local"
+        if isinstance(peer, tuple):
+            self.host, self._peer = peer[0], f"{peer[0]}:{peer[1]}"
+        else:
+            self._peer = "local"
 
     def connection_lost(self, _exception: Exception | None) -> None:
         """It is over, whoever ended it; nobody waits for an answer any more."""
@@ -318,6 +323,13 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
     # The clock and the end.
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when the peer could have asked something, and has not, or not all of it; None: it is being answered."""
+        if self._state is _State.BUSY or self._blocked_at is not None or self._transport.is_closing():
+            return None
+        return self._since
 
     def tick(self, now: float) -> None:
         """Look at the clock."""

@@ -15,7 +15,7 @@ class Http1Limits:
     """Bounds of a server's connections. Times are seconds.
 
     Attributes:
-        connections: open at once; more are closed at once.
+        connections: open at once; one more takes the place of one that waits, or is closed where all are busy.
         line_bytes: of a request line (414).
         header_bytes: of a request's head, and of trailers (431).
         fields: in a head (431).

@@ -117,6 +117,18 @@ class Lifetime(asyncio.Protocol):
         if not self._patience.spend(amount, self._loop.time()):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
 
+    @property
+    def host(self) -> str:
+        """The peer's address."""
+        return self.peer
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when the peer could have asked something, and has not, or not all of it; None: it is being answered."""
+        if self._closing_at is not None or any(stream.remote_done for stream in self._streams.values()):
+            return None
+        return self._idle_since
+
     def now(self) -> float:
         """The event loop's time, in seconds."""
         return self._loop.time()

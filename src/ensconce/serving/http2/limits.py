@@ -15,7 +15,7 @@ class Http2Limits:
     """Bounds of a server's connections. Times are seconds.
 
     Attributes:
-        connections: open at once; more are closed at once.
+        connections: open at once; one more takes the place of one that waits, or is closed where all are busy.
         streams: open at once on a connection; more are refused (REFUSED_STREAM).
         header_bytes: of a request, compressed, and again as SETTINGS_MAX_HEADER_LIST_SIZE counts them.
         continuations: frames in which a header block may come, after the first.

@@ -122,26 +122,37 @@ async def test_more_streams_than_allowed_are_refused(connect: Any) -> None:
     assert await peer.ask(9) == b"hello"
 
 
-async def test_more_connections_than_allowed_are_closed(start: Any, connect: Any) -> None:
+async def test_more_connections_than_allowed_are_closed_while_all_are_busy(start: Any, connect: Any) -> None:
     _, port = await start(connections=2)
     first, second = await connect(port), await connect(port)
     for peer in (first, second):
         peer.greet()
         assert await peer.ask(1) == b"hello"
+        peer.send(headers(3, WAIT, END_STREAM))
+        assert await peer.ask(5) == b"hello"
     third = await connect(port)
     assert await asyncio.wait_for(third.rest(), 10) == b""
-    first.close()
-    await first.rest()
-    for _ in range(1000):
-        fourth = await connect(port)
-        fourth.greet()
-        try:
-            assert await fourth.ask(1) == b"hello"
-            break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            continue
-    else:
-        pytest.fail("no place became free")
+    assert await first.ask(7) == b"hello"
+
+
+async def test_who_keeps_connections_for_nothing_makes_room_for_others(start: Any, connect: Any) -> None:
+    server, port = await start(connections=3)
+    first, second, third = [await connect(port) for _ in range(3)]
+    for peer in (first, second):
+        peer.greet()
+        assert await peer.ask(1) == b"hello"
+    first.send(headers(3, WAIT, END_STREAM))
+    second.send(headers(3, WAIT))  # its body never comes
+    assert await first.ask(5) == b"hello"
+    for gone in (third, second):
+        new = await connect(port)
+        new.greet()
+        assert await new.ask(1) == b"hello"
+        new.send(headers(3, WAIT, END_STREAM))
+        assert await new.ask(5) == b"hello"
+        await asyncio.wait_for(gone.rest(), 10)
+    assert await first.ask(7) == b"hello"
+    assert server.connections == 3
 
 
 @pytest.mark.parametrize("sent", [b"", PREFACE[:10], PREFACE], ids=["nothing", "half", "no settings"])
