@@ -68,7 +68,8 @@ class ChannelArguments:
 
 @dataclass(frozen=True)
 class Options:
-    """The flags; each attribute is called as its flag. A path is None where the flag is empty."""
+    """The flags; each attribute is called as its flag. A path is None where the flag is empty, and absolute otherwise:
+    the process's working directory is another one while OpenVINO reads a model."""
 
     port: int
     grpc_socket_path: Path | None
@@ -112,7 +113,7 @@ class Options:
         taken = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         for name in taken:
             if name.endswith(("_file", "_path")) and name != "model_base_path":
-                taken[name] = Path(str(values[name])) if values[name] else None  # type: ignore[assignment]
+                taken[name] = Path(str(values[name])).absolute() if values[name] else None  # type: ignore[assignment]
         taken["saved_model_tags"] = tuple(str(values["saved_model_tags"]).split(","))  # type: ignore[assignment]
         taken["channel_arguments"] = ChannelArguments.parse(  # type: ignore[assignment]
             str(values["grpc_channel_arguments"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-RUNNER = Path(__file__).with_name("published_server_test.py")
+RUNNER = Path(__file__).with_name("published_server.py")
 # Cannot pass with any server: `flags.os`, which the test asks TensorFlow for, is not there any more; and TensorFlow
 # Text's operations, which its model needs, are in no release for this TensorFlow.
 IMPOSSIBLE = {"test_tf_text"}

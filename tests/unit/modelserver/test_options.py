@@ -25,7 +25,7 @@ def test_defaults() -> None:
 
 def test_paths_and_lists() -> None:
     given = options("--ssl_config_file=a/b", "--saved_model_tags=serve,gpu", "--grpc_socket_path=s")
-    assert (given.ssl_config_file, given.grpc_socket_path) == (Path("a/b"), Path("s"))
+    assert (given.ssl_config_file, given.grpc_socket_path) == (Path.cwd() / "a/b", Path.cwd() / "s")
     assert given.saved_model_tags == ("serve", "gpu")
 
 
