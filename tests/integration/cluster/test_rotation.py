@@ -1,4 +1,4 @@
-"""A model's key is rotated while clients predict: a new version beside the old, then a roll, and the old key is gone."""
+"""A model's key is rotated while clients predict: a new version beside the old, a roll, and the old key is gone."""
 
 from __future__ import annotations
 
