@@ -41,6 +41,7 @@ Handle = Callable[[bytes, Note], Coroutine[Any, Any, bytes]]
 Messages = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _GRPC: Final = b"application/grpc"
+_DROP: Final = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,11 @@ class UnaryCall(Call):
     def on_data(self, data: bytes, *, ended: bool) -> None:
         """A part of the message."""
         parts = self._parts
-        parts.append(data)
+        if len(data) < _DROP and parts and len(parts[-1]) < _DROP:
+            # A message that comes in drops would take many times its bytes as parts.
+            parts[-1] += data
+        else:
+            parts.append(data)
         try:
             prefix = self._prefix
             if prefix is None:
@@ -209,7 +214,7 @@ class UnaryCall(Call):
                         raise _not_one()
                     return
                 prefix = self._prefix = read_prefix(
-                    data if len(parts) == 1 else b"".join(parts), self._front.message_bytes, encoding=self._encoding
+                    parts[0] if len(parts) == 1 else b"".join(parts), self._front.message_bytes, encoding=self._encoding
                 )
                 if not ended and PREFIX_SIZE + prefix.length > self.total + self.receive_window:
                     self.expect(PREFIX_SIZE + prefix.length)
@@ -223,7 +228,7 @@ class UnaryCall(Call):
             self.refuse(error.code, error.problem)
             return
         if len(parts) == 1:
-            message = data[PREFIX_SIZE:]
+            message = parts[0][PREFIX_SIZE:]
         else:
             message = b"".join(parts)[PREFIX_SIZE:] if len(parts[0]) < PREFIX_SIZE else _join(parts)
         parts.clear()

@@ -7,7 +7,9 @@ import gzip
 import shutil
 import socket
 import subprocess
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hpack import Decoder
 
 from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.grpc.call import Front, Unary, UnaryCall
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import PREFACE, Type
+from ensconce.serving.http2.headers import Request as HeadRequest
 from ensconce.serving.http2.headers import encode_block
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import LoadedServable, ModelManager
@@ -301,6 +305,24 @@ async def test_framing(served: Served, body: bytes, fields: Any, status: str, te
     assert (head[":status"], head["content-type"]) == ("200", "application/grpc")
     assert (trailers["grpc-status"], trailers.get("grpc-message")) == (status, text)
     assert bool(answer) == (status == "0")
+
+
+async def test_a_message_in_drops_takes_no_more_memory_than_its_bytes() -> None:
+    class Quiet:
+        def now(self) -> float:
+            return 0.0
+
+    front = Front({}, 10 * MIB, 0, ThreadPoolExecutor(1))
+    call = UnaryCall(front, Quiet(), 1, HeadRequest(b"POST", b"http", b"/", b"", {}), Unary(lambda *_: None))  # type: ignore[arg-type,return-value]
+    call.receive_window = 10 * MIB
+    framed_bytes = framed(bytes(range(256)) * 4096)
+    tracemalloc.start()
+    for drop in (framed_bytes[at : at + 2] for at in range(0, 200_000, 2)):
+        call.total += len(drop)
+        call.on_data(drop, ended=False)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000
 
 
 async def test_a_bomb_of_zeros_is_stopped_at_the_bound(served: Served) -> None:
