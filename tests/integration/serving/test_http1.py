@@ -136,6 +136,25 @@ async def test_pipelined_requests_are_answered_in_order(start: Start) -> None:
     assert [(await peer.answer())[2] for _ in requests] == [b"POST " + body for _, body in requests]
 
 
+async def test_many_requests_in_one_piece_do_not_hold_up_others(start: Start) -> None:
+    world = await start()
+    many, other = await world.connect(), await world.connect()
+    order: list[str] = []
+
+    def answer(request: Request) -> Response:
+        order.append(request.target)
+        if len(order) == 1:
+            other.writer.transport.write(HEAD.replace(b"/a", b"/other") + b"\r\n")
+        return Response(200, b"", "text/plain")
+
+    world.server.handler = answer
+    many.send((HEAD + b"\r\n") * 500)
+    for _ in range(500):
+        assert (await many.answer())[0] == 200
+    assert (await other.answer())[0] == 200
+    assert order.index("/other") < 100
+
+
 async def test_what_is_sent_ahead_is_bounded(start: Start) -> None:
     world = await start(ahead_bytes=10_000)
     peer = await world.connect()
@@ -296,6 +315,29 @@ async def test_all_bodies_together_are_bounded(start: Start) -> None:
     one.send(b"a" * 10_000)
     assert (await one.answer())[0] == 200
     assert world.server.memory.used == 0
+
+
+async def test_answers_that_nobody_takes_count_as_well(start: Start) -> None:
+    world = await start(server_bytes=30_000_000, body_bytes=20_000_000)
+    body = b"x" * 20_000_000
+    peers = [await world.connect() for _ in range(2)]
+    peers[0].send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    while not world.echo.requests:
+        await asyncio.sleep(0.01)
+    peers[1].send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert (await peers[1].answer())[0] == 503
+    assert (await peers[0].answer())[0] == 200
+    while world.server.memory.used:
+        await asyncio.sleep(0.01)
+
+
+async def test_an_answer_that_there_is_no_memory_for_is_not_sent(start: Start) -> None:
+    world = await start(server_bytes=200_000)
+    world.server.handler = lambda request: Response(200, bytes(300_000), "text/plain")
+    peer = await world.connect()
+    peer.send(HEAD + b"\r\n")
+    status, _, text = await peer.answer()
+    assert (status, text) == (503, b"The server has no memory for the answer at the moment")
 
 
 async def test_compressed_bodies(start: Start) -> None:

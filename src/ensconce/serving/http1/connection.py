@@ -35,6 +35,12 @@ _IN_LOOP: Final = 16 * 1024
 """Longer bodies are decompressed and compressed in a thread."""
 
 
+_TURNS: Final = 16
+"""Requests that are answered at once before other connections are looked at."""
+_CHARGED_FROM: Final = 64 * 1024
+"""Shorter answers are not counted: systems' buffers take as much."""
+
+
 class _State(Enum):
     HEAD = 1
     BODY = 2
@@ -98,6 +104,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer takes what was written."""
         self._blocked_at = None
+        if self._state not in (_State.BODY, _State.BUSY):
+            self._release()
         if self._ahead_bytes <= self._limits.ahead_bytes:
             self._transport.resume_reading()
         if self._state is _State.HEAD:
@@ -109,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._lingered += len(data)
             if self._lingered > self._limits.linger_bytes:
                 self._transport.abort()
-        elif self._state is _State.BUSY or self._blocked_at is not None:
+        elif self._state is _State.BUSY or self._blocked_at is not None or self._ahead:
             self._ahead.append(data)
             self._ahead_bytes += len(data)
             if self._ahead_bytes > self._limits.ahead_bytes:
@@ -128,6 +136,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take(self, data: bytes) -> None:
+        turns = 0
         try:
             while self._transport is not None and not self._transport.is_closing():
                 if self._state is _State.HEAD:
@@ -140,6 +149,11 @@ class Connection(asyncio.Protocol):
                     return
                 data = rest
                 if self._blocked_at is not None:
+                    break
+                turns += 1
+                if turns == _TURNS and data and self._state is _State.HEAD:
+                    # Others want their turn too, however many requests have come in one piece.
+                    self._loop.call_soon(self._next)
                     break
         except HttpError as error:
             self._refuse(error)
@@ -301,9 +315,16 @@ class Connection(asyncio.Protocol):
             packed = gzipped(body)
         if packed is not None:
             body = packed
+        if len(body) > _CHARGED_FROM and not self._memory.take(len(body)):
+            response = self._server.on_error(HttpError(503, "The server has no memory for the answer at the moment"))
+            body, packed = response.body, None
+        elif len(body) > _CHARGED_FROM:
+            self._charged += len(body)
         coding = "gzip" if packed is not None else ""
         start = response.head(date=self._server.date, close=close, coding=coding, length=len(body))
         self._transport.write(start if head.method == "HEAD" else start + body)
+        if self._blocked_at is None:
+            self._release()
         if close:
             self._state = _State.LINGER
             self._ahead.clear()
