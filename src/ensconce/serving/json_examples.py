@@ -17,7 +17,7 @@ import numpy as np
 from ensconce.serving.answers import Prediction
 from ensconce.serving.answers_examples import examples_in, predict_all, read_classify, read_regress
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.json_tensors import array_to_json, parse_body
+from ensconce.serving.json_tensors import array_to_json, parse_body, quote
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.methods import Classes, classes_in, regressions_in
 from ensconce.tfserving.messages import Input, UnreadExamplesRequest
@@ -127,7 +127,7 @@ def examples_request_from_json(spec: Any, body: bytes) -> Any:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     request.model_spec.signature_name = _text(name)
     given = Input()
@@ -137,13 +137,13 @@ def examples_request_from_json(spec: Any, body: bytes) -> Any:
         _fill(held.context, document["context"])
     if "examples" not in document:
         raise invalid(
-            f"JSON Value: {_quote(document)} When method is classify, key 'examples' is expected and was not found"
+            f"JSON Value: {quote(document)} When method is classify, key 'examples' is expected and was not found"
         )
     examples = document["examples"]
     if not isinstance(examples, list):
-        raise invalid(f"JSON Value: {_quote(document)} Expecting 'examples' value to be an list/array")
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'examples' value to be an list/array")
     if not examples:
-        raise invalid(f"JSON Value: {_quote(document)} 'examples' value is an empty array")
+        raise invalid(f"JSON Value: {quote(document)} 'examples' value is an empty array")
     for each in examples:
         _fill(held.examples.add(), each)
     request.input = given.SerializeToString()
@@ -222,10 +222,6 @@ def _type_name(value: Any) -> str:
         return "True" if value else "False"
     names = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
     return names.get(type(value), "Number")
-
-
-def _quote(document: Mapping[str, Any]) -> str:
-    return json.dumps(document)[:_LONGEST_QUOTE]
 
 
 def classes_to_json(classes: Classes) -> bytes:

@@ -21,7 +21,7 @@ from ensconce.tfserving.refusal import Code, RequestError, invalid
 from ensconce.tfserving.signatures import DEFAULT_SIGNATURE, Signature
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["Format", "array_from_json", "array_to_json", "inputs_from_json", "parse_body"]
+__all__ = ["Format", "array_from_json", "array_to_json", "inputs_from_json", "parse_body", "quote"]
 
 Format = Literal["row", "columnar"]
 
@@ -74,7 +74,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         # A number of thousands of digits, or thousands of brackets.
         raise invalid("JSON Parse error: a number is too long, or values are nested too deeply") from None
     if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {_quote(document)} Is not object")
+        raise invalid(f"JSON Value: {quote(document)} Is not object")
     return document
 
 
@@ -89,22 +89,22 @@ def inputs_from_json(
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
         )
     signature = signatures.get(name or DEFAULT_SIGNATURE)
     if signature is None:
         raise invalid(f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def')
     if "instances" in document and "inputs" in document:
         raise invalid(
-            f"JSON Value: {_quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
             "keys to exist "
         )
     if "instances" in document:
         instances = document["instances"]
         if not isinstance(instances, list):
-            raise invalid(f"JSON Value: {_quote(document)} Expecting 'instances' to be an list/array")
+            raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
         if not instances:
-            raise invalid(f"JSON Value: {_quote(document)} No values in 'instances' array")
+            raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
         return signature, _from_instances(instances, signature), "row"
     if "inputs" in document:
         return signature, _from_inputs(document["inputs"], signature), "columnar"
@@ -126,9 +126,9 @@ def _from_instances(instances: list[Any], signature: Signature) -> dict[str, Arr
     for index, instance in enumerate(instances):
         if not _is_object(instance):
             raise invalid(f"Expecting object but got list at item {index} of input list")
-        if sorted(instance) != names:
+        if len(instance) != len(names) or sorted(instance) != names:
             raise invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: {_quote(instance)} keys must be "
+                f"Failed to process element: {index} of 'instances' list. JSON object: {quote(instance)} keys must be "
                 f"equal to: {','.join(names)}"
             )
     return {
@@ -164,7 +164,7 @@ def array_from_json(value: Any, dtype: DType) -> Array:
     """
     leaves = _LEAVES.get(dtype.name)
     if leaves is None:
-        raise RequestError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_quote(value)} to type: {dtype.label}")
+        raise RequestError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {quote(value)} to type: {dtype.label}")
     shape, flat = _dense(value)
     if flat is None or not leaves.issuperset(set(map(type, flat))):
         array = np.array(value, dtype=object)
@@ -210,7 +210,7 @@ def _misfit(shape: tuple[int, ...], flat: list[Any], leaves: frozenset[type], dt
             return invalid(f"Encountered list at unexpected size: {odd} at level: {level} expected size: {sizes[0]}")
         return invalid("JSON Value: lists are nested too deeply")
     kind = "True" if wrong is True else "False" if wrong is False else _JSON_TYPES[type(wrong)]
-    return invalid(f"JSON Value: {_quote(wrong)} Type: {kind} is not of expected type: {dtype.label}")
+    return invalid(f"JSON Value: {quote(wrong)} Type: {kind} is not of expected type: {dtype.label}")
 
 
 def _as_bytes(item: str | dict[str, Any]) -> bytes:
@@ -218,7 +218,7 @@ def _as_bytes(item: str | dict[str, Any]) -> bytes:
         if isinstance(item, str):
             return item.encode()
         if not _is_base64(item):
-            raise invalid(f"JSON Value: {_quote(item)} not formatted correctly for base64 data")
+            raise invalid(f"JSON Value: {quote(item)} not formatted correctly for base64 data")
         return base64.b64decode(item["b64"], validate=True)
     except binascii.Error:
         raise invalid("Unable to base64 decode") from None
@@ -236,8 +236,14 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _quote(value: Any) -> str:
-    return json.dumps(value)[:_LONGEST_QUOTE]
+def quote(value: Any) -> str:
+    """The beginning of a value's JSON; the rest is not written in order to be cut off."""
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part[:_LONGEST_QUOTE]
+        if len(text) >= _LONGEST_QUOTE:
+            break
+    return text[:_LONGEST_QUOTE]
 
 
 def array_to_json(array: Array, name: str) -> Any:

@@ -75,6 +75,7 @@ _CORS: Final = (
 )
 _PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 
+_LONGEST_TEXT: Final = 1024
 _IN_LOOP: Final = 16 * 1024
 """Bytes of JSON, and a quarter of the bytes of arrays, from which a thread reads and writes them."""
 _LARGE: Final = 1024 * 1024
@@ -298,6 +299,8 @@ class RestFront:
 
 
 def _error(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    # Cut as gRPC's are: some texts quote names, which clients can make as long as their requests.
+    text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "...TRUNCATED"
     return Response(status, _dump({"error": text}), headers=headers)
 
 

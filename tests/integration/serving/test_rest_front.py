@@ -216,3 +216,11 @@ async def test_the_description_of_the_api(start: Start) -> None:
 async def test_methods_without_an_answerer_are_not_implemented(start: Start) -> None:
     answer = await (await start()).client.post("/v1/models/echo:regress", json={})
     assert (answer.status_code, answer.json()) == (501, {"error": "Regress is not supported by this server"})
+
+
+async def test_long_names_are_not_sent_back_whole(start: Start) -> None:
+    world = await start()
+    answer = await world.client.post(PREDICT, json={"signature_name": "s" * 100_000, "instances": [1]})
+    assert answer.status_code == 400
+    assert len(answer.content) < 1100
+    assert answer.json()["error"].endswith("...TRUNCATED")

@@ -16,6 +16,7 @@ from ensconce.serving.json_tensors import (
     array_to_json,
     inputs_from_json,
     parse_body,
+    quote,
 )
 from ensconce.tfserving.dtypes import dtype_named, dtype_of
 from ensconce.tfserving.refusal import Code, RequestError
@@ -239,3 +240,21 @@ def test_outputs_that_json_cannot_carry_are_refused(outputs: dict[str, Any], tex
     with pytest.raises(RequestError) as caught:
         outputs_to_json(outputs, "row")
     assert text in caught.value.problem
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    )
+)
+def test_quotes_are_the_beginning_of_what_is_quoted(value: Any) -> None:
+    assert quote(value) == json.dumps(value)[:256]
+
+
+def test_of_many_names_none_is_looked_at() -> None:
+    class Names(dict[str, Any]):
+        def __iter__(self) -> Any:
+            raise AssertionError
+
+    names = Names(x=1.0, y=2.0)
+    assert refusal({"instances": [names]}).startswith("Failed to process element: 0 of 'instances' list.")
