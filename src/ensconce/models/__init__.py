@@ -1,1 +1,1 @@
-"""Model versions: seal, describe, load."""
+"""Model versions: import, seal, describe, load."""

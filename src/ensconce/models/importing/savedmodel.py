@@ -18,6 +18,7 @@ from ensconce.models.importing.cut import Cut, cut_signature
 from ensconce.models.importing.parts import Feature, Graph, Part, Tensor
 from ensconce.models.importing.ports import element_type, type_of
 from ensconce.models.importing.surgery import tensor_of, unconvertible
+from ensconce.models.originals import set_originals
 from ensconce.tfserving.messages import Example
 from ensconce.tfserving.tensor import Array
 
@@ -42,6 +43,8 @@ class SavedModel:
         self._session = v1.Session(graph=self._graph)
         try:
             self._meta = v1.saved_model.load(self._session, _tags(folder), str(folder))
+            with self._graph.as_default():
+                set_originals(tf, self._session)
         except EnsconceError:
             raise
         except Exception as error:  # TensorFlow raises many kinds

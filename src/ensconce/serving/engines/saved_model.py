@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
+from ensconce.models.originals import set_originals
 from ensconce.serving.engines import LoadError
 from ensconce.tfserving.refusal import Code
 
@@ -189,30 +190,7 @@ def _restore(tf: Any, session: Any, saver: Any, folder: Path, assets: dict[str, 
     if saver.restore_op_name and (folder / "variables" / "variables.index").is_file():
         prefix = str(folder / "variables" / "variables")
         session.run(saver.restore_op_name, {saver.filename_tensor_name: prefix, **assets})
-        _set_originals(tf, session)
-
-
-def _set_originals(tf: Any, session: Any) -> None:
-    """Give variables that no checkpoint sets the value of the copy that it does set, where the graph tells which.
-
-    The graph copies each original with an assignment that reads it: ``copy <- read(original)``. That was for the
-    moment of saving; run backwards, it is what loading lacks.
-    """
-    pairs = []
-    for assign in session.graph.get_operations():
-        if assign.type == "AssignVariableOp":
-            copy, value = assign.inputs
-            if value.op.type == "ReadVariableOp" and {copy.op.type, value.op.inputs[0].op.type} == {"VarHandleOp"}:
-                pairs.append((copy, value.op.inputs[0], value.dtype))
-    if not pairs:
-        return
-    known = session.run(
-        [[tf.raw_ops.VarIsInitializedOp(resource=handle) for handle in (copy, original)] for copy, original, _ in pairs]
-    )
-    for (copy, original, dtype), (copy_known, original_known) in zip(pairs, known, strict=True):
-        if copy_known and not original_known:
-            value = tf.raw_ops.ReadVariableOp(resource=copy, dtype=dtype)
-            session.run(tf.raw_ops.AssignVariableOp(resource=original, value=value))
+        set_originals(tf, session)
 
 
 def _unloadable(message: str) -> LoadError:

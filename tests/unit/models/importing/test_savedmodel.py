@@ -178,6 +178,15 @@ def test_keras(tmp_path: Path, carry: Carry) -> None:
     assert (record.agreement.samples, record.agreement.random) == (12, False)
 
 
+def test_a_model_of_keras_that_restores_copies_of_its_variables(carry: Carry) -> None:
+    digits = Path(__file__).parents[4] / "examples" / "digits"
+    with np.load(digits / "heldout.npz") as held_out:
+        images, labels = held_out["images"].astype(np.float32)[..., None], held_out["labels"]
+    _, folder = carry(digits / "saved_model")
+    answer = served(folder).predict("serving_default", {"images": images})
+    assert (answer["classes"] == labels).mean() > 0.98
+
+
 def test_signatures_of_tensorflow_2(tmp_path: Path, carry: Carry) -> None:
     class Model(tf.Module):
         def __init__(self) -> None:
