@@ -20,7 +20,7 @@ GROUPS = {
     "The client": ("verify", "predict", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),
-        *("file encrypt", "file decrypt", "demo"),
+        *("file encrypt", "file decrypt", "tls issue", "demo"),
     ),
 }
 PREFACE = """# Commands

@@ -59,6 +59,7 @@ def test_no_shell_block_is_left_unrun() -> None:
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/encrypt-files.md",
+        "docs/how-to/serve-plain-models.md",
         "docs/how-to/verify-a-quote.md",
     }
     for document in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]:
@@ -81,6 +82,14 @@ def test_encrypt_files(tmp_path: Path, environment: dict[str, str]) -> None:
     run("\n".join(blocks(REPOSITORY / "docs/how-to/encrypt-files.md", "sh")), tmp_path, environment)
     assert (tmp_path / "contract.txt").read_text() == "a contract\n"
     assert b"a contract" not in (tmp_path / "sealed" / "contract.txt").read_bytes()
+
+
+def test_serve_plain_models(tmp_path: Path, environment: dict[str, str], find_port: Callable[[], int]) -> None:
+    environment |= {"MODEL": str(digits_folder() / "openvino"), "GRPC": str(find_port()), "REST": str(find_port())}
+    said = run("\n".join(blocks(REPOSITORY / "docs/how-to/serve-plain-models.md", "sh")), tmp_path, environment)
+    assert said.count('"state":"AVAILABLE"') == 1
+    assert said.count('{"predictions":') == 2
+    assert ':tensorflow:serving:request_count{model_name="digits",status="OK"} 2' in said
 
 
 def test_back_up_and_recover(tmp_path: Path, environment: dict[str, str]) -> None:
