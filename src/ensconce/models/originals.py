@@ -1,4 +1,4 @@
-"""What loading a SavedModel of current Keras lacks: it restores copies of variables, and computes with the originals."""
+"""What loading a SavedModel of current Keras lacks: it restores copies of variables, and computes with others."""
 
 from __future__ import annotations
 
