@@ -155,7 +155,11 @@ class Lifetime(asyncio.Protocol):
 
     def _finished(self, stream: Stream) -> None:
         stream.local_done = True
-        self._patience.earn(_EARNED)
+        if stream.total:
+            self._patience.earn(_EARNED)
+        elif not self._patience.spend(_DEAR, self._loop.time()):
+            # Nothing was asked for: answers to that cost us more than they cost the peer.
+            self._loop.call_soon(self._lose_patience)
         if stream.remote_done:
             self._ended.append(stream.id)
             self._drop(stream)
@@ -180,6 +184,10 @@ class Lifetime(asyncio.Protocol):
         self.output.put(frames.go_away(self._last_stream, code, text))
         self._cancel_all()
         self._close(linger=True)
+
+    def _lose_patience(self) -> None:
+        if self._closing_at is None:
+            self.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that ask for nothing")
 
     def drain(self, grace: float) -> None:
         """Ask the peer to go elsewhere, answer what it asks until it has heard that, and close.

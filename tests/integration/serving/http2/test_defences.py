@@ -48,6 +48,19 @@ async def test_rapid_reset(connect: Any) -> None:
     assert await fault == CALM
 
 
+async def test_a_flood_of_streams_without_a_body(connect: Any) -> None:
+    """Each is answered at once, so that none is there to be reset: what is answered is no call all the same."""
+    peer = await connect()
+    peer.greet()
+    fault = asyncio.create_task(peer.fault())
+    number = 1
+    while not fault.done() and number < 20_000:
+        peer.send(headers(number, ASK, END_STREAM), frames.reset_stream(number, ErrorCode.CANCEL))
+        number += 2
+        await asyncio.sleep(0)
+    assert await fault == CALM
+
+
 async def test_a_client_that_cancels_some_calls_is_no_attacker(connect: Any) -> None:
     peer = await connect()
     peer.greet()
