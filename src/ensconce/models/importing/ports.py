@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +39,6 @@ def import_openvino() -> Any:
     Raises:
         InputError: ``engine.telemetry``, ``import.openvino``.
     """
-    from importlib import import_module, util
-
     if util.find_spec("openvino_telemetry") is not None:
         raise InputError(
             "engine.telemetry",

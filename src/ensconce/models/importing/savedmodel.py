@@ -7,6 +7,7 @@ tensors are fed and fetched, so that what is computed here is what TensorFlow Se
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +169,6 @@ def serialized_examples(features: Mapping[str, Feature], feeds: Mapping[str, Arr
 
 def _tags(folder: Path) -> list[str]:
     """The tags of the graph to load: ``serve``, as TensorFlow Serving does, or those of the only graph there is."""
-    from importlib import import_module
-
     utils = import_module("tensorflow.python.tools.saved_model_utils")
     sets = [sorted(tags) for tags in utils.get_saved_model_tag_sets(str(folder))]
     if ["serve"] in sets or len(sets) == 1:
@@ -185,8 +184,6 @@ def _tags(folder: Path) -> list[str]:
 
 def _inlined(tf: Any, graph: Any, keep: list[str]) -> Any:
     """The graph with every call of a function replaced by its body (Grappler's function optimizer)."""
-    from importlib import import_module
-
     optimizer = import_module("tensorflow.python.grappler.tf_optimizer")
     config = tf.compat.v1.ConfigProto()
     rewrite = config.graph_options.rewrite_options

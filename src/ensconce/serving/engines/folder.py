@@ -19,8 +19,12 @@ from typing import Final, Literal
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 from ensconce.serving.engines import LoadError, Servable
+from ensconce.serving.engines.openvino import OpenVinoServable
 from ensconce.serving.engines.saved_model import SAVED_MODEL, SAVED_MODEL_TEXT, SessionOptions
+from ensconce.serving.engines.tensorflow import TensorFlowServable
+from ensconce.serving.engines.tflite import TfliteServable
 from ensconce.tfserving.refusal import Code
+from ensconce.tfserving.signatures import parse_bindings
 
 __all__ = ["FolderOptions", "load_folder"]
 
@@ -64,8 +68,6 @@ def load_folder(folder: Path, options: FolderOptions | None = None) -> Servable:
     """
     options = options or FolderOptions()
     if options.prefer_tflite_model and (folder / _TFLITE).is_file():
-        from ensconce.serving.engines.tflite import TfliteServable
-
         return TfliteServable(
             read_bounded(folder / _TFLITE, _MOST_TFLITE),
             interpreters=options.num_tflite_pools or os.cpu_count() or 1,
@@ -74,8 +76,6 @@ def load_folder(folder: Path, options: FolderOptions | None = None) -> Servable:
     if (folder / _SIGNATURES).is_file():
         return _openvino(folder, options)
     if (folder / SAVED_MODEL).is_file() or (folder / SAVED_MODEL_TEXT).is_file():
-        from ensconce.serving.engines.tensorflow import TensorFlowServable
-
         return TensorFlowServable(folder, options.session)
     raise LoadError(
         "engine.folder",
@@ -88,9 +88,6 @@ def load_folder(folder: Path, options: FolderOptions | None = None) -> Servable:
 
 
 def _openvino(folder: Path, options: FolderOptions) -> Servable:
-    from ensconce.serving.engines.openvino import OpenVinoServable
-    from ensconce.tfserving.signatures import parse_bindings
-
     files: dict[str, bytes | bytearray] = {_SIGNATURES: read_bounded(folder / _SIGNATURES, _MOST_SIGNATURES)}
     for graph in {binding.graph for binding in parse_bindings(bytes(files[_SIGNATURES])).values()}:
         files[f"{graph}.xml"] = read_bounded(folder / f"{graph}.xml", _MOST_XML)
