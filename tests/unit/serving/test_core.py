@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,6 +356,16 @@ def test_a_table_of_ones_own(core: Make, folder: Path) -> None:
     assert manager.resolve("m").version == 2
 
 
+@pytest.fixture
+def quick_turns() -> Iterator[None]:
+    """Threads take turns fifty times as often: more interleavings, and nobody waits long for a busy thread."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 50)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("quick_turns")
 def test_no_request_is_lost_while_versions_are_swapped(core: Make, tmp_path: Path, wait_for: WaitFor) -> None:
     """Threads predict while versions change forty times: each is answered, by a version that may still answer."""
     base = tmp_path / "m"
