@@ -29,6 +29,8 @@ __all__ = [
     "answer_metadata",
     "answer_status",
     "read_predict",
+    "resolve",
+    "spec_of",
     "write_predict",
 ]
 
@@ -66,8 +68,8 @@ def read_predict(
     Raises:
         RequestError: whatever is wrong with the request.
     """
-    loaded = _resolve(manager, request)
-    spec = request.model_spec
+    spec = spec_of(request)
+    loaded = resolve(manager, spec)
     signature = find_signature(loaded.servable.signatures, spec.signature_name)
     signature.check_names(request.inputs)
     inputs = {}
@@ -99,14 +101,13 @@ def answer_metadata(manager: ModelManager, request: Any) -> Any:
     Raises:
         RequestError: INVALID_ARGUMENT, no field or an unknown one is asked for; NOT_FOUND, no such model.
     """
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
+    spec = spec_of(request)
     if not request.metadata_field:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
         if field != METADATA_FIELD:
             raise invalid(f"Metadata field {field} is not supported")
-    loaded = _resolve(manager, request)
+    loaded = resolve(manager, spec)
     signatures = SignatureDefMap()
     for name, signature in loaded.servable.signatures.items():
         signatures.signature_def[name].CopyFrom(signature.to_proto())
@@ -123,9 +124,7 @@ def answer_status(manager: ModelManager, request: Any) -> Any:
     Raises:
         RequestError: NOT_FOUND, no such model or version.
     """
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec = request.model_spec
+    spec = spec_of(request)
     version = spec.version.value if spec.HasField("version") else None
     response = GetModelStatusResponse()
     for status in manager.status(spec.name, version):
@@ -135,12 +134,21 @@ def answer_status(manager: ModelManager, request: Any) -> Any:
     return response
 
 
-def _resolve(manager: ModelManager, request: Any) -> LoadedServable:
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec = request.model_spec
+def resolve(manager: ModelManager, spec: Any) -> LoadedServable:
+    """The version that a ``ModelSpec`` asks for; raises what :meth:`ModelManager.resolve` does."""
     return manager.resolve(
         spec.name,
         spec.version.value if spec.HasField("version") else None,
         spec.version_label if spec.HasField("version_label") else None,
     )
+
+
+def spec_of(request: Any) -> Any:
+    """A request's ``ModelSpec``.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, it has none.
+    """
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    return request.model_spec

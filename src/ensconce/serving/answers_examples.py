@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.serving.answers import Prediction
+from ensconce.serving.answers import Prediction, resolve, spec_of
 from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.serving.methods import (
@@ -140,7 +140,7 @@ def read_multi_inference(
 ) -> list[Task]:
     """The first half of :func:`answer_multi_inference`: what is to be computed, all by one version of one model."""
     # Without a task, the original asks for the model without a name.
-    loaded = _resolve(manager, request.tasks[0].model_spec) if request.tasks else manager.resolve("")
+    loaded = resolve(manager, request.tasks[0].model_spec) if request.tasks else manager.resolve("")
     chosen: dict[str, tuple[str, tuple[str, ...]]] = {}
     for task in request.tasks:
         if not task.model_spec.name:
@@ -228,20 +228,11 @@ def examples_in(asked: Prediction) -> int:
 
 
 def _read(manager: ModelManager, request: Any, method: str, tensor_bytes: int, check_method_name: bool) -> Prediction:
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    loaded = _resolve(manager, request.model_spec)
-    signature = _signature(loaded, request.model_spec.signature_name)
+    spec = spec_of(request)
+    loaded = resolve(manager, spec)
+    signature = _signature(loaded, spec.signature_name)
     outputs = _CHECKS[method](signature, check_method_name=check_method_name)
     return Prediction(loaded, signature, _inputs(request, tensor_bytes), outputs)
-
-
-def _resolve(manager: ModelManager, spec: Any) -> LoadedServable:
-    return manager.resolve(
-        spec.name,
-        spec.version.value if spec.HasField("version") else None,
-        spec.version_label if spec.HasField("version_label") else None,
-    )
 
 
 def _signature(loaded: LoadedServable, name: str) -> Signature:

@@ -7,7 +7,6 @@ Rules and texts: util/json_tensor.cc (``FillClassifyRegressRequestFromJson``, ``
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -17,7 +16,7 @@ import numpy as np
 from ensconce.serving.answers import Prediction
 from ensconce.serving.answers_examples import examples_in, predict_all, read_classify, read_regress
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.json_tensors import array_to_json, parse_body, quote
+from ensconce.serving.json_tensors import array_to_json, as_bytes, is_base64, parse_body, quote, type_name
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.methods import Classes, classes_in, regressions_in
 from ensconce.tfserving.messages import Input, UnreadExamplesRequest
@@ -152,7 +151,7 @@ def examples_request_from_json(spec: Any, body: bytes) -> Any:
 
 def _fill(example: Any, value: Any) -> None:
     if not isinstance(value, dict):
-        raise invalid(f"Example must be JSON object but got JSON {_type_name(value)}")
+        raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     features = example.features.feature
     for name, content in value.items():
         feature = features[_text(name)]
@@ -167,7 +166,7 @@ def _fill(example: Any, value: Any) -> None:
 
 def _member(value: Any, name: str) -> str:
     """The member of ``tensorflow.Feature`` that takes a JSON value."""
-    if isinstance(value, str) or _is_base64(value):
+    if isinstance(value, str) or is_base64(value):
         return "bytes_list"
     if isinstance(value, float):
         return "float_list"
@@ -178,12 +177,12 @@ def _member(value: Any, name: str) -> str:
         if value in _UINT64:
             raise invalid(f"Feature: {_named(name)} has uint64_t element. Only int64_t is supported.")
         return "float_list"
-    raise invalid(f"Feature: {_named(name)} has element with unexpected JSON type: {_type_name(value)}")
+    raise invalid(f"Feature: {_named(name)} has element with unexpected JSON type: {type_name(value)}")
 
 
 def _converted(values: list[Any], member: str, name: str) -> Any:
     if member == "bytes_list":
-        return [_text(value).encode() if isinstance(value, str) else _decoded(value["b64"]) for value in values]
+        return [as_bytes(value) for value in values]
     if member == "float_list":
         try:
             with np.errstate(over="ignore"):
@@ -191,17 +190,6 @@ def _converted(values: list[Any], member: str, name: str) -> Any:
         except OverflowError:
             raise invalid(f"Feature: {_named(name)} has a number that is out of range") from None
     return map(int, values)
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        raise invalid("Unable to base64 decode") from None
-
-
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
 def _text(value: str) -> str:
@@ -215,13 +203,6 @@ def _text(value: str) -> str:
 def _named(name: str) -> str:
     """A client's name for a feature, fit for a text of one line."""
     return (name if name.isprintable() else json.dumps(name)[1:-1])[:_LONGEST_QUOTE]
-
-
-def _type_name(value: Any) -> str:
-    if isinstance(value, bool):
-        return "True" if value else "False"
-    names = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
-    return names.get(type(value), "Number")
 
 
 def classes_to_json(classes: Classes) -> bytes:

@@ -8,7 +8,6 @@ Bytes travel as ``{"b64": "..."}``. The original converts no half, bfloat16, com
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from itertools import chain
@@ -21,7 +20,17 @@ from ensconce.tfserving.refusal import Code, RequestError, invalid
 from ensconce.tfserving.signatures import DEFAULT_SIGNATURE, Signature
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["Format", "array_from_json", "array_to_json", "inputs_from_json", "parse_body", "quote"]
+__all__ = [
+    "Format",
+    "array_from_json",
+    "array_to_json",
+    "as_bytes",
+    "inputs_from_json",
+    "is_base64",
+    "parse_body",
+    "quote",
+    "type_name",
+]
 
 Format = Literal["row", "columnar"]
 
@@ -171,7 +180,7 @@ def array_from_json(value: Any, dtype: DType) -> Array:
         raise _misfit(array.shape, array.ravel().tolist(), leaves, dtype)
     if dtype.numpy == STRING:
         texts = np.empty(len(flat), dtype=object)
-        texts[:] = [_as_bytes(item) for item in flat]
+        texts[:] = [as_bytes(item) for item in flat]
         return texts.reshape(shape)
     try:
         with np.errstate(over="ignore"):
@@ -209,31 +218,39 @@ def _misfit(shape: tuple[int, ...], flat: list[Any], leaves: frozenset[type], dt
             odd = next(size for size in sizes if size != sizes[0])
             return invalid(f"Encountered list at unexpected size: {odd} at level: {level} expected size: {sizes[0]}")
         return invalid("JSON Value: lists are nested too deeply")
-    kind = "True" if wrong is True else "False" if wrong is False else _JSON_TYPES[type(wrong)]
-    return invalid(f"JSON Value: {quote(wrong)} Type: {kind} is not of expected type: {dtype.label}")
+    return invalid(f"JSON Value: {quote(wrong)} Type: {type_name(wrong)} is not of expected type: {dtype.label}")
 
 
-def _as_bytes(item: str | dict[str, Any]) -> bytes:
+def type_name(value: Any) -> str:
+    """What the original calls the type of a JSON value."""
+    return _JSON_TYPES[type(value)] if not isinstance(value, bool) else "True" if value else "False"
+
+
+def as_bytes(item: str | dict[str, Any]) -> bytes:
+    """The bytes that a JSON text, or ``{"b64": ...}``, stands for.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, it stands for none.
+    """
     try:
         if isinstance(item, str):
             return item.encode()
-        if not _is_base64(item):
+        if not is_base64(item):
             raise invalid(f"JSON Value: {quote(item)} not formatted correctly for base64 data")
         return base64.b64decode(item["b64"], validate=True)
-    except binascii.Error:
-        raise invalid("Unable to base64 decode") from None
     except UnicodeEncodeError:
         raise invalid("JSON Value: a string holds half a surrogate pair, which is no text") from None
     except ValueError:
         raise invalid("Unable to base64 decode") from None
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is bytes: ``{"b64": "..."}``."""
     return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def quote(value: Any) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from google.protobuf.json_format import MessageToDict
 
-from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status
+from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status, resolve
 from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.json_outputs import outputs_to_json
@@ -241,11 +241,7 @@ class RestFront:
         return await self._examples[method](spec, call.request.body)
 
     def _resolve(self, call: _Call, spec: Any) -> LoadedServable:
-        loaded = self._manager.resolve(
-            spec.name,
-            spec.version.value if spec.HasField("version") else None,
-            spec.version_label if spec.HasField("version_label") else None,
-        )
+        loaded = resolve(self._manager, spec)
         call.model = loaded.name
         return loaded
 
