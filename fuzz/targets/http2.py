@@ -14,7 +14,7 @@ from typing import Any
 
 from hpack import Decoder
 
-from ensconce.serving.grpc.call import Front, Note, Unary, UnaryCall
+from ensconce.serving.grpc.call import Front, Message, Note, Unary, UnaryCall
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import PREFACE, ErrorCode, Type
@@ -27,6 +27,7 @@ from fuzz.target import Target, holds
 __all__ = ["TARGET", "check"]
 
 _BYTES = 64 * 1024
+_BUFFER = memoryview(bytearray(_BYTES))
 _LIMITS = Http2Limits(streams=8, frame_bytes=16_384, window_bytes=16_384, connection_bytes=_BYTES, server_bytes=_BYTES)
 _PATH = b"/service/echo"
 
@@ -75,8 +76,8 @@ class _Server:
         """Nobody counts."""
 
 
-async def _echo(data: bytes, _note: Note) -> bytes:
-    return data
+async def _echo(data: Message, _note: Note) -> bytes:
+    return bytes(data)
 
 
 _THREADS = ThreadPoolExecutor(1)
@@ -105,12 +106,13 @@ async def _converse(parts: list[bytes], turns: int) -> list[frames.Frame]:
     def accept(connection: Connection, number: int, request: Request) -> UnaryCall:
         return UnaryCall(_FRONT, connection, number, request, _FRONT.methods.get(request.path))  # type: ignore[arg-type]  # there are no streaming ones
 
-    connection, transport = Connection(_Server(), accept, _LIMITS, memory), _Transport()
+    connection, transport = Connection(_Server(), accept, _LIMITS, memory, _BUFFER), _Transport()
     connection.connection_made(transport)
     for part in parts:
         if transport.is_closed:
             break
-        connection.data_received(part)
+        connection.get_buffer(-1)[: len(part)] = part
+        connection.buffer_updated(len(part))
         for _ in range(turns):
             await asyncio.sleep(0)
     for _ in range(3):

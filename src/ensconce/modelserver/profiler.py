@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from ensconce.serving.grpc.call import Note, Unary
+from ensconce.serving.grpc.call import Message, Note, Unary
 from ensconce.tfserving.messages import ProfileRequest, ProfileResponse
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 
@@ -28,9 +28,9 @@ def profiler_methods() -> dict[str, Unary]:
     """The service's methods; to be made in the event loop that serves."""
     busy = asyncio.Lock()
 
-    async def profile(data: bytes, _note: Note) -> bytes:
+    async def profile(data: Message, _note: Note) -> bytes:
         try:
-            request = ProfileRequest.FromString(data)
+            request = ProfileRequest.FromString(bytes(data))
         except DecodeError:
             raise invalid("Unable to parse the request") from None
         if not 0 < request.duration_ms <= _MOST_MS:

@@ -48,7 +48,7 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
         self.is_stopping = False
 
     @abstractmethod
-    def connection(self) -> asyncio.Protocol:
+    def connection(self) -> asyncio.BaseProtocol:
         """Make a connection, which calls :meth:`joined` when it is there and :meth:`left` when it is gone."""
 
     @abstractmethod

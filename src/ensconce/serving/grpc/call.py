@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ensconce.serving.grpc import status
-from ensconce.serving.grpc.framing import PREFIX_SIZE, Prefix, frame, read_prefix, read_timeout, unzip, unzipped_size
+from ensconce.serving.grpc.framing import (
+    PREFIX_SIZE,
+    Prefix,
+    read_prefix,
+    read_timeout,
+    unzip,
+    unzipped_size,
+    write_prefix,
+)
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.frames import ErrorCode
 from ensconce.serving.http2.headers import Request
@@ -19,7 +27,7 @@ from ensconce.serving.observing import Answered, Method, Observe
 from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 
-__all__ = ["Call", "Front", "Note", "Streaming", "Unary", "UnaryCall"]
+__all__ = ["Call", "Front", "Message", "Note", "Streaming", "Unary", "UnaryCall"]
 
 
 @dataclass(slots=True)
@@ -37,16 +45,17 @@ class Note:
     signature: str = ""
 
 
-Handle = Callable[[bytes, Note], Coroutine[Any, Any, bytes]]
+Message = bytes | bytearray | memoryview
+"""Views are of memory that nothing else is put into."""
+Handle = Callable[[Message, Note], Coroutine[Any, Any, bytes]]
 Messages = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _GRPC: Final = b"application/grpc"
-_DROP: Final = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """A method with one request and one response, both as bytes.
+    """A method with one request and one response, both serialized.
 
     Attributes:
         handle: answers, and notes what the call was about.
@@ -177,7 +186,7 @@ class Call(Stream):
 class UnaryCall(Call):
     """A call of a method with one request and one response."""
 
-    __slots__ = ("_method", "_note", "_parts", "_prefix", "_since")
+    __slots__ = ("_body", "_method", "_note", "_prefix", "_since")
 
     def __init__(
         self, front: Front, connection: Connection, stream_id: int, request: Request, method: Unary | None
@@ -185,7 +194,7 @@ class UnaryCall(Call):
         """Made by the connection; ``method`` is None where there is no such method."""
         super().__init__(front, connection, stream_id, request)
         self._method = method
-        self._parts: list[bytes] = []
+        self._body = bytearray()
         self._prefix: Prefix | None = None
         self._note = Note()
         self._since = connection.now()
@@ -198,14 +207,14 @@ class UnaryCall(Call):
         if ended:
             raise _not_one()
 
-    def on_data(self, data: bytes, *, ended: bool) -> None:
+    def on_data(self, data: Message, *, ended: bool) -> None:
         """A part of the message."""
-        parts = self._parts
-        if len(data) < _DROP and parts and len(parts[-1]) < _DROP:
-            # A message that comes in drops would take many times its bytes as parts.
-            parts[-1] += data
-        else:
-            parts.append(data)
+        body = self._body
+        in_parts = body or not ended
+        if in_parts:
+            # Joined as they come: parts of their own would take more memory than they bring where they are small.
+            body += data
+            data = body
         try:
             prefix = self._prefix
             if prefix is None:
@@ -213,9 +222,7 @@ class UnaryCall(Call):
                     if ended:
                         raise _not_one()
                     return
-                prefix = self._prefix = read_prefix(
-                    parts[0] if len(parts) == 1 else b"".join(parts), self._front.message_bytes, encoding=self._encoding
-                )
+                prefix = self._prefix = read_prefix(data, self._front.message_bytes, encoding=self._encoding)
                 if not ended and PREFIX_SIZE + prefix.length > self.total + self.receive_window:
                     self.expect(PREFIX_SIZE + prefix.length)
             if not ended:
@@ -227,17 +234,14 @@ class UnaryCall(Call):
         except RequestError as error:
             self.refuse(error.code, error.problem)
             return
-        if len(parts) == 1:
-            message = parts[0][PREFIX_SIZE:]
-        else:
-            message = b"".join(parts)[PREFIX_SIZE:] if len(parts[0]) < PREFIX_SIZE else _join(parts)
-        parts.clear()
+        message = memoryview(body)[PREFIX_SIZE:] if in_parts else bytes(data[PREFIX_SIZE:])
+        self._body = bytearray()
         self._since = self.connection.now()
         assert self._method is not None
         handle = self._unzipped if prefix.is_compressed else self._method.handle
         self._task = asyncio.get_running_loop().create_task(self._run(handle, message))
 
-    async def _unzipped(self, message: bytes, note: Note) -> bytes:
+    async def _unzipped(self, message: Message, note: Note) -> bytes:
         assert self._method is not None
         size = unzipped_size(message, self._front.message_bytes)
         if not self.connection.memory.take(self.connection, size):
@@ -249,7 +253,7 @@ class UnaryCall(Call):
             plain = await asyncio.get_running_loop().run_in_executor(self._front.threads, unzip, message, size)
         return await self._method.handle(plain, note)
 
-    async def _run(self, handle: Handle, message: bytes) -> None:
+    async def _run(self, handle: Handle, message: Message) -> None:
         try:
             response = await handle(message, self._note)
         except (Exception, asyncio.CancelledError) as error:
@@ -265,11 +269,11 @@ class UnaryCall(Call):
         if self.is_closed:
             return
         try:
-            framed = frame(response, self._front.message_bytes)
+            start = write_prefix(len(response), self._front.message_bytes)
         except RequestError as error:
             self.refuse(error.code, error.problem)
             return
-        self.connection.output.answer(self, status.HEAD, framed, status.TRAILERS_OK)
+        self.connection.output.answer(self, status.HEAD, start, response, status.TRAILERS_OK)
         self.told(Code.OK, len(response))
 
     def told(self, code: Code, sent: int = 0) -> None:
@@ -293,11 +297,6 @@ class UnaryCall(Call):
                 self.connection.peer,
             )
         )
-
-
-def _join(parts: list[bytes]) -> bytes:
-    parts[0] = parts[0][PREFIX_SIZE:]
-    return b"".join(parts)
 
 
 def _not_one() -> RequestError:

@@ -18,7 +18,7 @@ from ensconce.serving.answers_examples import (
     write_regress,
 )
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.grpc.call import Note, Unary
+from ensconce.serving.grpc.call import Message, Note, Unary
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
@@ -57,7 +57,7 @@ def example_methods(
         predictions: Callable[[Any], Sequence[Prediction]],
         write: Callable[[Any, Outputs], Any],
     ) -> Unary:
-        def begin(data: bytes, note: Note) -> Any:
+        def begin(data: Message, note: Note) -> Any:
             request = parse(request_class, data)
             note.model = _model_of(request)
             asked = read(manager, request, tensor_bytes=limits.message_bytes, check_method_name=check_method_names)
@@ -68,7 +68,7 @@ def example_methods(
         def end(asked: Any, outputs: Outputs) -> bytes:
             return serialize(write(asked, outputs))
 
-        async def handle(data: bytes, note: Note) -> bytes:
+        async def handle(data: Message, note: Note) -> bytes:
             loop = asyncio.get_running_loop()
             small = len(data) <= small_bytes
             asked = begin(data, note) if small else await loop.run_in_executor(threads, begin, data, note)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ensconce.tfserving.refusal import Code, RequestError
 
-__all__ = ["PREFIX_SIZE", "Prefix", "frame", "read_prefix", "read_timeout", "unzip", "unzipped_size"]
+__all__ = ["PREFIX_SIZE", "Prefix", "read_prefix", "read_timeout", "unzip", "unzipped_size", "write_prefix"]
 
 PREFIX_SIZE: Final = 5
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -29,7 +29,7 @@ class Prefix:
     length: int
 
 
-def read_prefix(data: bytes, longest: int, *, encoding: bytes) -> Prefix:
+def read_prefix(data: bytes | bytearray | memoryview, longest: int, *, encoding: bytes) -> Prefix:
     """The prefix at the beginning of at least five bytes.
 
     Args:
@@ -62,19 +62,18 @@ def check_length(length: int, longest: int) -> None:
         )
 
 
-def frame(message: bytes, longest: int) -> bytes:
-    """A message as it is sent.
+def write_prefix(length: int, longest: int) -> bytes:
+    """What is sent before a message.
 
     Raises:
         RequestError: RESOURCE_EXHAUSTED: it is too long.
     """
-    length = len(message)
     if length > longest:
         raise RequestError(Code.RESOURCE_EXHAUSTED, f"SERVER: Sent message larger than max ({length} vs. {longest})")
-    return b"\0" + length.to_bytes(4) + message
+    return b"\0" + length.to_bytes(4)
 
 
-def unzipped_size(data: bytes, longest: int) -> int:
+def unzipped_size(data: bytes | bytearray | memoryview, longest: int) -> int:
     """The bytes of a message that came compressed with gzip, as its own end claims; :func:`unzip` makes no more.
 
     Raises:
@@ -87,7 +86,7 @@ def unzipped_size(data: bytes, longest: int) -> int:
     return size
 
 
-def unzip(data: bytes, size: int) -> bytes:
+def unzip(data: bytes | bytearray | memoryview, size: int) -> bytes:
     """A message that came compressed with gzip, of exactly ``size`` bytes.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from google.protobuf.message_factory import GetMessageClass
 
-from ensconce.serving.grpc.call import Note, Streaming, Unary
+from ensconce.serving.grpc.call import Message, Note, Streaming, Unary
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.tfserving.messages import POOL
 from ensconce.tfserving.refusal import Code, RequestError
@@ -48,13 +48,13 @@ class Health:
         """The service's methods by name."""
         return {"Check": Unary(self._check), "List": Unary(self._list), "Watch": Streaming(self._watch)}
 
-    async def _check(self, data: bytes, _note: Note) -> bytes:
+    async def _check(self, data: Message, _note: Note) -> bytes:
         status = self._services.get(parse(_CheckRequest, data).service)
         if status is None:
             raise RequestError(Code.NOT_FOUND, "")
         return serialize(_CheckResponse(status=status))
 
-    async def _list(self, _data: bytes, _note: Note) -> bytes:
+    async def _list(self, _data: Message, _note: Note) -> bytes:
         return serialize(
             _ListResponse(statuses={name: _CheckResponse(status=status) for name, status in self._services.items()})
         )

@@ -16,12 +16,13 @@ _LIGHT: Final = 64 * 1024
 """So many bytes make no more than 5 MB, whatever is in them."""
 
 
-def parse(message_class: Any, data: bytes) -> Any:
+def parse(message_class: Any, data: bytes | bytearray | memoryview) -> Any:
     """The message in bytes.
 
     Raises:
         RequestError: INTERNAL: there is none; RESOURCE_EXHAUSTED: it would make too many objects.
     """
+    data = bytes(data)
     try:
         if len(data) > _LIGHT:
             check_weight(message_class.DESCRIPTOR, data)

@@ -15,7 +15,7 @@ from ensconce.serving.answers import (
     write_predict,
 )
 from ensconce.serving.batching.scheduler import Scheduler
-from ensconce.serving.grpc.call import Note, Streaming, Unary
+from ensconce.serving.grpc.call import Message, Note, Streaming, Unary
 from ensconce.serving.grpc.examples import example_methods
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.limits import Limits
@@ -76,7 +76,7 @@ def serving_methods(
         return await reload(request)
 
     def unary(request_class: Any, answer: Answer, name: Method = "") -> Unary:
-        async def handle(data: bytes, note: Note) -> bytes:
+        async def handle(data: Message, note: Note) -> bytes:
             request = parse(request_class, data)
             if name:
                 note.model = request.model_spec.name
@@ -94,7 +94,7 @@ def serving_methods(
     def write(prediction: Prediction, outputs: Mapping[str, Array]) -> bytes:
         return write_predict(prediction, outputs, as_content=as_content)
 
-    async def predict(data: bytes, note: Note) -> bytes:
+    async def predict(data: Message, note: Note) -> bytes:
         # However long the message, what is left of it is short, unless its tensors are of types that come as varints.
         data, bulk = cut_out(data)
         if len(data) <= small_bytes:

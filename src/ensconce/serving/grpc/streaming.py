@@ -9,7 +9,7 @@ from typing import Final
 
 from ensconce.serving.grpc import status
 from ensconce.serving.grpc.call import Call, Front, Streaming
-from ensconce.serving.grpc.framing import PREFIX_SIZE, frame, read_prefix, unzip, unzipped_size
+from ensconce.serving.grpc.framing import PREFIX_SIZE, read_prefix, unzip, unzipped_size, write_prefix
 from ensconce.serving.http2.connection import Connection
 from ensconce.serving.http2.headers import Request
 from ensconce.tfserving.refusal import Code, RequestError
@@ -42,7 +42,7 @@ class StreamingCall(Call):
         self._is_ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def on_data(self, data: bytes, *, ended: bool) -> None:
+    def on_data(self, data: bytes | bytearray | memoryview, *, ended: bool) -> None:
         """Some messages, or parts of one."""
         buffer = self._buffer
         buffer += data
@@ -93,7 +93,7 @@ class StreamingCall(Call):
     async def _run(self) -> None:
         try:
             async for response in self._method.handle(self._requests()):
-                self._send(frame(response, self._front.message_bytes))
+                self._send(write_prefix(len(response), self._front.message_bytes) + response)
                 while self.unsent:
                     await self._wait()
         except (Exception, asyncio.CancelledError) as error:

@@ -24,12 +24,13 @@ Accept = Callable[["Connection", int, Request], Stream]
 # What a frame costs of the peer's patience.
 _CHEAP: Final = 1
 _DEAR: Final = 10
+_SHORT: Final = 32 * 1024
 
 
 class Connection(Lifetime):
     """Made by :class:`Http2Server` for every connection; drives streams that its ``accept`` makes."""
 
-    def __init__(self, server: Server, accept: Accept, limits: Http2Limits, memory: Memory) -> None:
+    def __init__(self, server: Server, accept: Accept, limits: Http2Limits, memory: Memory, buffer: memoryview) -> None:
         """Begin before anything has arrived.
 
         Args:
@@ -37,29 +38,43 @@ class Connection(Lifetime):
             accept: makes a stream for this connection, a number and a request.
             limits: of this connection.
             memory: of all connections.
+            buffer: of all connections, longer than the longest frame; what arrives lies there while it is judged. One
+                is enough: between :meth:`get_buffer` and :meth:`buffer_updated` the event loop does nothing else.
         """
         super().__init__(server, limits, memory)
         self._accept = accept
         self._headers = HeaderDecoder(limits.header_bytes)
-        self._chunks: list[bytes] = []
-        self._chunk_bytes = self._wanted = 0
+        self._buffer = buffer
+        # What has arrived and is no whole frame, and how much of it would be one.
+        self._rest = bytearray()
+        self._wanted = 0
         self._is_greeted = False
         self._receive_window = CONNECTION_WINDOW
         # A header block that is not whole yet: its parts, its stream and the flags of its first frame.
         self._block: list[bytes] = []
         self._block_stream = self._block_flags = self._block_bytes = 0
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _hint: int) -> memoryview:
+        """Where to put what arrives: behind what is here already."""
+        return self._buffer[len(self._rest) :]
+
+    def buffer_updated(self, size: int) -> None:
         """Judge and answer what has arrived, with one write."""
+        buffer, rest = self._buffer, self._rest
+        held = len(rest)
+        total = held + size
         if self._closing_at is not None:
             return
-        if self._chunks:
-            self._chunks.append(data)
-            self._chunk_bytes += len(data)
-            if self._chunk_bytes < self._wanted:
-                return
-            data = b"".join(self._chunks)
-            self._chunks.clear()
+        if total < self._wanted:
+            rest += buffer[held:total]
+            return
+        if held:
+            buffer[:held] = rest
+            rest.clear()
+        # What is short has many small frames if any, and they are quicker to read from bytes.
+        self._read(bytes(buffer[:total]) if total <= _SHORT else buffer[:total])
+
+    def _read(self, data: bytes | memoryview) -> None:
         output = self.output
         output.is_held = True
         try:
@@ -70,14 +85,14 @@ class Connection(Lifetime):
             output.is_held = False
         output.flush()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         at = 0
         if not self._is_greeted:
-            preface = frames.PREFACE
-            if not data.startswith(preface):
-                if len(data) >= len(preface) or not preface.startswith(data):
+            preface, start = frames.PREFACE, bytes(data[: len(frames.PREFACE)])
+            if start != preface:
+                if not preface.startswith(start):
                     raise Http2Error(ErrorCode.PROTOCOL_ERROR, "this is not HTTP/2")
-                self._keep(data, len(preface))
+                self._keep(start, len(preface))
                 return
             self._is_greeted, at = True, len(preface)
         longest, size = self._limits.frame_bytes, len(data)
@@ -96,16 +111,15 @@ class Connection(Lifetime):
                     return
             if not some or at == size:
                 break
-        if at < size:
-            rest = data[at:]
-            wanted = frames.HEADER_SIZE
-            if len(rest) >= wanted:
-                wanted += int.from_bytes(rest[:3])
-            self._keep(rest, wanted)
+        wanted = frames.HEADER_SIZE
+        if size - at >= wanted:
+            wanted += int.from_bytes(data[at : at + 3])
+        self._keep(data[at:], wanted)
 
-    def _keep(self, data: bytes, wanted: int) -> None:
-        self._chunks.append(data)
-        self._chunk_bytes, self._wanted = len(data), wanted
+    def _keep(self, data: bytes | memoryview, wanted: int) -> None:
+        """Wait until this, and what comes behind it, are so many bytes: a frame, or its header."""
+        self._rest += data
+        self._wanted = wanted
 
     # Frames, by type.
 
@@ -179,7 +193,7 @@ class Connection(Lifetime):
         else:
             self._on_body(stream, b"", ended=True)
 
-    def _on_data(self, flags: int, number: int, payload: bytes) -> None:
+    def _on_data(self, flags: int, number: int, payload: bytes | memoryview) -> None:
         size = len(payload)
         self._receive_window -= size
         if self._receive_window < CONNECTION_WINDOW // 2:
@@ -210,7 +224,7 @@ class Connection(Lifetime):
             self.output.put(frames.window_update(number, size - len(payload)))
         self._on_body(stream, payload, ended=ended)
 
-    def _on_body(self, stream: Stream, data: bytes, *, ended: bool) -> None:
+    def _on_body(self, stream: Stream, data: bytes | memoryview, *, ended: bool) -> None:
         stream.total += len(data)
         length = stream.request.content_length
         if length >= 0 and (stream.total > length or (ended and stream.total != length)):
@@ -323,7 +337,7 @@ def _error_code(payload: bytes) -> ErrorCode:
         return ErrorCode.INTERNAL_ERROR  # section 7: unknown codes are nothing special
 
 
-_HANDLERS: Final[tuple[Callable[[Any, int, int, bytes], None], ...]] = (
+_HANDLERS: Final[tuple[Callable[[Any, int, int, Any], None], ...]] = (
     Connection._on_data,
     Connection._on_headers,
     Connection._on_priority,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from ensconce.errors import EnsconceError
 
@@ -54,7 +54,8 @@ END_HEADERS: Final = 0x4
 PADDED: Final = 0x8
 PRIORITY_FLAG: Final = 0x20
 
-Frame = tuple[int, int, int, bytes]
+Frame = tuple[int, int, int, Any]
+"""Type, flags, stream, payload: bytes; for DATA what was read from, sliced."""
 
 _HEADER: Final = struct.Struct(">HBBBL")
 _SETTING: Final = struct.Struct(">HL")
@@ -116,11 +117,11 @@ class Http2Error(EnsconceError):
         self.code = code
 
 
-def read_frames(data: bytes, at: int, longest: int) -> tuple[list[Frame], int]:
+def read_frames(data: bytes | memoryview, at: int, longest: int) -> tuple[list[Frame], int]:
     """Whole frames at the beginning of what has arrived, and where the first one begins that is not whole.
 
     Args:
-        data: what has arrived.
+        data: what has arrived; the payloads of DATA are views of it where it is one.
         at: where the first frame begins.
         longest: most bytes of a payload; frames before one that says more are given first.
 
@@ -140,12 +141,13 @@ def read_frames(data: bytes, at: int, longest: int) -> tuple[list[Frame], int]:
         end = start + length
         if end > size:
             break
-        frames.append((kind, flags, stream & _STREAM_MASK, data[start:end]))
+        payload = data[start:end]
+        frames.append((kind, flags, stream & _STREAM_MASK, bytes(payload) if kind else payload))
         at = end
     return frames, at
 
 
-def unpad(payload: bytes) -> bytes:
+def unpad(payload: bytes | memoryview) -> Any:
     """The payload of a frame with the PADDED flag, without its padding (section 6.1).
 
     Raises:

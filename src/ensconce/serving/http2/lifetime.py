@@ -38,7 +38,7 @@ class Server(Protocol):
         """A connection is gone."""
 
 
-class Lifetime(asyncio.Protocol):
+class Lifetime(asyncio.BufferedProtocol):
     """What a connection is apart from the frames that arrive on it."""
 
     output: Output

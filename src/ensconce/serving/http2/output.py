@@ -63,9 +63,9 @@ class Output:
         if not self.is_held and not self._scheduled:
             self._schedule()
 
-    def answer(self, stream: Stream, head: bytes, body: bytes, trailers: bytes) -> None:
-        """Send a whole answer: two header blocks and what is between; the stream is finished by it."""
-        size = len(body)
+    def answer(self, stream: Stream, head: bytes, start: bytes, body: bytes, trailers: bytes) -> None:
+        """Send a whole answer: two header blocks and the body between, in two parts; the stream is finished by it."""
+        size = len(start) + len(body)
         if (
             size <= self._frame_bytes
             and size <= self._window
@@ -78,6 +78,7 @@ class Output:
             self._parts += (
                 headers(number, head),
                 data_header(number, size),
+                start,
                 body,
                 headers(number, trailers, END_STREAM),
             )
@@ -86,7 +87,11 @@ class Output:
                 self._schedule()
         else:
             self.put(headers(stream.id, head))
-            self.send_body(stream, body)
+            if len(body) > _MOST_FRAME:
+                self.send_body(stream, start)
+                self.send_body(stream, body)
+            else:
+                self.send_body(stream, start + body)
             self.send_trailers(stream, trailers)
 
     def send_head(self, stream: Stream, head: bytes, *, last: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ensconce.serving.connections import ConnectionServer
 from ensconce.serving.http2.connection import Accept, Connection
 from ensconce.serving.http2.lifetime import Lifetime
@@ -9,6 +11,9 @@ from ensconce.serving.http2.limits import Http2Limits
 from ensconce.serving.http2.memory import Memory
 
 __all__ = ["Http2Server"]
+
+_READ_BYTES: Final = 256 * 1024
+"""At least so many can be read at once, behind the beginning of a frame."""
 
 
 class Http2Server(ConnectionServer[Lifetime]):
@@ -23,6 +28,7 @@ class Http2Server(ConnectionServer[Lifetime]):
         """
         super().__init__(most=limits.connections, handshake=limits.handshake)
         self._accept, self._limits = accept, limits
+        self._buffer = memoryview(bytearray(_READ_BYTES + limits.frame_bytes))
         self._memory = Memory(server_bytes=limits.server_bytes, connection_bytes=limits.connection_bytes)
 
     @property
@@ -32,7 +38,7 @@ class Http2Server(ConnectionServer[Lifetime]):
 
     def connection(self) -> Connection:
         """Make a connection."""
-        return Connection(self, self._accept, self._limits, self._memory)
+        return Connection(self, self._accept, self._limits, self._memory, self._buffer)
 
     def joined(self, connection: Lifetime) -> bool:
         """A connection is there; False when it may not stay, as none may that comes after the listeners have closed."""

@@ -81,8 +81,8 @@ class Stream:
         """The header fields are here (:attr:`request`); ``ended`` when no body follows."""
         raise NotImplementedError
 
-    def on_data(self, data: bytes, *, ended: bool) -> None:
-        """A part of the body is here, the last one when ``ended``."""
+    def on_data(self, data: bytes | memoryview, *, ended: bool) -> None:
+        """A part of the body is here, the last one when ``ended``; a view of it holds only until this returns."""
         raise NotImplementedError
 
     def on_reset(self, _code: ErrorCode) -> None:

@@ -47,7 +47,7 @@ class Echo(Stream):
             return
         if self.request.path.startswith(b"/size/"):
             body = bytes(int(self.request.path[6:]))
-        self.connection.output.answer(self, HEAD, body, END)
+        self.connection.output.answer(self, HEAD, body[:5], body[5:], END)
 
     def on_reset(self, code: ErrorCode) -> None:
         RESETS.append((self.id, code))

@@ -10,7 +10,7 @@ from hpack import Decoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.serving.grpc.framing import frame, read_prefix, read_timeout, unzip, unzipped_size
+from ensconce.serving.grpc.framing import read_prefix, read_timeout, unzip, unzipped_size, write_prefix
 from ensconce.serving.grpc.status import trailers, trailers_only
 from ensconce.tfserving.messages import POOL
 from ensconce.tfserving.refusal import Code, RequestError
@@ -18,11 +18,11 @@ from ensconce.tfserving.refusal import Code, RequestError
 
 @given(st.binary(max_size=100))
 def test_frames(message: bytes) -> None:
-    data = frame(message, 100)
+    data = write_prefix(len(message), 100) + message
     prefix = read_prefix(data, 100, encoding=b"")
     assert (prefix.is_compressed, prefix.length, data[5:]) == (False, len(message), message)
     with pytest.raises(RequestError):
-        frame(message + bytes(101), 100)
+        write_prefix(101 + len(message), 100)
 
 
 @given(st.binary(max_size=300))
