@@ -23,11 +23,11 @@ from ensconce.models.importing.direct import direct_part, source_file
 from ensconce.models.importing.order import Order, source_sha256
 from ensconce.models.importing.original import Run, original_of
 from ensconce.models.importing.parts import Part, share_graphs, write_parts
-from ensconce.models.importing.ports import import_openvino
 from ensconce.models.importing.quantise import import_nncf, quantise
 from ensconce.models.importing.record import ImportRecord
 from ensconce.models.importing.samples import load_samples, samples_for
 from ensconce.models.importing.savedmodel import SavedModel
+from ensconce.models.openvino import import_openvino
 from ensconce.models.source import copy_tree
 
 __all__ = ["EVENTS", "main"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,49 +10,12 @@ import numpy as np
 
 from ensconce.errors import InputError
 from ensconce.models.importing.parts import Tensor
+from ensconce.models.openvino import TYPE_NAMES
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["OpenVinoRun", "element_type", "import_openvino", "shape_of", "tensor_at", "type_of"]
+__all__ = ["OpenVinoRun", "element_type", "shape_of", "tensor_at", "type_of"]
 
-# Names of element types in signatures, by OpenVINO's (ov::element::Type::get_type_name).
-_NAMES: Final = {
-    "f32": "DT_FLOAT",
-    "f64": "DT_DOUBLE",
-    "f16": "DT_HALF",
-    "bf16": "DT_BFLOAT16",
-    "i8": "DT_INT8",
-    "i16": "DT_INT16",
-    "i32": "DT_INT32",
-    "i64": "DT_INT64",
-    "u8": "DT_UINT8",
-    "u16": "DT_UINT16",
-    "u32": "DT_UINT32",
-    "u64": "DT_UINT64",
-    "boolean": "DT_BOOL",
-}
-
-
-def import_openvino() -> Any:
-    """The module ``openvino``; refuses to import it where its telemetry is installed.
-
-    Raises:
-        InputError: ``engine.telemetry``, ``import.openvino``.
-    """
-    if util.find_spec("openvino_telemetry") is not None:
-        raise InputError(
-            "engine.telemetry",
-            "openvino_telemetry is installed; it reports usage over the network as soon as OpenVINO is imported",
-            rule="docs/decisions/0003-no-telemetry.md",
-            remedy="pip uninstall openvino-telemetry; OpenVINO and NNCF work without it",
-        )
-    try:
-        return import_module("openvino")
-    except ImportError as error:
-        raise InputError(
-            "import.openvino",
-            "OpenVINO is not installed",
-            remedy="pip install --no-deps openvino, in the version that requirements/runtime.txt names",
-        ) from error
+_NAMES: Final = {theirs: ours for ours, theirs in TYPE_NAMES.items()}
 
 
 def type_of(port: Any) -> str:
@@ -75,7 +37,7 @@ def type_of(port: Any) -> str:
 
 def element_type(openvino: Any, dtype: str) -> Any:
     """OpenVINO's element type of this name, e.g. ``DT_FLOAT``."""
-    return getattr(openvino.Type, next(name for name, ours in _NAMES.items() if ours == dtype))
+    return getattr(openvino.Type, TYPE_NAMES[dtype])
 
 
 def shape_of(port: Any) -> tuple[int, ...] | None:

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from ensconce.errors import InputError
-from ensconce.serving.engines.openvino_graph import TYPE_NAMES, CannotComputeError, Graph, Precision, import_openvino
+from ensconce.models.openvino import TYPE_NAMES, import_openvino
+from ensconce.serving.engines.openvino_graph import CannotComputeError, Graph, Precision
 from ensconce.tfserving.dtypes import STRING
 from ensconce.tfserving.examples import FeatureSpec, parse_examples
 from ensconce.tfserving.refusal import RequestError, invalid

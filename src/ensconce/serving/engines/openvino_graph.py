@@ -2,15 +2,12 @@
 
 Nothing is written: the graph is read from memory, and no cache folder is configured. OpenVINO itself prefers what lies
 in the working directory, a file ``.bin`` to the weights that it is given and ``libopenvino_*_plugin.so`` to none; that
-folder is the host's, so graphs are read in another, where nobody can put a file. ``openvino_telemetry``, which
-OpenVINO imports when it is there and which then reports usage over the network, is refused before OpenVINO is imported;
-without it OpenVINO falls back to a stub of its own that does nothing (``openvino/tools/ovc/telemetry_stub.py``).
+folder is the host's, so graphs are read in another, where nobody can put a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import queue
 import threading
@@ -21,30 +18,14 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from ensconce.errors import InputError
+from ensconce.models.openvino import import_openvino
 from ensconce.tfserving.dtypes import BFLOAT16
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["TYPE_NAMES", "CannotComputeError", "Graph", "Precision", "import_openvino"]
+__all__ = ["CannotComputeError", "Graph", "Precision"]
 
 Precision = Literal["f32", "bf16"]
 Shapes = tuple[tuple[int, ...], ...]
-
-# OpenVINO's names of element types (ov::element::Type::get_type_name), by ours.
-TYPE_NAMES: Final = {
-    "DT_FLOAT": "f32",
-    "DT_DOUBLE": "f64",
-    "DT_HALF": "f16",
-    "DT_BFLOAT16": "bf16",
-    "DT_INT8": "i8",
-    "DT_INT16": "i16",
-    "DT_INT32": "i32",
-    "DT_INT64": "i64",
-    "DT_UINT8": "u8",
-    "DT_UINT16": "u16",
-    "DT_UINT32": "u32",
-    "DT_UINT64": "u64",
-    "DT_BOOL": "boolean",
-}
 
 _MOST_SHAPES: Final = 1024
 # An inference that takes less is over before a second thread could help: it gets one, and more of them run at once.
@@ -243,27 +224,3 @@ class _Pool:
             return outputs
         finally:
             self._requests.put(request)
-
-
-def import_openvino() -> Any:
-    """OpenVINO, imported when it is first needed.
-
-    Raises:
-        InputError: ``engine.telemetry``, ``engine.openvino``.
-    """
-    if importlib.util.find_spec("openvino_telemetry") is not None:
-        raise InputError(
-            "engine.telemetry",
-            "openvino_telemetry is installed; it reports usage over the network as soon as OpenVINO is imported",
-            rule="no environment that serves models holds openvino_telemetry",
-            remedy="pip uninstall openvino-telemetry; requirements/runtime.txt installs OpenVINO without it",
-        )
-    try:
-        import openvino  # type: ignore[import-untyped]  # ships no py.typed
-    except ImportError as error:
-        raise InputError(
-            "engine.openvino",
-            "OpenVINO is not installed",
-            remedy="pip install --no-deps openvino, in the version that requirements/runtime.txt names",
-        ) from error
-    return openvino
