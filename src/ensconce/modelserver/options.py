@@ -18,7 +18,6 @@ __all__ = ["ChannelArguments", "Options"]
 
 _PORTS: Final = range(65536)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class ChannelArguments:
         max_connection_age_ms: milliseconds after which a connection is asked to end; never when None.
         max_connection_age_grace_ms: that requests on it then still have.
         max_concurrent_streams: requests at once on one connection.
-        max_receive_message_length: bytes; the original's bound is 2 GiB.
+        max_receive_message_length: bytes; when None the original's bound of 2 GiB, or less where memory is short.
         ignored: as they were given.
     """
 
     max_connection_age_ms: int | None = None
     max_connection_age_grace_ms: int = 30_000
     max_concurrent_streams: int = 1024
-    max_receive_message_length: int = 2048 * _MIB - 1
+    max_receive_message_length: int | None = None
     ignored: tuple[str, ...] = ()
 
     @classmethod

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -38,7 +40,7 @@ from ensconce.serving.warmup import warming_up
 from ensconce.tfserving.messages import ReloadConfigResponse
 from ensconce.tfserving.refusal import RequestError, invalid
 
-__all__ = ["main"]
+__all__ = ["main", "message_bytes"]
 
 # Also when it is run as __main__.
 _log = logging.getLogger("ensconce.modelserver.program")
@@ -63,6 +65,7 @@ def main() -> None:
             sys.stdout.write(f"TensorFlow ModelServer: ensconce {__version__}\nTensorFlow Library: {_tensorflow()}\n")
             return
         _begin_log()
+        _open_files()
         for sentence in ignored(values):
             _log.warning("%s", sentence)
         asyncio.run(_serve(Options.of(values)))
@@ -177,12 +180,35 @@ def _limits(options: Options) -> Limits:
     given = options.channel_arguments
     age = given.max_connection_age_ms
     return Limits(
-        message_bytes=given.max_receive_message_length,
+        message_bytes=message_bytes(given.max_receive_message_length, _memory()),
         body_bytes=128 * _MIB,
         requests=given.max_concurrent_streams,
         connection_age=_FOREVER if age is None else age / 1000,
         connection_grace=given.max_connection_age_grace_ms / 1000,
     )
+
+
+def message_bytes(given: int | None, memory: int) -> int:
+    """The longest gRPC message: what the operator says, or 2 GiB as in the original, or less where memory is short.
+
+    Four such messages may be here at once, and each is there three times over while it is read.
+
+    Args:
+        given: by the operator.
+        memory: bytes of RAM.
+    """
+    return min(2048 * _MIB - 1, memory // 16) if given is None else given
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _open_files() -> None:
+    """As many as the system lets us: every connection is one, and many systems begin at 1024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _reload(core: ServerCore) -> Callable[[Any], Any]:

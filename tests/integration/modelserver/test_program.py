@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -263,3 +264,14 @@ def test_version_and_help() -> None:
         "TensorFlow ModelServer: ensconce" in subprocess.run([*run, "--version"], capture_output=True, text=True).stdout
     )
     assert "--model_base_path" in subprocess.run([*run, "--help"], capture_output=True, text=True).stdout
+
+
+def test_it_opens_as_many_files_as_the_system_lets_it(start: Start, models: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        program = start("--model_name=digits", f"--model_base_path={models}/digits")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    program.ready()
+    assert resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
