@@ -165,3 +165,9 @@ def test_dtypes_are_found_by_number_and_array() -> None:
     for dtype in NUMERIC:
         assert dtype_numbered(dtype.number) is dtype
         assert dtype_of(np.zeros(1, dtype.numpy)) is dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int8, np.float16, np.uint64])
+def test_more_numbers_than_are_read_at_once(dtype: Any) -> None:
+    array = (np.arange(200_000) % 101).astype(dtype)
+    assert np.array_equal(from_proto(to_proto(array)), array)
