@@ -194,7 +194,7 @@ class UnaryCall(Call):
         """Made by the connection; ``method`` is None where there is no such method."""
         super().__init__(front, connection, stream_id, request)
         self._method = method
-        self._body = bytearray()
+        self._body: bytearray | None = None
         self._prefix: Prefix | None = None
         self._note = Note()
         self._since = connection.now()
@@ -210,11 +210,12 @@ class UnaryCall(Call):
     def on_data(self, data: Message, *, ended: bool) -> None:
         """A part of the message."""
         body = self._body
-        in_parts = body or not ended
-        if in_parts:
+        if body is not None:
             # Joined as they come: parts of their own would take more memory than they bring where they are small.
             body += data
             data = body
+        elif not ended:
+            data = body = self._body = bytearray(data)
         try:
             prefix = self._prefix
             if prefix is None:
@@ -234,8 +235,9 @@ class UnaryCall(Call):
         except RequestError as error:
             self.refuse(error.code, error.problem)
             return
-        message = memoryview(body)[PREFIX_SIZE:] if in_parts else bytes(data[PREFIX_SIZE:])
-        self._body = bytearray()
+        # A part that is all is bytes, or a view of what others will be put into.
+        message = bytes(data[PREFIX_SIZE:]) if body is None else memoryview(body)[PREFIX_SIZE:]
+        self._body = None
         self._since = self.connection.now()
         assert self._method is not None
         handle = self._unzipped if prefix.is_compressed else self._method.handle

@@ -48,7 +48,7 @@ class _State(Enum):
     LINGER = 4
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Made by :class:`HttpServer` for every connection."""
 
     def __init__(self, server: HttpServer) -> None:
@@ -110,6 +110,14 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         if self._state is _State.HEAD:
             self._next()
+
+    def get_buffer(self, _hint: int) -> memoryview:
+        """Where to put what arrives."""
+        return self._server.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        """Something has arrived."""
+        self.data_received(self._server.buffer[:size].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """Judge what has arrived; keep what comes too early."""

@@ -56,25 +56,23 @@ class Connection(Lifetime):
 
     def get_buffer(self, _hint: int) -> memoryview:
         """Where to put what arrives: behind what is here already."""
-        return self._buffer[len(self._rest) :]
+        return self._buffer[len(self._rest) :] if self._rest else self._buffer
 
     def buffer_updated(self, size: int) -> None:
         """Judge and answer what has arrived, with one write."""
-        buffer, rest = self._buffer, self._rest
-        held = len(rest)
-        total = held + size
         if self._closing_at is not None:
             return
-        if total < self._wanted:
-            rest += buffer[held:total]
-            return
-        if held:
+        buffer, rest = self._buffer, self._rest
+        if rest:
+            held = len(rest)
+            size += held
+            if size < self._wanted:
+                rest += buffer[held:size]
+                return
             buffer[:held] = rest
             rest.clear()
         # What is short has many small frames if any, and they are quicker to read from bytes.
-        self._read(bytes(buffer[:total]) if total <= _SHORT else buffer[:total])
-
-    def _read(self, data: bytes | memoryview) -> None:
+        data = buffer[:size].tobytes() if size <= _SHORT else buffer[:size]
         output = self.output
         output.is_held = True
         try:
@@ -111,10 +109,11 @@ class Connection(Lifetime):
                     return
             if not some or at == size:
                 break
-        wanted = frames.HEADER_SIZE
-        if size - at >= wanted:
-            wanted += int.from_bytes(data[at : at + 3])
-        self._keep(data[at:], wanted)
+        if at < size:
+            wanted = frames.HEADER_SIZE
+            if size - at >= wanted:
+                wanted += int.from_bytes(data[at : at + 3])
+            self._keep(data[at:], wanted)
 
     def _keep(self, data: bytes | memoryview, wanted: int) -> None:
         """Wait until this, and what comes behind it, are so many bytes: a frame, or its header."""
