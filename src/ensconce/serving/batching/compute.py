@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ensconce.serving.batching.pace import Pace, agree
 from ensconce.serving.batching.padding import check_rows, merge_inputs, split_outputs
 from ensconce.serving.batching.parameters import Parameters
@@ -121,8 +123,11 @@ def _predict(parts: Sequence[Part], rows: int) -> dict[str, Array]:
             inputs = parts[0].inputs()
         else:
             inputs = merge_inputs([part.inputs() for part in parts], rows)
-        return request.loaded.servable.predict(request.signature, inputs, request.outputs)
+        outputs = request.loaded.servable.predict(request.signature, inputs, request.outputs)
+        if not (isinstance(outputs, dict) and all(isinstance(each, np.ndarray) for each in outputs.values())):
+            raise TypeError
+        return outputs
     except RequestError:
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit as well: a thread that ended would be missed for ever
         raise RequestError(Code.INTERNAL, unforeseen(error)) from None

@@ -695,6 +695,20 @@ class TestParameters:
         error = await refusal(crowd(servable, parameters=Parameters(4)).ask(inputs))
         assert (error.code, error.problem) == (Code.INVALID_ARGUMENT, text)
 
+    @pytest.mark.parametrize("answer", [None, {"y": [1.0, 2.0]}, {"y": np.float32(1)}, SystemExit(3)], ids=str)
+    async def test_a_model_that_misbehaves_costs_no_thread(
+        self, crowd: Callable[..., Crowd], doubler: Any, answer: Any
+    ) -> None:
+        def misbehave(inputs: Any) -> Any:
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        these = crowd(doubler(misbehave))
+        for _ in range(4):
+            error = await asyncio.wait_for(refusal(these.ask(rows(1))), 20)
+            assert error.code is Code.INTERNAL
+
     async def test_outputs_must_have_a_row_for_each(self, crowd: Callable[..., Crowd], doubler: Any) -> None:
         """Even of a request that is alone, as there."""
         these = crowd(doubler(lambda inputs: {"y": np.zeros((5, 2))}), parameters=Parameters(4))
