@@ -41,12 +41,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+# Rooms whose servers are a process's own, or one small process.
+_SMALL = ("serving", "modelserver", "models")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With ``-n``, let one worker have all tests that start processes and listen, one after the other."""
     here = Path(__file__).parent
     for item in items:
-        folder, *_ = item.path.relative_to(here).parts
-        group = "processes" if folder in ("e2e", "integration") else str(item.path)
+        kind, room, *_ = item.path.relative_to(here).parts
+        alone = kind == "e2e" or (kind == "integration" and room not in _SMALL)
+        group = "processes" if alone else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 
