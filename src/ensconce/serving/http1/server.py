@@ -34,8 +34,8 @@ class HttpServer(ConnectionServer[Connection]):
         super().__init__(most=limits.connections, handshake=limits.handshake)
         self.handler, self.on_error, self.limits = handler, on_error, limits
         self.memory = Memory(limits.server_bytes)
-        # One is enough: between get_buffer and buffer_updated the event loop does nothing else. Without it asyncio makes
-        # room for 256 KiB before each read, which takes up to 20 us.
+        # One is enough: between get_buffer and buffer_updated the event loop does nothing else. Without it asyncio
+        # makes room for 256 KiB before each read, which takes up to 20 us.
         self.buffer = memoryview(bytearray(_READ_BYTES))
         """What arrives lies there until it is read."""
         self.date = _date()
