@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -264,7 +265,7 @@ class _Replica:
             await asyncio.sleep(max(0.0, (valid_until - time.time()) * 2 / 3))
             served = self._manager.models()[:MAX_LOADED]
             try:
-                granted = await _in_thread(lambda served=served: self._provision(served))  # type: ignore[misc]
+                granted = await _in_thread(partial(self._provision, served))
             except EnsconceError as error:
                 # Who answers in the owner's place has no more say in whether this replica lives than who keeps silent.
                 unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
