@@ -5,7 +5,8 @@ multi_inference_helper.cc and multi_inference.cc. Requests may be the API's mess
 unread (``UnreadExamplesRequest``, ``UnreadMultiInferenceRequest``), which fronts should prefer: the same bytes in a
 fraction of the time and memory.
 
-Each answer has two halves that may run in any thread, ``read_...`` and ``write_...``, and a prediction between them.
+Each answer has two halves that may run in any thread, ``read_...`` and ``write_...``, and :func:`predict_all` between
+them.
 """
 
 from __future__ import annotations
@@ -41,9 +42,6 @@ from ensconce.tfserving.tensor import Array
 
 __all__ = [
     "Task",
-    "answer_classify",
-    "answer_multi_inference",
-    "answer_regress",
     "examples_in",
     "predict_all",
     "read_classify",
@@ -65,80 +63,34 @@ class Task:
     prediction: Prediction
 
 
-async def answer_classify(
-    manager: ModelManager,
-    scheduler: Scheduler,
-    request: Any,
-    *,
-    tensor_bytes: int,
-    deadline: float | None = None,
-    check_method_name: bool = False,
-) -> Any:
-    """Answer a ``ClassificationRequest`` with a ``ClassificationResponse``.
+def read_classify(
+    manager: ModelManager, request: Any, *, tensor_bytes: int, check_method_name: bool = False
+) -> Prediction:
+    """What a ``ClassificationRequest`` asks to be computed.
 
     Args:
         manager: knows the models.
-        scheduler: computes.
         request: the request.
         tensor_bytes: most bytes that the examples may take, each with the context.
-        deadline: in the event loop's time; when nobody wants the answer any more. Only for callers that are tasks.
         check_method_name: whether a signature that classifies must say so (``--enable_signature_method_name_check``).
 
     Raises:
         RequestError: whatever is wrong with it.
     """
-    asked = read_classify(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
-    [outputs] = await predict_all(scheduler, [asked], deadline)
-    return write_classify(asked, outputs)
-
-
-async def answer_regress(
-    manager: ModelManager,
-    scheduler: Scheduler,
-    request: Any,
-    *,
-    tensor_bytes: int,
-    deadline: float | None = None,
-    check_method_name: bool = False,
-) -> Any:
-    """Answer a ``RegressionRequest`` with a ``RegressionResponse``; as :func:`answer_classify`."""
-    asked = read_regress(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
-    [outputs] = await predict_all(scheduler, [asked], deadline)
-    return write_regress(asked, outputs)
-
-
-async def answer_multi_inference(
-    manager: ModelManager,
-    scheduler: Scheduler,
-    request: Any,
-    *,
-    tensor_bytes: int,
-    deadline: float | None = None,
-    check_method_name: bool = False,
-) -> Any:
-    """Answer a ``MultiInferenceRequest`` with a ``MultiInferenceResponse``; as :func:`answer_classify`."""
-    tasks = read_multi_inference(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
-    return write_multi_inference(tasks, await predict_all(scheduler, [task.prediction for task in tasks], deadline))
-
-
-def read_classify(
-    manager: ModelManager, request: Any, *, tensor_bytes: int, check_method_name: bool = False
-) -> Prediction:
-    """The first half of :func:`answer_classify`: what is to be computed."""
     return _read(manager, request, CLASSIFY_METHOD, tensor_bytes, check_method_name)
 
 
 def read_regress(
     manager: ModelManager, request: Any, *, tensor_bytes: int, check_method_name: bool = False
 ) -> Prediction:
-    """The first half of :func:`answer_regress`: what is to be computed."""
+    """What a ``RegressionRequest`` asks to be computed; as :func:`read_classify`."""
     return _read(manager, request, REGRESS_METHOD, tensor_bytes, check_method_name)
 
 
 def read_multi_inference(
     manager: ModelManager, request: Any, *, tensor_bytes: int, check_method_name: bool = False
 ) -> list[Task]:
-    """The first half of :func:`answer_multi_inference`: what is to be computed, all by one version of one model."""
+    """What a ``MultiInferenceRequest`` asks to be computed, all by one version of a model; as :func:`read_classify`."""
     # Without a task, the original asks for the model without a name.
     loaded = resolve(manager, request.tasks[0].model_spec) if request.tasks else manager.resolve("")
     chosen: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -164,26 +116,14 @@ def read_multi_inference(
     ]
 
 
-async def predict_all(
-    scheduler: Scheduler, asked: Sequence[Prediction], deadline: float | None = None
-) -> list[dict[str, Array]]:
+async def predict_all(scheduler: Scheduler, asked: Sequence[Prediction]) -> list[dict[str, Array]]:
     """The outputs of each, computed at the same time; when one fails the others are given up.
 
     Raises:
-        RequestError: the first failure; DEADLINE_EXCEEDED.
+        RequestError: the first failure.
     """
-    if deadline is None:
-        # Fronts begin without a task, which a timeout would need.
-        return await _predict_all(scheduler, asked)
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await _predict_all(scheduler, asked)
-    except TimeoutError:
-        raise RequestError(Code.DEADLINE_EXCEEDED, "The model did not answer before the request's deadline") from None
-
-
-async def _predict_all(scheduler: Scheduler, asked: Sequence[Prediction]) -> list[dict[str, Array]]:
     if len(asked) == 1:
+        # Fronts begin without a task.
         return [await _predict(scheduler, asked[0])]
     tasks = [asyncio.ensure_future(_predict(scheduler, each)) for each in asked]
     try:
@@ -194,7 +134,7 @@ async def _predict_all(scheduler: Scheduler, asked: Sequence[Prediction]) -> lis
 
 
 def write_classify(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
-    """The second half of :func:`answer_classify`: the ``ClassificationResponse``."""
+    """The answer to :func:`read_classify`: a ``ClassificationResponse``."""
     response = ClassificationResponse()
     _write_spec(response.model_spec, asked)
     _write_classes(response.result, asked, outputs)
@@ -202,7 +142,7 @@ def write_classify(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
 
 
 def write_regress(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
-    """The second half of :func:`answer_regress`: the ``RegressionResponse``."""
+    """The answer to :func:`read_regress`: a ``RegressionResponse``."""
     response = RegressionResponse()
     _write_spec(response.model_spec, asked)
     _write_regressions(response.result, asked, outputs)
@@ -210,7 +150,7 @@ def write_regress(asked: Prediction, outputs: Mapping[str, Array]) -> Any:
 
 
 def write_multi_inference(tasks: Sequence[Task], outputs: Sequence[Mapping[str, Array]]) -> Any:
-    """The second half of :func:`answer_multi_inference`: the ``MultiInferenceResponse``, in the tasks' order."""
+    """The answer to :func:`read_multi_inference`: a ``MultiInferenceResponse``, in the tasks' order."""
     response = MultiInferenceResponse()
     for task, found in zip(tasks, outputs, strict=True):
         result = response.results.add()

@@ -7,7 +7,6 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 from ensconce.serving.batching.parameters import Bounds, Parameters
 from ensconce.serving.batching.scheduler import Scheduler
@@ -16,7 +15,6 @@ from ensconce.serving.grpc.call import Unary
 from ensconce.serving.grpc.services import Reload
 from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.server import HttpServer
-from ensconce.serving.json_examples import answer_classify_json, answer_regress_json
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import Metrics
@@ -90,15 +88,12 @@ class Fronts:
             observe=observe,
             further=options.services,
         )
-        examples = {
-            name: partial(answer, manager, self.scheduler, tensor_bytes=limits.message_bytes, check_method_name=check)
-            for name, answer in (("classify", answer_classify_json), ("regress", answer_regress_json))
-        }
         front = RestFront(
             manager,
             self.scheduler,
             options.rest,
-            examples=examples,
+            tensor_bytes=limits.message_bytes,
+            check_method_names=check,
             observe=observe,
             metrics=metrics.page if metrics is not None else None,
         )

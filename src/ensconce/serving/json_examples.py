@@ -24,8 +24,7 @@ from ensconce.tfserving.refusal import invalid
 from ensconce.tfserving.tensor import Array
 
 __all__ = [
-    "answer_classify_json",
-    "answer_regress_json",
+    "answer_examples_json",
     "classes_to_json",
     "examples_request_from_json",
     "regressions_to_json",
@@ -41,26 +40,26 @@ _UINT64: Final = range(2**64)
 _KINDS: Final = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
-async def answer_classify_json(
+async def answer_examples_json(
+    method: str,
     manager: ModelManager,
     scheduler: Scheduler,
     spec: Any,
     body: bytes,
     *,
     tensor_bytes: int,
-    deadline: float | None = None,
     check_method_name: bool = False,
 ) -> bytes:
-    """Answer the body of a ``:classify`` request; large ones are read and answers to them written in threads.
+    """Answer the body of a request; large ones are read and answers to them written in threads.
 
     Args:
+        method: "classify" or "regress".
         manager: knows the models.
         scheduler: computes.
         spec: ``ModelSpec`` of the path.
         body: JSON.
-        tensor_bytes: most bytes that the examples may take, each with the context.
-        deadline: in the event loop's time; when nobody wants the answer any more.
-        check_method_name: whether a signature that classifies must say so (``--enable_signature_method_name_check``).
+        tensor_bytes: see :func:`~ensconce.serving.answers_examples.read_classify`.
+        check_method_name: see there.
 
     Returns:
         JSON.
@@ -68,48 +67,15 @@ async def answer_classify_json(
     Raises:
         RequestError: whatever is wrong with it.
     """
+    read, write = _METHODS[method]
 
-    def read() -> Prediction:
+    def begin() -> Prediction:
         request = examples_request_from_json(spec, body)
-        return read_classify(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
+        return read(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
 
-    def write(outputs: Mapping[str, Array], count: int) -> bytes:
-        return classes_to_json(classes_in(outputs, count))
-
-    return await _answer(scheduler, read, write, len(body) <= _IN_LOOP, deadline)
-
-
-async def answer_regress_json(
-    manager: ModelManager,
-    scheduler: Scheduler,
-    spec: Any,
-    body: bytes,
-    *,
-    tensor_bytes: int,
-    deadline: float | None = None,
-    check_method_name: bool = False,
-) -> bytes:
-    """Answer the body of a ``:regress`` request; as :func:`answer_classify_json`."""
-
-    def read() -> Prediction:
-        request = examples_request_from_json(spec, body)
-        return read_regress(manager, request, tensor_bytes=tensor_bytes, check_method_name=check_method_name)
-
-    def write(outputs: Mapping[str, Array], count: int) -> bytes:
-        return regressions_to_json(regressions_in(outputs, count))
-
-    return await _answer(scheduler, read, write, len(body) <= _IN_LOOP, deadline)
-
-
-async def _answer(
-    scheduler: Scheduler,
-    read: Callable[[], Prediction],
-    write: Callable[[Mapping[str, Array], int], bytes],
-    small: bool,
-    deadline: float | None,
-) -> bytes:
-    asked = read() if small else await asyncio.to_thread(read)
-    [outputs] = await predict_all(scheduler, [asked], deadline)
+    small = len(body) <= _IN_LOOP
+    asked = begin() if small else await asyncio.to_thread(begin)
+    [outputs] = await predict_all(scheduler, [asked])
     if small and sum(array.nbytes for array in outputs.values()) <= _IN_LOOP:
         return write(outputs, examples_in(asked))
     return await asyncio.to_thread(write, outputs, examples_in(asked))
@@ -222,6 +188,12 @@ def classes_to_json(classes: Classes) -> bytes:
 def regressions_to_json(values: Array) -> bytes:
     """``{"results": [value, ...]}``."""
     return _dump(array_to_json(values, "outputs"))
+
+
+_METHODS: Final[Mapping[str, tuple[Callable[..., Prediction], Callable[[Mapping[str, Array], int], bytes]]]] = {
+    "classify": (read_classify, lambda outputs, count: classes_to_json(classes_in(outputs, count))),
+    "regress": (read_regress, lambda outputs, count: regressions_to_json(regressions_in(outputs, count))),
+}
 
 
 def _dump(results: Any) -> bytes:

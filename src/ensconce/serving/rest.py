@@ -21,6 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from ensconce.serving.answers import METADATA_FIELD, answer_metadata, answer_status, resolve
 from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.json_examples import answer_examples_json
 from ensconce.serving.json_outputs import outputs_to_json
 from ensconce.serving.json_tensors import inputs_from_json, parse_body
 from ensconce.serving.manager import LoadedServable, ModelManager
@@ -35,11 +36,7 @@ from ensconce.tfserving.messages import (
 )
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 
-__all__ = ["AnswerExamples", "RestFront", "RestOptions"]
-
-AnswerExamples = Callable[[Any, bytes], Awaitable[bytes]]
-"""Answers the body of a ``:classify`` or ``:regress`` for a ``ModelSpec``; raises RequestError."""
-
+__all__ = ["RestFront", "RestOptions"]
 
 _MODEL: Final = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
@@ -121,7 +118,8 @@ class RestFront:
         scheduler: Scheduler,
         options: RestOptions | None = None,
         *,
-        examples: Mapping[str, AnswerExamples] | None = None,
+        tensor_bytes: int,
+        check_method_names: bool = False,
         observe: Observe | None = None,
         metrics: Callable[[], str] | None = None,
     ) -> None:
@@ -131,13 +129,14 @@ class RestFront:
             manager: knows the models.
             scheduler: computes.
             options: see there.
-            examples: what answers ``classify`` and ``regress``; what is missing is refused.
+            tensor_bytes: most bytes that examples may take, each with the context.
+            check_method_names: whether Classify and Regress take only signatures that say they are for that.
             observe: told of each request.
             metrics: makes the page of metrics.
         """
         self._manager, self._scheduler = manager, scheduler
         self._options = options or RestOptions()
-        self._examples = examples or {}
+        self._tensor_bytes, self._check_method_names = tensor_bytes, check_method_names
         self._observe, self._metrics = observe, metrics
         self._loop = asyncio.get_running_loop()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
@@ -233,12 +232,18 @@ class RestFront:
         return signature, inputs, form
 
     async def _example(self, call: _Call, spec: Any, method: str) -> bytes:
-        if method not in self._examples:
-            raise RequestError(Code.UNIMPLEMENTED, f"{method.capitalize()} is not supported by this server")
         with suppress(RequestError):
             # Only to be told of: what answers has its own order of checks.
             call.loaded = self._resolve(call, spec)
-        return await self._examples[method](spec, call.request.body)
+        return await answer_examples_json(
+            method,
+            self._manager,
+            self._scheduler,
+            spec,
+            call.request.body,
+            tensor_bytes=self._tensor_bytes,
+            check_method_name=self._check_method_names,
+        )
 
     def _resolve(self, call: _Call, spec: Any) -> LoadedServable:
         loaded = resolve(self._manager, spec)

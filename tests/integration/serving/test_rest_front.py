@@ -66,7 +66,9 @@ async def start() -> AsyncIterator[Start]:
         scheduler = Scheduler()
         observe = to_all([told.append, *([metrics.answered] if metrics else [])])
         page = metrics.page if metrics else None
-        front = RestFront(manager, scheduler, RestOptions(**options), observe=observe, metrics=page)
+        front = RestFront(
+            manager, scheduler, RestOptions(**options), tensor_bytes=1 << 20, observe=observe, metrics=page
+        )
         server = HttpServer(front.handle, front.refused, Http1Limits(body_bytes=8 << 20))
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
@@ -211,11 +213,6 @@ async def test_the_description_of_the_api(start: Start) -> None:
     assert answer.json()["openapi"] == "3.1.0"
     assert "/v1/models/echo:predict" in answer.json()["paths"]
     assert (await (await start(with_openapi=False)).client.get("/openapi.json")).status_code == 404
-
-
-async def test_methods_without_an_answerer_are_not_implemented(start: Start) -> None:
-    answer = await (await start()).client.post("/v1/models/echo:regress", json={})
-    assert (answer.status_code, answer.json()) == (501, {"error": "Regress is not supported by this server"})
 
 
 async def test_long_names_are_not_sent_back_whole(start: Start) -> None:

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensconce.serving.json_examples import (
-    answer_classify_json,
-    answer_regress_json,
+    answer_examples_json,
     classes_to_json,
     examples_request_from_json,
     regressions_to_json,
@@ -196,23 +195,23 @@ def test_bodies_are_answered_with_bodies() -> None:
     manager = ModelManager()
     manager.add("m", 1, Constant())
 
-    def answer(function: Any, check: bool = False, **document: Any) -> bytes:
+    def answer(method: str, check: bool = False, **document: Any) -> bytes:
         body = json.dumps({"examples": [{"x": 1}, {}]} | document).encode()
-        answered: bytes = asyncio.run(
-            function(manager, Here(), SPEC, body, tensor_bytes=1 << 20, check_method_name=check)
+        scheduler: Any = Here()
+        return asyncio.run(
+            answer_examples_json(method, manager, scheduler, SPEC, body, tensor_bytes=1 << 20, check_method_name=check)
         )
-        return answered
 
-    assert answer(answer_classify_json) == b'{"results":[[["",0.5],["",0.5]],[["",0.5],["",0.5]]]}'
-    assert answer(answer_regress_json, signature_name="regress") == b'{"results":[7.0,7.0]}'
+    assert answer("classify") == b'{"results":[[["",0.5],["",0.5]],[["",0.5],["",0.5]]]}'
+    assert answer("regress", signature_name="regress") == b'{"results":[7.0,7.0]}'
     with pytest.raises(RequestError, match="outputs to contain at least one"):
-        answer(answer_classify_json, signature_name="regress")
+        answer("classify", signature_name="regress")
     with pytest.raises(RequestError, match="No regression outputs"):
-        answer(answer_regress_json)
+        answer("regress")
     with pytest.raises(RequestError, match="method_name to be tensorflow/serving/regress"):
-        answer(answer_regress_json, check=True)
+        answer("regress", check=True)
     # Read in a thread.
-    large = answer(answer_regress_json, signature_name="regress", examples=[{"x": "a" * 100}] * 500)
+    large = answer("regress", signature_name="regress", examples=[{"x": "a" * 100}] * 500)
     assert len(json.loads(large)["results"]) == 500
 
 
