@@ -1,13 +1,15 @@
 """Examples as clients send them: an ``Input`` over gRPC, a body over REST.
 
 The first byte says which. Whatever is accepted has as many rows as examples, takes no more memory than the limit says,
-and is what protocol buffers' own reader finds in each example.
+and is what protocol buffers' own reader finds in each example. Each row is what its example alone has: the others
+may be other clients'.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ def _spec(dtype: str, *shape: int, default: Any = None) -> FeatureSpec:
 _FEATURES = {
     "f": _spec("DT_FLOAT", 2, default=(1.5, -0.0)),
     "i": _spec("DT_INT64", 2, default=(7, -1)),
+    "n": _spec("DT_INT64", 16, default=tuple(range(16))),
     "s": _spec("DT_STRING", default=(b"none",)),
     "v": _spec("DT_INT64", -1),
     "w": _spec("DT_STRING", -1, 2),
@@ -66,7 +69,23 @@ def check(data: bytes) -> bool:
     for index, example in enumerate(examples):
         for name, spec in _FEATURES.items():
             _compare(columns[name][index : index + 1], example, name, spec)
+    _compare_alone(columns, examples)
     return True
+
+
+def _compare_alone(columns: Any, examples: list[bytes]) -> None:
+    """Each row is the one of its example alone."""
+    for index, example in enumerate(examples):
+        found = attempt(partial(parse_examples, [example], _FEATURES, limit=_LIMIT), RequestError)
+        if isinstance(found, Refused):
+            raise AssertionError("an example that is taken only among others")
+        for name, spec in _FEATURES.items():
+            if not spec.variable:
+                one, other = columns[name][index : index + 1], found[name]
+                same = (
+                    one.tolist() == other.tolist() if spec.dtype.numpy == STRING else one.tobytes() == other.tobytes()
+                )
+                holds(same, "a row that is not its example's")
 
 
 def _compare(row: Any, serialized: bytes, name: str, spec: FeatureSpec) -> None:
@@ -115,10 +134,26 @@ def seeds() -> dict[str, bytes]:
             made[f"{name}-proto"] = b"\0" + request.input
     unpacked = b"\x0a\x0f\x0a\x0d\x0a\x01f\x12\x08\x12\x06\x0d\x00\x00\x80\x3f"
     made["cut-off-proto"] = b"\0\x0a" + bytes((len(unpacked) + 2,)) + b"\x0a" + bytes((len(unpacked),)) + unpacked
+    made["greedy-proto"] = b"\0" + _greedy()
     empty = Input()
     empty.example_list.SetInParent()
     made["empty-proto"] = b"\0" + empty.SerializeToString()
     return made
+
+
+def _greedy() -> bytes:
+    """Three examples, of which the first one's list would go, by its lengths, to the end of the last one."""
+    given = Input()
+    for _ in range(2):
+        example = given.example_list.examples.add()
+        example.features.feature["n"].int64_list.value.extend(range(16))
+    others: bytes = given.SerializeToString()
+    behind = 2 * 20
+    greedy = bytes((0x1A, 18 + behind)) + b"\x28\0" * 4 + bytes((0x0A, 8 + behind)) + b"\x01" * 8
+    entry = b"\x0a\x01n\x12" + bytes((len(greedy),)) + greedy
+    example_bytes = b"\x0a" + bytes((len(entry) + 2,)) + b"\x0a" + bytes((len(entry),)) + entry
+    listed = b"\x0a" + bytes((len(example_bytes),)) + example_bytes + others[2:]
+    return b"\x0a" + bytes((len(listed),)) + listed
 
 
 TARGET = Target("examples", check, seeds, _mutate, max_size=4096)

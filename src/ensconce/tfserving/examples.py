@@ -236,14 +236,18 @@ def _usual_floats(values: list[bytes], spec: FeatureSpec) -> Array | None:
 def _usual_integers(values: list[bytes], spec: FeatureSpec) -> Array | None:
     """One packed list in each, of the right length, parsed as one message: lists laid end to end are one list.
 
-    Every tag, length and integer ends in a byte below 128. A packed list has two tags and two lengths; any other form
-    has more beside its integers (but for a single one unpacked, which is the same number). So with ``count`` + 4
-    such bytes no value has more than ``count`` integers, and if all together have what all should, each has.
+    Each value is known to be a list from its first byte to its last before the lists are laid end to end: one whose
+    lengths went further would take up the values behind it, which can be another client's. Every tag, length and
+    integer ends in a byte below 128, so with ``count`` + 4 such bytes a list has ``count`` integers.
     """
-    if spec.count == 0 or {value[0] for value in values} != {spec.kind.tag}:
+    if spec.count == 0:
         return None
-    if {len(value.translate(None, _HIGH)) for value in values} != {spec.count + 4}:
-        return None
+    for value in values:
+        start = _prefix(spec.kind.tag, len(value))
+        if start is None or not value.startswith(start):
+            return None
+        if len(value.translate(None, _HIGH)) != spec.count + 4:
+            return None
     try:
         integers = Feature.FromString(b"".join(values)).int64_list.value
     except DecodeError:

@@ -121,6 +121,19 @@ def test_lengths_that_make_up_for_each_other_are_no_two_examples_of_the_right_on
     assert "Values size: 1 but" in refusal([example(x=[1.0]), example(x=[1.0, 2.0, 3.0])], {"x": TWO})
 
 
+def test_lengths_that_go_beyond_an_example_take_nothing_of_the_examples_behind_it() -> None:
+    # As many bytes below 128 as there should be, four fields that nobody reads among them; and in the list, by its
+    # length, what follows when all are laid end to end: of the three, the first would have had integers of the second.
+    others = [example(x=list(range(100, 116))), example(x=[7] * 16)]
+    behind = 2 * (2 + 2 + 16)
+    unread, own = b"\x28\0" * 4, b"\x01" * 8
+    greedy = entry(b"x", bytes((0x1A, len(unread) + 2 + len(own) + behind)) + unread + bytes((0x0A, 8 + behind)) + own)
+    assert refusal([greedy, *others], {"x": spec("DT_INT64", 16)}).endswith(
+        "Index: 0.  Can't parse serialized Example."
+    )
+    assert parse_examples(others, {"x": spec("DT_INT64", 16)})["x"].tolist() == [list(range(100, 116)), [7] * 16]
+
+
 @pytest.mark.parametrize(
     ("serialized", "feature", "text"),
     [
