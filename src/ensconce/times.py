@@ -1,10 +1,16 @@
-"""How a moment is written, wherever people or other programs read it."""
+"""What time it is, and how a moment is written, wherever people or other programs read it."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
-__all__ = ["utc_text"]
+__all__ = ["unix_now", "utc_text"]
+
+
+def unix_now() -> int:
+    """Seconds since 1970 by this machine's clock."""
+    return int(time.time())
 
 
 def utc_text(unix_seconds: float) -> str:

@@ -139,9 +139,9 @@ def _fetch(kind: PlatformKind, url: str, ca_file: Path | None, root: str) -> tup
     from ensconce.appraisal.pccs import fetch_collateral
     from ensconce.appraisal.root import parse_root_certificate
     from ensconce.appraisal.vetting import vet
-    from ensconce.cluster.machine import unix_now
     from ensconce.errors import UnreachableError
     from ensconce.files import read_bounded
+    from ensconce.times import unix_now
 
     roots = ("intel" if root == "intel" else parse_root_certificate(read_bounded(Path(root), _MAX_ROOT_FILE)).name,)
     vetted = vet(fetch_collateral(url, kind, roots=roots, ca_file=ca_file), roots, kind)

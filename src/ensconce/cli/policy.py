@@ -80,8 +80,8 @@ def check(file: _File, json: _Json = False) -> None:
       ensconce policy check policy.yaml
     """
     from ensconce.appraisal.policy_warnings import warnings_about
-    from ensconce.cluster.machine import unix_now
     from ensconce.cluster.policy import read_signed
+    from ensconce.times import unix_now
 
     signed = read_signed(file)
     policy, warnings = signed.policy, warnings_about(signed.policy, unix_now())

@@ -12,10 +12,11 @@ from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.client.codec import Array, InputSpec
-from ensconce.cluster.machine import collateral_cache, unix_now
+from ensconce.cluster.machine import collateral_cache
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 from ensconce.ratls.trust import load_authority
+from ensconce.times import unix_now
 
 __all__ = ["fit_inputs", "open_appraiser", "read_authority", "read_rows"]
 

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from ensconce.audit.log import AuditLog
 from ensconce.cluster.keystore_entry import FileEntry, KeystoreEntry, PassphraseEntry, unlock_of
-from ensconce.cluster.machine import unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore, check_against_log, retired_in
 from ensconce.cluster.state import open_state
@@ -31,6 +30,7 @@ from ensconce.keys.keystore import key_unknown
 from ensconce.keys.sealed import MAX_FILE, Contents, Record
 from ensconce.keys.unlock import Unlock
 from ensconce.servables import MODEL_NAME
+from ensconce.times import unix_now
 
 __all__ = ["Recovered", "backup", "checked_keystore", "find_key", "put_secret", "recover", "retire_key", "rewrap"]
 

@@ -12,13 +12,14 @@ from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.revocations import Revocations
 from ensconce.appraisal.root import claimed_root, root_named
 from ensconce.appraisal.vetting import links_of, vet
-from ensconce.cluster.machine import collateral_cache, unix_now
+from ensconce.cluster.machine import collateral_cache
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.state import open_state
 from ensconce.evidence.quote import parse_quote
 from ensconce.files import read_bounded
 from ensconce.ratls.quote_file import read_quote
+from ensconce.times import unix_now
 
 __all__ = ["explain_evidence"]
 

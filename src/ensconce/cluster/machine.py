@@ -19,21 +19,16 @@ from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
+from ensconce.times import unix_now
 
 __all__ = [
     "MachinePlatform",
     "collateral_cache",
     "simulated_root",
     "start_platform",
-    "unix_now",
 ]
 
 _START_S = 30.0
-
-
-def unix_now() -> int:
-    """Seconds since 1970 by this machine's clock."""
-    return int(time.time())
 
 
 def simulated_root() -> str:

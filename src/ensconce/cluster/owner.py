@@ -19,7 +19,6 @@ from ensconce.audit.storage import LOG
 from ensconce.audit.verify import verify_log
 from ensconce.cluster.deployment import Deployment, FolderState
 from ensconce.cluster.keystore_entry import FileEntry, unlock_of
-from ensconce.cluster.machine import unix_now
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
 from ensconce.cluster.unlocking import ask_at_terminal, entry_of, new_text, open_keystore
@@ -34,6 +33,7 @@ from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.servables import key_id
 from ensconce.state.store import Store
+from ensconce.times import unix_now
 
 __all__ = ["OwnerFolder"]
 

@@ -17,7 +17,7 @@ from ensconce.appraisal.policy_source import PolicySource
 from ensconce.appraisal.pool import VerifierPool
 from ensconce.audit.log import AuditLog
 from ensconce.cluster.deployment import Deployment
-from ensconce.cluster.machine import collateral_cache, unix_now
+from ensconce.cluster.machine import collateral_cache
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry
@@ -26,6 +26,7 @@ from ensconce.cluster.state import open_state
 from ensconce.errors import IntegrityError, RefusedError
 from ensconce.provisioning.limits import Limits
 from ensconce.provisioning.server import ProvisioningServer
+from ensconce.times import unix_now
 
 __all__ = ["open_server"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ensconce.cluster.machine import unix_now
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.errors import InputError, IntegrityError
@@ -17,6 +16,7 @@ from ensconce.models.load import open_sealed
 from ensconce.models.seal import seal
 from ensconce.models.source import MemorySource
 from ensconce.servables import key_id, receivable
+from ensconce.times import unix_now
 
 __all__ = ["described", "reseal_model"]
 

@@ -29,7 +29,6 @@ from ensconce.cluster.keystore_entry import (
     replaced_in,
     unlock_of,
 )
-from ensconce.cluster.machine import unix_now
 from ensconce.cluster.state import open_state
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
@@ -38,6 +37,7 @@ from ensconce.keys.header import parse_header
 from ensconce.keys.lock import open_lock, other_unlock
 from ensconce.keys.sealed import open_sealed
 from ensconce.keys.unlock import Sort, Unlock
+from ensconce.times import unix_now
 
 if TYPE_CHECKING:
     from ensconce.cluster.owner import OwnerFolder

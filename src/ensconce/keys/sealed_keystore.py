@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
@@ -21,13 +20,9 @@ from ensconce.keys.place import Place
 from ensconce.keys.sealed import MAX_FILE, Contents, Record, open_sealed, seal
 from ensconce.keys.unlock import SealKeys, Unlock
 from ensconce.state.store import Slot
+from ensconce.times import unix_now
 
-__all__ = ["SealedKeystore", "unix_time"]
-
-
-def unix_time() -> int:
-    """The machine's clock, whole seconds since 1970."""
-    return int(time.time())
+__all__ = ["SealedKeystore"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class SealedKeystore:
         *,
         deployment: str = "ensconce",
         contents: Contents | None = None,
-        now: Callable[[], int] = unix_time,
+        now: Callable[[], int] = unix_now,
     ) -> Self:
         """Make a keystore where there is none.
 
@@ -100,7 +95,7 @@ class SealedKeystore:
         return keystore
 
     @classmethod
-    def open(cls, place: Place, unlock: Unlock, *, now: Callable[[], int] = unix_time) -> Self:
+    def open(cls, place: Place, unlock: Unlock, *, now: Callable[[], int] = unix_now) -> Self:
         """Open a keystore and check all of it.
 
         Raises:
