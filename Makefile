@@ -11,7 +11,7 @@ TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving fuzz fuzz-env interop-env lock clean
+.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving fuzz fuzz-env interop-env cluster-programs cluster-test lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
@@ -21,6 +21,7 @@ help:
 	@echo "make build        build the wheel and try it in a second, empty environment"
 	@echo "make fuzz         fuzz every parser for FUZZ_SECONDS=60 each; FUZZ_TARGETS=\"quote policy\" for some of them"
 	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
+	@echo "make cluster-test  the story in a real Kubernetes of one node (root; make cluster-programs builds its programs)"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make bench-serving  serving beside TensorFlow, MLServer, KServe and LitServe (about 15 minutes); BENCH_ARGS=--quick"
 	@echo "make proto        compile proto/ into the message descriptors"
@@ -96,6 +97,13 @@ contract: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
 check: lint types contract
+
+# Outside the tree: they take half an hour to build, and are the same for every checkout.
+cluster-programs:
+	@tests/e2e/kubernetes/programs/build.sh "$${ENSCONCE_KUBERNETES_PROGRAMS:-$${XDG_CACHE_HOME:-$$HOME/.cache}/ensconce-kubernetes}"
+
+cluster-test: $(VENV)/.dev
+	@ENSCONCE_CLUSTER_TEST=1 $(BIN)/python -m pytest -rs tests/e2e/kubernetes $(PYTEST_ARGS)
 
 build: $(VENV)/.dev
 	@rm -rf dist build/wheel-env
