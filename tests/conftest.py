@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
-from ensconce.addresses import Address
+from ensconce.addresses import Address, hold_port
 from ensconce.evidence.certificate import OID_LEGACY_GRAMINE, OID_LEGACY_MEANT, evidence_extension
 from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
@@ -138,19 +138,11 @@ def wait_for() -> Callable[[Callable[[], object], str], None]:
 
 @pytest.fixture(scope="session")
 def find_port() -> Iterator[Callable[[], int]]:
-    """Gives ports of the loopback address where nobody listens and which nobody but a test's own server comes by.
-
-    A port that was only looked up could be anybody's by the time it is used. This one stays bound: connections to it
-    are refused, the kernel gives it to nobody who asks for any port, and a server may listen at it, because both sides
-    set SO_REUSEADDR (as Python's, asyncio's, gRPC's and nginx's servers do) and the one that holds it does not listen.
-    """
+    """Gives ports of the loopback address where nobody listens and which nobody but a test's own server comes by."""
     with contextlib.ExitStack() as held:
 
         def find() -> int:
-            holder = held.enter_context(socket.socket())
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holder.bind(("127.0.0.1", 0))
-            port: int = holder.getsockname()[1]
+            port: int = held.enter_context(hold_port()).getsockname()[1]
             return port
 
         yield find

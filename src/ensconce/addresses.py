@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ensconce.errors import InputError
 
-__all__ = ["Address", "check_domain", "check_host", "listen"]
+__all__ = ["Address", "check_domain", "check_host", "hold_port", "listen"]
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _BACKLOG = 511
@@ -99,6 +99,20 @@ def listen(address: Address, check: str) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def hold_port() -> socket.socket:
+    """Hold a port of the loopback address for a server that is to be started with its number.
+
+    A port that was only looked up could be anybody's by the time it is used. As long as the returned socket is open,
+    connections to this one are refused, the kernel gives it to nobody who asks for any port, and a server may listen at
+    it, because both set SO_REUSEADDR (as Python's, gRPC's and nginx's servers do) and the one that holds it does not
+    listen.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def _remedy(code: int | None, port: int) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.addresses import Address
+from ensconce.addresses import Address, hold_port, listen
 from ensconce.errors import InputError
 
 
@@ -41,3 +43,13 @@ def test_fuzz(text: str) -> None:
     except InputError:
         return
     assert Address.parse(str(address)) == address
+
+
+def test_a_held_port_is_its_server_s() -> None:
+    with hold_port() as holder:
+        address = Address(*holder.getsockname())
+        for _ in range(2):  # and a server's after that
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            with listen(address, "test"), pytest.raises(InputError, match="cannot listen"):
+                listen(address, "test")

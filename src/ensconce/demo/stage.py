@@ -8,7 +8,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ensconce.addresses import hold_port
 from ensconce.demo.data import digits_folder
 from ensconce.enclave.layers import default_cache
 from ensconce.errors import EnsconceError, restore
@@ -37,15 +37,11 @@ class Ports:
     pccs: int
 
     @classmethod
-    def free(cls) -> Ports:
-        """Four ports that are free now."""
-        with contextlib.ExitStack() as held:
-            ports = []
-            for _ in range(4):
-                probe = held.enter_context(socket.socket())
-                probe.bind(("127.0.0.1", 0))
-                ports.append(probe.getsockname()[1])
-        return cls(*ports)
+    @contextlib.contextmanager
+    def held(cls) -> Iterator[Ports]:
+        """Four ports that come to nobody else, whenever their servers begin."""
+        with contextlib.ExitStack() as holders:
+            yield cls(*(holders.enter_context(hold_port()).getsockname()[1] for _ in range(4)))
 
 
 @dataclass
@@ -75,13 +71,14 @@ class Stage:
     @contextlib.contextmanager
     def open(cls) -> Iterator[Stage]:
         """A stage in a fresh temporary folder; at the end everything is stopped and the folder removed."""
-        stage = cls(Path(tempfile.mkdtemp(prefix="ensconce-demo-")), Ports.free())
-        try:
-            stage.client.mkdir()
-            yield stage
-        finally:
-            stage.clear()
-            shutil.rmtree(stage.root, ignore_errors=True)
+        with Ports.held() as ports:
+            stage = cls(Path(tempfile.mkdtemp(prefix="ensconce-demo-")), ports)
+            try:
+                stage.client.mkdir()
+                yield stage
+            finally:
+                stage.clear()
+                shutil.rmtree(stage.root, ignore_errors=True)
 
     def run(self, *arguments: str, party: str = "owner") -> Any:
         """Run ``ensconce ARGUMENTS``; its JSON where it printed some, else its text.
