@@ -113,15 +113,22 @@ def _run(config: ReplicaConfig) -> None:
         for number in sorted(choose(model, [number for name, number in every if name == model.name], ()))
     ]
     _tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
+    # Nothing here has a name for what is granted: it holds keys, and this runs as long as the replica.
+    _Replica(config, provision).run(_granted(provision, wanted, every))
+
+
+def _granted(
+    provision: Callable[[Sequence[tuple[str, int]]], Provisioned],
+    wanted: Sequence[tuple[str, int]],
+    every: Sequence[tuple[str, int]],
+) -> Provisioned:
     try:
-        granted = provision(wanted)
+        return provision(wanted)
     except RefusedError:
         if wanted == every:
             raise
-        # Perhaps the newest versions have been retired, and older ones are what the owner means to have served.
-        wanted = every
-        granted = provision(wanted)
-    _Replica(config, provision).run(granted)
+    # Perhaps the newest versions have been retired, and older ones are what the owner means to have served.
+    return provision(every)
 
 
 def _versions(models: tuple[ModelConfig, ...]) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from ensconce.enclave.config import MAX_LOADED, EngineConfig, ModelConfig
 from ensconce.enclave.present import choose, folders
-from ensconce.errors import EnsconceError, InputError
+from ensconce.errors import EnsconceError, InputError, restore
 from ensconce.models.layout import scan
 from ensconce.models.load import open_sealed
 from ensconce.serving.engines import Servable
@@ -119,7 +119,7 @@ class Versions:
             with self._lock:
                 newest = max(self._failures, key=lambda version: (version[1], version[0]), default=None)
                 if newest is not None:
-                    raise self._failures[newest].error
+                    raise _copied(self._failures[newest].error)
             raise InputError("replica.models", "there is nothing to serve any more", remedy="start the replica again")
 
     def follow(self) -> None:
@@ -244,7 +244,7 @@ class Versions:
         with self._lock:
             failure = self._failures.get(version)
             if failure is not None and (failure.again_at is None or failure.again_at > self._clock()):
-                raise failure.error
+                raise _copied(failure.error)
             key = self._keys.pop(version, None)
         look, start = _look(folder), time.monotonic()
         try:
@@ -264,7 +264,7 @@ class Versions:
     def _failed(self, version: _Version, error: EnsconceError, look: object, tries: int) -> None:
         wait = min(_FIRST_RETRY_S * 2 ** (tries - 1), _LONGEST_RETRY_S)
         again_at = None if error.check in _FOR_EVER else self._clock() + wait
-        self._failures[version] = _Failure(error, look, tries, again_at)
+        self._failures[version] = _Failure(_copied(error), look, tries, again_at)
 
     def _opened(self, name: str, number: int, key: bytes | None) -> tuple[Servable, int]:
         """The servable, and how many files it was made of. Nothing here refers to the key afterwards."""
@@ -294,6 +294,11 @@ def _look(folder: Path) -> object:
         return scan(folder, InputError)
     except EnsconceError as error:
         return str(error)
+
+
+def _copied(error: EnsconceError) -> EnsconceError:
+    """The same error without its traceback, whose frames hold the key and what was decrypted with it."""
+    return restore(error.fields(), error.exit_status)
 
 
 def _unforeseen(error: Exception) -> EnsconceError:

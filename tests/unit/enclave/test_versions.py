@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from ensconce.encfile import encrypt_file
+from ensconce.encfile.room import room
 from ensconce.enclave.config import MAX_LOADED, EngineConfig, ModelConfig, VersionsConfig
 from ensconce.enclave.versions import Versions
 from ensconce.errors import EnsconceError, InputError, IntegrityError, RefusedError
@@ -307,3 +310,27 @@ def test_an_unforeseen_error_says_only_its_kind(world: World) -> None:
     world.until(lambda: world.failed(2), "version 2 to fail")
     assert "secret" not in str(world.told)
     assert world.served() == [1]
+
+
+def test_a_version_that_fails_leaves_nothing_of_itself_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[weakref.ref[memoryview]] = []
+
+    def noting(size: int) -> memoryview:
+        made = room(size)
+        rooms.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr("ensconce.encfile.decrypt.room", noting)
+    world.lay(1)
+    world.start(1)
+    target = world.lay(2)
+    rooms.clear()
+    with (target / "model.xml").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes((last[0] ^ 1,)))
+    world.until(lambda: world.failed(2) == ["encfile.node_mac"], "version 2 to fail")
+    assert len(rooms) == 3  # the list of files, model.bin, and model.xml, which is plaintext but for its last part
+    gc.collect()
+    assert [each() for each in rooms] == [None] * 3
