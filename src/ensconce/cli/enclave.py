@@ -16,6 +16,7 @@ app = typer.Typer(help="What runs inside: image, manifest, measurement, signatur
 app.callback()(protect)
 
 _HERE = Path()
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
 
 
 @app.command("build")
@@ -38,3 +39,28 @@ def build(
     say(f"mr_signer    {identity.mr_signer.hex()}")
     say(f"isv_prod_id  {identity.isv_prod_id}")
     say(f"isv_svn      {identity.isv_svn}")
+
+
+@app.command("lint")
+def lint(
+    manifests: Annotated[
+        list[Path],
+        typer.Argument(metavar="MANIFEST...", help="Manifests: .manifest.sgx, .manifest, .manifest.template."),
+    ],
+    json: _Json = False,
+) -> None:
+    """Say what a manifest leaves to the host: each finding with its line, the attack that it opens, and the remedy.
+
+    Takes anybody's manifests: signed or not, templates, of Gramine and of Graphene.
+
+    Exit status: 0 when nothing refuses a manifest, 4 when something does, 2 when one cannot be read.
+
+    Examples:
+
+      ensconce enclave lint bundle/enclave/server.manifest.sgx
+
+      ensconce enclave lint --json app/*.manifest.template | jq -r '.manifests[].findings[].check'
+    """
+    from ensconce.cli.enclave_lint import lint_files
+
+    lint_files(manifests, json)

@@ -98,7 +98,7 @@ def build_enclave(
         findings = lint(manifest)
         for finding in findings:
             tell(f"{finding.severity}: {finding.problem}: {finding.attack}")
-            if finding.severity == "error":
+            if finding.severity == "refuse":
                 raise InputError(
                     finding.check,
                     f"the manifest is not signed: {finding.problem}",

@@ -1,154 +1,86 @@
-"""What must not be in a manifest, and which attack it would open. Thin: each rule looks at one thing."""
+"""What must not be in a manifest, and which attack it would open: ours before it is signed, and anybody else's.
+
+Reading (``lint_source``), knowing (``lint_rules``) and looking (the other ``lint_*``) live apart; here they meet.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
-from ensconce.enclave.contents import NEVER_INSIDE
+from ensconce.enclave.contents import ENTRY_MODULE
+from ensconce.enclave.lint_evidence import evidence_findings
+from ensconce.enclave.lint_files import Files, file_findings
+from ensconce.enclave.lint_finding import Finding, Hit
+from ensconce.enclave.lint_host import arguments, environment, switches
+from ensconce.enclave.lint_keys import options
+from ensconce.enclave.lint_rules import Severity
+from ensconce.enclave.lint_source import Reading, read_manifest
+from ensconce.enclave.lint_tfserving import tfserving_findings
 from ensconce.enclave.manifest import ALLOWED_FILES
+from ensconce.errors import RefusedError
 from ensconce.platform.manifest import Manifest
 
-__all__ = ["Finding", "lint"]
+__all__ = ["Finding", "check_signable", "lint", "lint_text"]
 
-# How each way of leaving a choice to the host is used against the enclave; by the option's last word.
-_INSECURE = {
-    "insecure__use_cmdline_argv": "the host drops or adds arguments and the measurement stays the same",
-    "argv_src_file": "the host replaces the arguments if it can replace that file",
-    "insecure__use_host_env": "the host sets PYTHONPATH or LD_PRELOAD and runs its own code inside",
-    "env_src_file": "the host replaces the environment if it can replace that file",
-    "passthrough": "the host chooses this variable and the measurement stays the same",
-    "insecure__keys": "whoever has the manifest has the key",
-    "insecure__rpc_thread_num": "enclave threads read memory that the host changes under them (INTEL-SA-00657)",
-    "insecure__allow_memfaults_without_exinfo": "the host injects memory faults and learns from the reaction",
-    "insecure__disable_aslr": "the host knows all addresses, and a single overflow is enough",
-    "insecure__allow_eventfd": "the host forges the events that threads wait for",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a manifest.
-
-    Attributes:
-        check: dotted name, stable across releases.
-        severity: an ``error`` keeps the manifest from being signed.
-        problem: what is there, or missing.
-        attack: what somebody can do because of it.
-        remedy: what to do about it.
-    """
-
-    check: str
-    severity: Literal["error", "warning"]
-    problem: str
-    attack: str
-    remedy: str
+_ORDER: dict[Severity, int] = {"refuse": 0, "warn": 1, "note": 2}
 
 
 def lint(manifest: Manifest) -> tuple[Finding, ...]:
-    """Everything that is wrong with ``manifest``, errors first; nothing when it may be signed."""
-    findings = [*_host_choices(manifest), *_openings(manifest), *_start(manifest), *_contents(manifest)]
-    return tuple(sorted(findings, key=lambda finding: finding.severity))
+    """Everything that is wrong with a signed ``manifest``, what refuses it first."""
+    return lint_text(manifest.raw)
 
 
-def _host_choices(manifest: Manifest) -> Iterator[Finding]:
-    for option in manifest.insecure:
-        words = set(option.split("."))
-        attack = next((text for name, text in _INSECURE.items() if name in words), "the host decides, unmeasured")
-        yield Finding("lint.insecure", "error", f"{option} is switched on", attack, "remove the option")
-    if not manifest.argv:
-        yield Finding(
-            "lint.argv",
-            "error",
-            "loader.argv is missing",
-            "no argument is measured, so none can be relied on",
-            "list every argument in loader.argv",
-        )
+def lint_text(data: bytes) -> tuple[Finding, ...]:
+    """Everything that is wrong with a manifest: signed, unsigned or a template, of Gramine or of Graphene.
+
+    Returns:
+        The findings, what refuses it first, then by line; one for each rule and place.
+
+    Raises:
+        InputError: ``manifest.*``: it cannot be read.
+    """
+    found: dict[tuple[str, str, int | None], Finding] = {}
+    for reading in read_manifest(data):
+        for hit in _hits(reading):
+            line = hit.line if hit.line is not None else reading.line(hit.key)
+            finding = Finding.of(hit, line)
+            # The same place may be worse in another branch of a template.
+            known = found.get((hit.code, hit.key, line))
+            if known is None or _ORDER[finding.severity] < _ORDER[known.severity]:
+                found[hit.code, hit.key, line] = finding
+    return tuple(sorted(found.values(), key=lambda each: (_ORDER[each.severity], each.line or 0, each.check)))
 
 
-def _openings(manifest: Manifest) -> Iterator[Finding]:
-    if manifest.debug:
-        yield Finding(
-            "lint.debug",
-            "error",
-            "sgx.debug is true",
-            "the host reads keys, model and requests out of the enclave with a debugger",
-            "set sgx.debug = false",
-        )
-    for uri in manifest.allowed_files:
-        if uri not in ALLOWED_FILES:
-            yield Finding(
-                "lint.allowed_files",
-                "error",
-                f"{uri} is an allowed file",
-                "the host replaces it at any time, and reads what the enclave writes there",
-                "make it a trusted file, or an encrypted one",
-            )
-    for mount in manifest.mounts:
-        if mount.type == "untrusted_shm":
-            yield Finding(
-                "lint.mount",
-                "error",
-                f"{mount.path} is memory shared with the host",
-                "the host reads and changes everything in it",
-                "remove the mount",
-            )
-    if manifest.file_check_policy != "strict":
-        yield Finding(
-            "lint.file_check_policy",
-            "error",
-            f"sgx.file_check_policy is {manifest.file_check_policy!r}",
-            "the host puts files of its own where the enclave opens them",
-            "remove the option; strict is the default",
-        )
-    if manifest.log_level not in ("none", "error"):
-        yield Finding(
-            "lint.log_level",
-            "error",
-            f"loader.log_level is {manifest.log_level!r}",
-            "system calls and their arguments appear in a log that the host reads",
-            'set loader.log_level = "error"',
-        )
+def check_signable(findings: tuple[Finding, ...]) -> None:
+    """Refuse what must not be signed.
 
-
-def _start(manifest: Manifest) -> Iterator[Finding]:
-    if not _on_the_host(manifest) & {file.path for file in manifest.trusted_files}:
-        yield Finding(
-            "lint.entrypoint",
-            "error",
-            f"{manifest.entrypoint} is not a trusted file",
-            "the host starts another program under this measurement",
-            "list the program in sgx.trusted_files",
-        )
-    if manifest.isv_prod_id == 0:
-        yield Finding(
-            "lint.isv_prod_id",
-            "warning",
-            "sgx.isvprodid is 0",
-            "a policy by MRSIGNER cannot tell this enclave from any other of the same signer",
-            "give each product its own number",
-        )
-
-
-def _contents(manifest: Manifest) -> Iterator[Finding]:
-    for name, reason in NEVER_INSIDE.items():
-        module = name.replace("-", "_")
-        if any(module in file.path.split("/") for file in manifest.trusted_files):
-            yield Finding(
-                "lint.contents",
-                "error",
-                f"{name} is in the image",
-                f"it runs beside the model, and {reason}",
-                "build the image with `ensconce enclave build`, which leaves it out",
+    Raises:
+        RefusedError: with the check of the first finding that refuses it.
+    """
+    for finding in findings:
+        if finding.severity == "refuse":
+            raise RefusedError(
+                finding.check,
+                f"the manifest is not signed: {finding.problem}",
+                rule=finding.attack,
+                remedy=finding.remedy,
             )
 
 
-def _on_the_host(manifest: Manifest) -> set[str]:
-    """The names that the program may have outside: its own, and those that mounts give it."""
-    names = {manifest.entrypoint, manifest.entrypoint.removeprefix("/")}
-    for mount in manifest.mounts:
-        if f"{manifest.entrypoint}/".startswith(f"{mount.path.rstrip('/')}/"):
-            rest = manifest.entrypoint[len(mount.path.rstrip("/")) :]
-            names.add(mount.uri.removeprefix("file:").rstrip("/") + rest)
-    return names
+def _hits(reading: Reading) -> Iterator[Hit]:
+    ours = _is_ours(reading)
+    files = Files.of(reading, frozenset(ALLOWED_FILES) if ours else frozenset())
+    yield from arguments(reading, files)
+    yield from environment(reading, files)
+    yield from switches(reading)
+    yield from file_findings(reading, files, ours=ours)
+    yield from evidence_findings(reading, files)
+    yield from tfserving_findings(reading, files)
+    yield from options(reading)
+
+
+def _is_ours(reading: Reading) -> bool:
+    """It starts our replica, which takes what the host may write for what it is."""
+    argv = reading.get("loader.argv")
+    return isinstance(argv, list) and any(pair == ("-m", ENTRY_MODULE) for pair in itertools.pairwise(argv))

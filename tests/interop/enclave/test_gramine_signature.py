@@ -50,4 +50,10 @@ def test_the_identity_is_what_gramine_says(vector: Path) -> None:
 
 def test_lint_reads_a_manifest_of_gramines_own(vectors: Path) -> None:
     manifest = parse_manifest((vectors / "sigstruct" / "helloworld.manifest.sgx").read_bytes())
-    assert [finding.check for finding in lint(manifest)] == ["lint.argv", "lint.debug", "lint.isv_prod_id"]
+    assert [(finding.check, finding.severity) for finding in lint(manifest)] == [
+        ("lint.debug.on", "refuse"),
+        ("lint.attestation.none", "refuse"),
+        ("lint.identity.product", "warn"),
+        ("lint.argv.missing", "note"),
+        ("lint.identity.version", "note"),
+    ]

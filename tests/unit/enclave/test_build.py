@@ -68,7 +68,7 @@ def test_the_launcher_accepts_what_was_built_and_nothing_else(
 
 @pytest.mark.parametrize(
     ("change", "check_name"),
-    [({"debug": True}, "lint.debug"), ({"domain": "no domain"}, "enclave.spec"), ({"models": ()}, "enclave.spec")],
+    [({"debug": True}, "lint.debug.on"), ({"domain": "no domain"}, "enclave.spec"), ({"models": ()}, "enclave.spec")],
 )
 def test_what_must_not_be_signed_is_not_and_the_old_enclave_stays(
     bundle: Path, spec: EnclaveSpec, signing_key: rsa.RSAPrivateKey, change: dict[str, object], check_name: str

@@ -1,0 +1,262 @@
+"""Other people's manifests, read for the lint: TOML or a template of it, with the line of every key.
+
+Source: Gramine 1.9, "Manifest syntax" and "gramine-manifest" (templates are Jinja's). A template is not rendered: it
+is a program, its variables are the builder's, and one rendering shows one branch of each condition. Instead each
+``{{ ... }}`` stays in place as text, and the manifest is read once with every ``if`` taken, once with every first
+``else`` taken, and so on; whatever was wrong in any reading is found.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ensconce.enclave.lint_lines import key_lines
+from ensconce.errors import InputError
+from ensconce.platform.manifest import MAX_MANIFEST_SIZE
+
+__all__ = ["Reading", "is_template", "read_manifest"]
+
+_MAX_READINGS = 8
+_MAX_DEPTH = 32
+_TAG = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
+_STATEMENT = re.compile(r"\{%[-+]?\s*(\w*)(.*?)[-+]?%\}", re.DOTALL)
+_LITERAL = re.compile(r"\s*(\w+)\s*=\s*(?:\"([^\"'\\{}]*)\"|'([^\"'\\{}]*)')\s*")
+_BRANCHES = frozenset({"elif", "else"})
+_KEY = re.compile(r"[A-Za-z_][\w.-]*")
+_VALUE = re.compile(r"(?:true|false|[-+]?\d+|0x[0-9a-fA-F]+)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a manifest.
+
+    Attributes:
+        document: its keys and values; a value that a template computes is the text ``{{ ... }}``.
+        lines: the line of each key and of each element of an array, by dotted name; ``sgx.allowed_files[2]``.
+        imports: lines on which a template draws in others, which are not read.
+    """
+
+    document: Mapping[str, Any]
+    lines: Mapping[str, int]
+    imports: tuple[int, ...] = ()
+
+    def get(self, key: str) -> Any:
+        """The value under a dotted key; None where there is none."""
+        value: Any = self.document
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return None
+            value = value[part]
+        return value
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        """The table under a dotted key; empty where there is none."""
+        value = self.get(key)
+        return value if isinstance(value, Mapping) else {}
+
+    def line(self, key: str) -> int | None:
+        """The line of a key; None when it is not there."""
+        return self.lines.get(key)
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Every dotted key with its value; arrays whole."""
+        pending: list[tuple[str, Any]] = [("", self.document)]
+        while pending:
+            prefix, value = pending.pop()
+            if isinstance(value, Mapping) and (value or not prefix):
+                pending += [(f"{prefix}.{name}" if prefix else name, value[name]) for name in reversed(value)]
+            else:
+                yield prefix, value
+
+
+def is_template(value: object) -> bool:
+    """The value, or a part of it, is known only when the template is rendered."""
+    return isinstance(value, str) and "{{" in value
+
+
+def read_manifest(data: bytes) -> tuple[Reading, ...]:
+    """Read a manifest, signed, unsigned or a template, of Gramine or of Graphene.
+
+    Raises:
+        InputError: ``manifest.*``: not UTF-8, too large, too deep, or not TOML once the template's marks are taken out.
+    """
+    if len(data) > MAX_MANIFEST_SIZE:
+        raise InputError(
+            "manifest.size",
+            "the manifest is too large",
+            found=f"{len(data)} bytes",
+            rule=f"at most {MAX_MANIFEST_SIZE} bytes",
+        )
+    try:
+        text = data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError("manifest.text", "the manifest is not UTF-8", found=f"byte {error.start}") from None
+    if not _TAG.search(text):
+        return (_parsed(text, text),)
+    variables = {match[1]: match[2] or match[3] or "" for match in _set_tags(text)}
+    imports = tuple(
+        text.count("\n", 0, tag.start()) + 1
+        for tag in _STATEMENT.finditer(text)
+        if tag[1] in ("include", "import", "extends", "from")
+    )
+    bodies: dict[str, Reading] = {}
+    for take in range(min(_branches(text), _MAX_READINGS)):
+        body = _without_tags(text, take, variables)
+        if body not in bodies:
+            bodies[body] = _parsed(body, text, imports)
+    return tuple(bodies.values())
+
+
+def _parsed(body: str, text: str, imports: tuple[int, ...] = ()) -> Reading:
+    try:
+        document = tomllib.loads(body)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        body = _quoted(body)
+        try:
+            document = tomllib.loads(body)
+        except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+            raise InputError(
+                "manifest.toml",
+                "the manifest is not TOML" if body == text else "the manifest is no template of TOML",
+                found=str(error)[:200],
+                rule="TOML 1.0, or a Jinja template of it",
+                remedy="lint what gramine-manifest makes of it",
+            ) from None
+    _check_depth(document)
+    return Reading(MappingProxyType(document), MappingProxyType(key_lines(body)), imports)
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    pending: list[tuple[Any, int]] = [(document, 0)]
+    while pending:
+        value, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise InputError("manifest.depth", "the manifest is nested too deeply", rule=f"at most {_MAX_DEPTH} levels")
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        pending += [(child, depth + 1) for child in children]
+
+
+def _quoted(text: str) -> str:
+    """Graphene's first format, in which values are bare words, as TOML."""
+    lines = []
+    for line in text.split("\n"):
+        key, equals, rest = line.partition("=")
+        value, mark, comment = rest.partition("#")
+        value = value.strip()
+        if equals and _KEY.fullmatch(key.strip()) and value and value[0] not in "\"'[{" and not _VALUE.fullmatch(value):
+            line = f"{key}= '{value.replace(chr(39), '`')}' {mark}{comment}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _set_tags(text: str) -> Iterator[re.Match[str]]:
+    for tag in _STATEMENT.finditer(text):
+        if tag[1] == "set" and (match := _LITERAL.fullmatch(tag[2])):
+            yield match
+
+
+def _branches(text: str) -> int:
+    """How many readings it takes to see every branch of every condition; one condition after the other, not nested."""
+    most, counts = 1, list[int]()
+    for tag in _STATEMENT.finditer(text):
+        match tag[1]:
+            case "if":
+                counts.append(2)  # taken, and not taken
+            case "elif" if counts:
+                counts[-1] += 1
+            case "endif" if counts:
+                most = max(most, counts.pop())
+    return max([most, *counts])
+
+
+def _without_tags(text: str, take: int, variables: Mapping[str, str]) -> str:
+    """The template's text with the branch number ``take`` of each condition; as many lines as before.
+
+    A condition with fewer branches gives its last one; without an ``else``, that is nothing.
+    """
+    pieces, open_ifs, at, quote = list[str](), list[_If](), 0, ""
+    sizes = _sizes(text)
+    for tag in _TAG.finditer(text):
+        piece, mark = text[at : tag.start()], tag[0]
+        at = tag.end()
+        skipped = any(not each.taken for each in open_ifs)
+        pieces.append(_lines_of(piece) if skipped else piece)
+        quote = _open_quote(quote, piece)
+        statement = _STATEMENT.fullmatch(mark)
+        word = statement[1] if statement else ""
+        if word == "if":
+            open_ifs.append(_If(wanted=min(take, sizes.get(tag.start(), 2) - 1)))
+        elif word in _BRANCHES and open_ifs:
+            open_ifs[-1].branch += 1
+        elif word == "endif" and open_ifs:
+            open_ifs.pop()
+        computed = mark.startswith("{{") and not skipped
+        pieces.append(_expression(mark, variables, quote) if computed else _lines_of(mark))
+    pieces.append(text[at:])
+    return "".join(pieces)
+
+
+def _open_quote(quote: str, piece: str) -> str:
+    """The mark of the string that is open behind ``piece``, when ``quote`` was open before it; strings of one line."""
+    escaped = False
+    for char in piece:
+        if char == "\n":
+            quote = ""
+        elif escaped:
+            escaped = False
+        elif char == "\\" and quote == '"':
+            escaped = True
+        elif char == quote:
+            quote = ""
+        elif char in "\"'" and not quote:
+            quote = char
+    return quote
+
+
+@dataclass
+class _If:
+    """A condition that is being passed: the number of the branch that is wanted, and of the one that we are in."""
+
+    wanted: int
+    branch: int = 0
+
+    @property
+    def taken(self) -> bool:
+        return self.branch == self.wanted
+
+
+def _sizes(text: str) -> dict[int, int]:
+    """How many branches each condition has, the empty one of a missing ``else`` included, by its place."""
+    sizes, pending = dict[int, int](), list[tuple[int, int, bool]]()
+    for tag in _TAG.finditer(text):
+        statement = _STATEMENT.fullmatch(tag[0])
+        word = statement[1] if statement else ""
+        if word == "if":
+            pending.append((tag.start(), 1, False))
+        elif word in _BRANCHES and pending:
+            start, count, has_else = pending.pop()
+            pending.append((start, count + 1, has_else or word == "else"))
+        elif word == "endif" and pending:
+            start, count, has_else = pending.pop()
+            sizes[start] = count + (not has_else)
+    return sizes
+
+
+def _expression(mark: str, variables: Mapping[str, str], quote: str) -> str:
+    """What stands in the place of ``{{ ... }}``: a known variable's value, or the expression itself, as text."""
+    inner = mark[2:-2].strip("-+ \t\n")
+    known = variables.get(inner)
+    text = known if known is not None else "{{ " + " ".join(inner.split()).replace("\\", "/") + " }}"
+    if quote == "'":
+        return text.replace("'", "`")
+    text = text.replace('"', "'")
+    return text if quote else f'"{text}"{_lines_of(mark)}'
+
+
+def _lines_of(text: str) -> str:
+    return "\n" * text.count("\n")
