@@ -78,7 +78,6 @@ def kubelet(folder: Path, cgroup: str) -> str:
         imageGCLowThresholdPercent=99,
         failCgroupV1=False,
         failSwapOn=False,
-        featureGates={"KubeletInUserNamespace": True},
         healthzBindAddress="127.0.0.1",
         nodeStatusUpdateFrequency="5s",
         resolvConf="",

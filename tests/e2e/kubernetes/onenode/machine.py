@@ -20,8 +20,15 @@ HOSTNAME = "onenode"
 # Of the machine's own, empty at first. The first lot lies in memory, because etcd waits for every write.
 _IN_MEMORY = ("/run", "/var/lib/etcd", "/etc/kubernetes", "/etc/cni", "/var/lib/cni")
 _ON_DISK = ("/var/lib/containerd", "/var/lib/kubelet", "/var/log")
-# A kubelet would set these for the whole machine.
-_AS_THEY_ARE = ("/proc/sys/vm", "/proc/sys/kernel")
+# A kubelet sets these, which are the whole machine's; it finds files of the machine's own, with what it wants in them.
+_SETTINGS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1000000,
+    "kernel/keys/root_maxbytes": 25000000,
+}
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _INIT = """
@@ -29,7 +36,12 @@ set -e
 mount --make-rprivate /
 for folder in {in_memory}; do mkdir -p $folder; mount -t tmpfs -o mode=755 tmpfs $folder; done
 for folder in {on_disk}; do mkdir -p $folder {disk}$folder; mount --bind {disk}$folder $folder; done
-for folder in {as_they_are}; do mount --bind $folder $folder; mount -o remount,bind,ro $folder; done
+for setting in {settings}; do
+  file=/run/settings/${{setting%=*}}
+  mkdir -p "$(dirname "$file")"
+  echo "${{setting#*=}}" > "$file"
+  mount --bind "$file" "/proc/sys/${{setting%=*}}"
+done
 hostname {hostname}
 ip link set lo up
 # Nobody is at its other end.
@@ -79,7 +91,7 @@ class Machine:
             in_memory=" ".join(_IN_MEMORY),
             on_disk=" ".join(_ON_DISK),
             disk=self.folder / "disk",
-            as_they_are=" ".join(_AS_THEY_ARE),
+            settings=" ".join(f"{name}={value}" for name, value in _SETTINGS.items()),
             hostname=HOSTNAME,
             address=ADDRESS,
         )
@@ -122,7 +134,7 @@ class Machine:
         command: Sequence[str | Path],
         *,
         stdin: bytes = b"",
-        timeout: float = 60,
+        timeout: float = 180,
         check: bool = True,
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
@@ -140,9 +152,9 @@ class Machine:
             return
         assert self._init.stdin is not None
         self._init.stdin.close()
-        self._init.wait(timeout=60)
+        self._init.wait(timeout=180)
         for program in self.programs:
-            program.process.wait(timeout=60)
+            program.process.wait(timeout=180)
         self._remove_cgroups()
         shutil.rmtree(self.folder / "disk", ignore_errors=True)
 
