@@ -16,11 +16,12 @@ GROUPS = {
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
     ),
-    "The host": ("up", "status", "scale", "roll", "logs", "down"),
+    "The host": ("up", "status", "scale", "roll", "logs", "down", "replica run"),
     "The client": ("verify", "predict", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),
-        *("file encrypt", "file decrypt", "tls issue", "demo"),
+        *("file encrypt", "file decrypt", "tls issue"),
+        *("simulated serve", "simulated root", "demo"),
     ),
 }
 PREFACE = """# Commands

@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -28,11 +30,13 @@ from ensconce.cli import (
     policy,
     provision,
     quote,
+    replica,
+    simulated,
     tls,
     verify,
 )
 from ensconce.cli.text_log import TextLines
-from ensconce.errors import EnsconceError, InputError, place_of
+from ensconce.errors import EnsconceError, InputError
 from ensconce.files import system_error
 
 __all__ = ["app", "main"]
@@ -89,12 +93,14 @@ app.command("scale")(host.scale)
 app.command("roll")(host.roll)
 app.command("logs")(host.logs)
 app.command("down")(host.down)
+app.add_typer(replica.app, name="replica")
 app.command("verify")(verify.verify)
 app.command("predict")(verify.predict)
 app.add_typer(quote.app, name="quote")
 app.add_typer(collateral.app, name="collateral")
 app.add_typer(file.app, name="file")
 app.add_typer(tls.app, name="tls")
+app.add_typer(simulated.app, name="simulated")
 app.command("demo")(demo.demo)
 
 
@@ -154,10 +160,11 @@ def _known(error: Exception) -> EnsconceError:
             remedy = "check its permissions" if problem.endswith("is not readable") else f"`{command} -h`"
             return InputError("usage", problem, remedy=remedy)
     _log.info("a defect", exc_info=error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
     return EnsconceError(
         "internal",
         "this is a defect of ensconce",
-        found=f"{type(error).__name__}: {str(error)[:200]} at {place_of(error)}",
+        found=f"{type(error).__name__}: {str(error)[:200]} ({Path(frame.filename).name}, line {frame.lineno})",
         remedy="report it, with what `ensconce -v` says about it",
     )
 

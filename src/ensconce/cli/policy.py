@@ -29,6 +29,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, errors included
 def write(
     owner: Owner = _HERE,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the policy that is there.")] = False,
+    root: Annotated[
+        str | None, typer.Option(help="Whose platforms: simulated:SHA256 or intel; this machine's when not given.")
+    ] = None,
     json: _Json = False,
 ) -> None:
     """Write policy.yaml: this deployment's models for exactly the enclave in the bundle, on this machine's platform.
@@ -42,8 +45,11 @@ def write(
     Examples:
 
       ensconce policy write
+
+      ensconce policy write --root "$(ensconce simulated root http://127.0.0.1:8081)"
     """
     from ensconce.appraisal.policy_file import load_policy
+    from ensconce.appraisal.root import parse_root_name
     from ensconce.cluster.machine import simulated_root
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.cluster.policy import policy_store, write_policy
@@ -57,7 +63,8 @@ def write(
         notices.print(f"wrote {folder.policy_file}; {outcome}", markup=False)
 
     try:
-        admitted = write_policy(folder, folder.enclave_identity(), simulated_root(), replace)
+        named = simulated_root() if root is None else parse_root_name(root)
+        admitted = write_policy(folder, folder.enclave_identity(), named, replace)
     except RefusedError as error:
         if error.check == "policy.signatures":
             tell("it is not in force yet")

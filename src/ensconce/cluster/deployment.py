@@ -12,7 +12,7 @@ from ensconce.appraisal import strict_yaml
 from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
-from ensconce.enclave.config import Domain, ModelConfig, ServingConfig
+from ensconce.enclave.config import Domain, ListenConfig, ModelConfig, ServingConfig
 from ensconce.strict import StrictModel
 
 __all__ = [
@@ -79,10 +79,14 @@ class PlatformEntry(StrictModel):
 
 
 class EnclaveEntry(StrictModel):
-    """What the enclave's signature says beside its measurement; a policy by MRSIGNER asks for both."""
+    """What the enclave's signature says beside its measurement, and where the enclave listens.
+
+    A policy by MRSIGNER asks for the first two. Without ``listen``, a replica takes free ports of its machine alone.
+    """
 
     isv_prod_id: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
     isv_svn: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
+    listen: ListenConfig | None = None
 
 
 class FolderState(StrictModel):

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _START_S = 30.0
+# A vendor elsewhere may start at the same time.
+_ENROLMENT_S = 90.0
 
 
 def simulated_root() -> str:
@@ -85,12 +87,13 @@ class MachinePlatform:
         self.process.wait()
 
 
-def start_platform(pccs: Address, run: Path) -> MachinePlatform:
+def start_platform(run: Path, *, pccs: Address | None = None, vendor: str | None = None) -> MachinePlatform:
     """Start the daemon and wait until it answers.
 
     Args:
-        pccs: where it serves collateral.
         run: folder for its socket ``platform.sock`` and its log.
+        pccs: where it serves collateral; any free port of this machine when None.
+        vendor: URL of a vendor elsewhere, that serves collateral in its place; this machine is its own when None.
 
     Raises:
         InputError: it cannot start; most often, the port is taken.
@@ -101,7 +104,9 @@ def start_platform(pccs: Address, run: Path) -> MachinePlatform:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "ensconce.platform.simulated.daemon"),
-                *("--socket", str(socket), "--pccs", str(pccs), "--exit-with-parent", str(os.getpid())),
+                *("--socket", str(socket), "--exit-with-parent", str(os.getpid())),
+                *(("--pccs", str(pccs)) if pccs is not None else ()),
+                *(("--vendor", vendor) if vendor is not None else ()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=words,
@@ -109,7 +114,7 @@ def start_platform(pccs: Address, run: Path) -> MachinePlatform:
         )
     control = PlatformControl(socket)
     platform = MachinePlatform(control, process)
-    until = time.monotonic() + _START_S
+    until = time.monotonic() + (_START_S if vendor is None else _ENROLMENT_S)
     try:
         while not _answers(control):
             if process.poll() is not None:

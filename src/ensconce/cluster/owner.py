@@ -23,7 +23,7 @@ from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
 from ensconce.cluster.unlocking import ask_at_terminal, entry_of, new_text, open_keystore
 from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
-from ensconce.enclave.config import ModelConfig, ServingConfig
+from ensconce.enclave.config import ListenConfig, ModelConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
@@ -251,11 +251,14 @@ class OwnerFolder:
             provisioning_servers=tuple(deployment.provisioning.servers),
             provisioning_server_name=deployment.provisioning.server_name,
             ca_pem=self.authority(keystore).certificate_pem.decode(),
+            listen=deployment.enclave.listen or ListenConfig(),
             isv_prod_id=deployment.enclave.isv_prod_id,
             isv_svn=deployment.enclave.isv_svn,
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
         write_aside(self.bundle / "ensconce.yaml", text.encode())
+        # By which the host knows what it fetches for the owner's; nothing that is released depends on it.
+        write_aside(self.bundle / "owner.pub", read_bounded(self.public_key_file, _MAX_PEM))
         log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
         return identity
 

@@ -17,7 +17,7 @@ from ensconce.files import system_error
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.strict import StrictModel
 
-__all__ = ["Ready", "Replica", "State", "last_words"]
+__all__ = ["Ready", "Replica", "State", "last_words", "words_in"]
 
 _LAST_LINES = 8192
 _FIRST_RETRY_S = 1.0
@@ -180,14 +180,19 @@ class Replica:
 def last_words(errors: Path, name: str) -> dict[str, str]:
     """The error that a replica printed last to its file ``errors``, or a pointer to that file."""
     try:
-        tail = errors.read_bytes()[-_LAST_LINES:].decode(errors="replace")
+        tail = errors.read_bytes()[-_LAST_LINES:]
     except OSError:
-        tail = ""
-    for line in reversed(tail.splitlines()):
+        tail = b""
+    return words_in(tail, name, str(errors))
+
+
+def words_in(tail: bytes, name: str, place: str) -> dict[str, str]:
+    """The error that was printed last in the end of a replica's output, or a pointer to the ``place`` of all of it."""
+    for line in reversed(tail.decode(errors="replace").splitlines()):
         try:
             fields = json.loads(line)["error"]
             return {str(key): str(value) for key, value in fields.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    remedy = f"read {errors}; where that is empty, the disk may be full, or the process was killed"
+    remedy = f"read {place}; where that is empty, the disk may be full, or the process was killed"
     return {"check": "replica.exit", "problem": f"{name} ended without saying why", "remedy": remedy}

@@ -80,7 +80,7 @@ class Supervisor:
             rest=Address.parse(service.rest),
             domain=service.domain,
         )
-        self._platform = start_platform(Address.parse(self._deployment.platform.pccs), self._run)
+        self._platform = start_platform(self._run, pccs=Address.parse(self._deployment.platform.pccs))
 
     def run(self) -> None:
         """Start everything, serve commands until told to stop, then stop everything."""

@@ -78,10 +78,24 @@ class EngineConfig(StrictModel):
 
 
 class ListenConfig(StrictModel):
-    """Numeric addresses to listen on; port 0 takes a free one, which ``ready.json`` then names."""
+    """Numeric addresses to listen on; port 0 takes a free one, which ``ready.json`` then names.
+
+    So does a port that is taken: what runs alone in a pod may run beside others of its kind on one machine.
+    """
 
     grpc: ListenAddress = "127.0.0.1:0"
     rest: ListenAddress = "127.0.0.1:0"
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> ListenConfig:
+        if self.fixed and self.grpc.rpartition(":")[2] == self.rest.rpartition(":")[2]:
+            raise ValueError("grpc and rest are two ports")
+        return self
+
+    @property
+    def fixed(self) -> bool:
+        """Whether a port is named, and not any free one."""
+        return not (self.grpc.endswith(":0") and self.rest.endswith(":0"))
 
 
 class ProvisioningConfig(StrictModel):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensconce.enclave.lint_rule import Severity
-from ensconce.enclave.lint_rules import RULES
+from ensconce.enclave.lint_rules import RULES, Severity
 
 __all__ = ["Finding", "Hit"]
 

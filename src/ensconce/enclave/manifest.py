@@ -13,7 +13,14 @@ from typing import Any
 
 import tomli_w
 
-from ensconce.enclave.config import EngineConfig, ModelConfig, ProvisioningConfig, ReplicaConfig, ServingConfig
+from ensconce.enclave.config import (
+    EngineConfig,
+    ListenConfig,
+    ModelConfig,
+    ProvisioningConfig,
+    ReplicaConfig,
+    ServingConfig,
+)
 from ensconce.enclave.contents import ENTRY_MODULE
 from ensconce.enclave.image import Image
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
@@ -47,6 +54,7 @@ class EnclaveSpec:
         provisioning_servers: addresses of the owner's provisioning server, tried in this order.
         provisioning_server_name: the name that its certificate must carry.
         ca_pem: the owner's authority, PEM.
+        listen: where it listens.
         engine_threads: threads of an engine; 0 for as many as there are cores.
         serving: how its server works.
         isv_prod_id: product id, 16 bits; 0 would make a policy by MRSIGNER accept anything of that signer.
@@ -61,6 +69,7 @@ class EnclaveSpec:
     provisioning_servers: tuple[str, ...]
     provisioning_server_name: str
     ca_pem: str
+    listen: ListenConfig = field(default_factory=ListenConfig)
     engine_threads: int = 0
     serving: ServingConfig = field(default_factory=ServingConfig)
     isv_prod_id: int = 1
@@ -82,6 +91,7 @@ class EnclaveSpec:
                 servers=self.provisioning_servers, server_name=self.provisioning_server_name, ca_pem=self.ca_pem
             ),
             engine=EngineConfig(threads=self.engine_threads),
+            listen=self.listen,
             serving=self.serving,
         )
 

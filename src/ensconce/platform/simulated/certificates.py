@@ -26,6 +26,7 @@ __all__ = [
     "SIMULATED_ORGANISATION",
     "Party",
     "Validity",
+    "certify",
     "derive_key",
     "issue",
     "label_bytes",
@@ -106,16 +107,40 @@ def issue(
         path_length: how many CAs may follow; None makes a leaf.
         extension: the SGX extension of a PCK certificate.
     """
+    certificate = certify(
+        common_name,
+        key.public_key(),
+        issuer.certificate if issuer else None,
+        issuer.key if issuer else key,
+        validity=validity,
+        crl_url=crl_url,
+        path_length=path_length,
+        extension=extension,
+    )
+    return Party(certificate, key)
+
+
+def certify(
+    common_name: str,
+    public: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate | None,
+    signing_key: ec.EllipticCurvePrivateKey,
+    *,
+    validity: Validity,
+    crl_url: str,
+    path_length: int | None,
+    extension: x509.UnrecognizedExtension | None = None,
+) -> x509.Certificate:
+    """The certificate alone, for a subject whose key is elsewhere; arguments as :func:`issue` has them."""
     subject = _name(common_name)
-    public = key.public_key()
     is_ca = path_length is not None
-    authority = issuer.certificate.public_key() if issuer else public
+    authority = issuer.public_key() if issuer else public
     assert isinstance(authority, ec.EllipticCurvePublicKey)
     identifier = x509.SubjectKeyIdentifier.from_public_key(public)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
+        .issuer_name(issuer.subject if issuer else subject)
         .public_key(public)
         # Like Intel's, the serial number repeats the key identifier; RFC 5280 wants it positive in 20 bytes.
         .serial_number(int.from_bytes(identifier.digest, "big") & ((1 << 159) - 1))
@@ -134,8 +159,7 @@ def issue(
     )
     if extension is not None:
         builder = builder.add_extension(extension, critical=False)
-    signing_key = issuer.key if issuer else key
-    return Party(builder.sign(signing_key, hashes.SHA256(), ecdsa_deterministic=True), key)
+    return builder.sign(signing_key, hashes.SHA256(), ecdsa_deterministic=True)
 
 
 def revocation_list(issuer: Party, *, issued: int, next_update: int, revoked: Iterable[int] = ()) -> bytes:

@@ -1,7 +1,8 @@
 """The machine's simulated CPU as a process: launches enclaves, quotes for them, and serves the vendor's documents.
 
 Run as ``python -m ensconce.platform.simulated.daemon --home DIR --socket PATH --pccs HOST:PORT``. It ends on SIGTERM or
-SIGINT, and its enclaves with it. The socket appears when everything is ready.
+SIGINT, and its enclaves with it. The socket appears when everything is ready. With ``--vendor URL`` instead of the
+folder and the address of a PCCS, the vendor is a service elsewhere, and this machine's keys are made when it starts.
 
 Who asks is read from the kernel (SO_PEERCRED), once, when the connection is made: a quote is for the process that was
 launched, not for one that it forked, and not for one that inherited its process id.
@@ -29,9 +30,10 @@ from ensconce.errors import EnsconceError, InputError, RefusedError
 from ensconce.platform.simulated.enclaves import Enclave, Enclaves
 from ensconce.platform.simulated.http import serve_http
 from ensconce.platform.simulated.lifetime import listening, publish, sole_user, watching
+from ensconce.platform.simulated.machine import Machine
 from ensconce.platform.simulated.pccs import Pccs
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
-from ensconce.platform.simulated.quoting import make_quote
+from ensconce.platform.simulated.quoting import machine_quote
 from ensconce.platform.simulated.wire import HEADER_SIZE, body_size, decode, encode
 
 __all__ = ["Daemon", "main"]
@@ -52,9 +54,9 @@ class Daemon:
     ``signal`` (pid, signal), ``list``, ``status``, ``quote`` (report_data: 128 hexadecimal digits).
     """
 
-    def __init__(self, vendor: SimulatedVendor, enclaves: Enclaves, pccs_url: str) -> None:
-        """Answer for a vendor's machine and the enclaves on it."""
-        self._vendor = vendor
+    def __init__(self, machine: Machine, enclaves: Enclaves, pccs_url: str) -> None:
+        """Answer for a machine and the enclaves on it."""
+        self._machine = machine
         self._enclaves = enclaves
         self._pccs_url = pccs_url
         self._connections = 0
@@ -114,7 +116,7 @@ class Daemon:
                 return {"enclaves": [_describe(enclave) for enclave in self._enclaves.all()]}
             case "status":
                 _fields(message, {})
-                return {"pid": os.getpid(), "root": self._vendor.root_name, "pccs": self._pccs_url}
+                return {"pid": os.getpid(), "root": self._machine.root_name, "pccs": self._pccs_url}
         raise InputError(
             "door.message",
             "a message asks for nothing that is known",
@@ -139,7 +141,7 @@ class Daemon:
             report_data = b""
         if len(text) != 128 or len(report_data) != 64:
             raise InputError("door.report_data", "report data is not 64 bytes in hexadecimal", rule="128 digits")
-        return make_quote(self._vendor, caller.launchable.report(self._vendor.cpu_svn, report_data))
+        return machine_quote(self._machine, caller.launchable.report(self._machine.cpu_svn, report_data))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=default_home(), help="folder of the simulated vendor")
     parser.add_argument("--socket", type=Path, required=True, help="where to listen for the host and the enclaves")
     parser.add_argument("--pccs", default="127.0.0.1:0", metavar="HOST:PORT", help="address of the PCCS (default: any)")
+    parser.add_argument("--vendor", metavar="URL", help="have this vendor certify the machine, and serve no PCCS")
     parser.add_argument(
         "--exit-with-parent",
         nargs="?",
@@ -159,37 +162,55 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        return asyncio.run(_run(chosen.home, chosen.socket.absolute(), chosen.pccs, chosen.exit_with_parent))
+        return asyncio.run(_run(chosen, None if chosen.vendor is None else _enrol(chosen.vendor)))
     except EnsconceError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status
 
 
-async def _run(home: Path, path: Path, pccs: str, parent: int | None) -> int:
+def _enrol(vendor: str) -> Machine:
+    """Before there is anything to close: until then, a signal simply ends this process."""
+    # With a client of HTTP, which a machine that is its own vendor has no use for.
+    from ensconce.platform.simulated.enrolment import enrol
+
+    return enrol(vendor)
+
+
+async def _run(chosen: argparse.Namespace, enrolled: Machine | None) -> int:
+    path, parent = chosen.socket.absolute(), chosen.exit_with_parent
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    vendor = SimulatedVendor.open(home, int(time.time()))
     async with contextlib.AsyncExitStack() as stack:
         if parent is not None:
             stack.enter_context(watching(parent, stop.set))
         stack.enter_context(sole_user(path))
-        http = await _serve_pccs(pccs, vendor)
-        stack.callback(http.close)
-        host, port = http.sockets[0].getsockname()[:2]
+        machine, url = await _machine(chosen, enrolled, stack)
         enclaves = Enclaves(path)
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        daemon = Daemon(vendor, enclaves, url)
+        daemon = Daemon(machine, enclaves, url)
         public = stack.enter_context(listening(path))
         server = await asyncio.start_unix_server(daemon.serve, sock=public)
         stack.callback(server.close)
         stack.push_async_callback(enclaves.stop, _GRACE_S)
         publish(path)
-        _log.info("simulated platform %s ready, PCCS at %s", vendor.root_name, url)
+        _log.info("simulated platform %s ready, PCCS at %s", machine.root_name, url)
         await stop.wait()
     _log.info("simulated platform stopped")
     return 0
+
+
+async def _machine(
+    chosen: argparse.Namespace, enrolled: Machine | None, stack: contextlib.AsyncExitStack
+) -> tuple[Machine, str]:
+    """This machine, and where its vendor answers."""
+    if enrolled is None:
+        vendor = SimulatedVendor.open(chosen.home, int(time.time()))
+        http = await _serve_pccs(chosen.pccs, vendor)
+        stack.callback(http.close)
+        host, port = http.sockets[0].getsockname()[:2]
+        return Machine.of(vendor), f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return enrolled, chosen.vendor
 
 
 async def _serve_pccs(address: str, vendor: SimulatedVendor) -> asyncio.Server:

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for GET requests without a body, enough for a PCCS on a machine's own network."""
+"""A small HTTP/1.1 server for GET requests and short POST requests, enough for a vendor on a network of one's own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ __all__ = ["serve_http"]
 
 _IDLE_S = 30.0
 _MAX_CONNECTIONS = 128
+_MAX_BODY = 16 * 1024
 
 _log = logging.getLogger(__name__)
 
 
-async def serve_http(host: str, port: int, get: Callable[[str], Response]) -> asyncio.Server:
-    """Listen, and answer GET requests with ``get(target)`` until the server is closed.
+async def serve_http(
+    host: str, port: int, get: Callable[[str], Response], post: Callable[[str, bytes], Response] | None = None
+) -> asyncio.Server:
+    """Listen, and answer requests until the server is closed.
 
     Args:
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         get: from path and query to the response.
+        post: from path, query and body, which has at most 16 KiB, to the response; without it, only GET is answered.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -38,7 +42,7 @@ async def serve_http(host: str, port: int, get: Callable[[str], Response]) -> as
         open_connections += 1
         try:
             if open_connections <= _MAX_CONNECTIONS:
-                await _serve_connection(reader, writer, get)
+                await _serve_connection(reader, writer, get, post)
         except (OSError, TimeoutError, h11.ProtocolError):
             _log.debug("a connection ended badly", exc_info=True)
         except asyncio.CancelledError:
@@ -54,7 +58,10 @@ async def serve_http(host: str, port: int, get: Callable[[str], Response]) -> as
 
 
 async def _serve_connection(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, get: Callable[[str], Response]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    get: Callable[[str], Response],
+    post: Callable[[str, bytes], Response] | None,
 ) -> None:
     connection = h11.Connection(h11.SERVER)
     while True:
@@ -64,13 +71,15 @@ async def _serve_connection(
                 event = await _next_event(connection, reader)
                 if isinstance(event, h11.ConnectionClosed):
                     return
-                if isinstance(event, h11.Request):
-                    if event.method == b"GET":
-                        response = get(event.target.decode("ascii"))
-                    else:
-                        response = Response(405, "text/plain", b"Only GET.", (("Allow", "GET"),))
+                request, body = event, b""
                 while not isinstance(event, h11.EndOfMessage):
                     event = await _next_event(connection, reader)
+                    if isinstance(event, h11.Data):
+                        body += event.data
+                        if len(body) > _MAX_BODY:
+                            raise h11.RemoteProtocolError("too long a body", error_status_hint=413)
+            if isinstance(request, h11.Request):
+                response = _respond(request, body, get, post)
         except h11.RemoteProtocolError as error:
             response = Response(error.error_status_hint, "text/plain", b"Not HTTP.")
         if response is None:
@@ -91,6 +100,21 @@ async def _serve_connection(
         if connection.states != {h11.SERVER: h11.DONE, h11.CLIENT: h11.DONE}:
             return
         connection.start_next_cycle()
+
+
+def _respond(
+    request: h11.Request,
+    body: bytes,
+    get: Callable[[str], Response],
+    post: Callable[[str, bytes], Response] | None,
+) -> Response:
+    target = request.target.decode("ascii")
+    if request.method == b"GET":
+        return get(target)
+    if request.method == b"POST" and post is not None:
+        return post(target, body)
+    allowed = "GET" if post is None else "GET, POST"
+    return Response(405, "text/plain", f"Only {allowed}.".encode(), (("Allow", allowed),))
 
 
 async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Event:

@@ -14,15 +14,16 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded, write_aside
-from ensconce.platform.simulated.certificates import Party, Validity, derive_key, issue, label_bytes
+from ensconce.platform.simulated.certificates import Party, Validity, certify, derive_key, issue, label_bytes
 from ensconce.platform.simulated.pck_extension import PckIdentity
 
 if TYPE_CHECKING:
@@ -252,6 +253,27 @@ class SimulatedVendor:
             path_length=None,
             extension=machine.extension(),
         )
+
+    def enrol(self, public: ec.EllipticCurvePublicKey) -> str:
+        """Certify the PCK key of another machine, of the same model and TCB as the vendor's own.
+
+        Returns:
+            Its PCK certificate and those above, PEM one after the other.
+        """
+        spki = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        identity = replace(self.machine(), ppid=label_bytes("ppid " + hashlib.sha256(spki).hexdigest(), 16))
+        authority = self.pck_ca()
+        certificate = certify(
+            "Intel SGX PCK Certificate",
+            public,
+            authority.certificate,
+            authority.key,
+            validity=self.validity(7),
+            crl_url=_PCK_CRL_URL.format(ca="platform"),
+            path_length=None,
+            extension=identity.extension(),
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode() + authority.pem + self.root.pem
 
     @functools.cached_property
     def attestation_key(self) -> ec.EllipticCurvePrivateKey:

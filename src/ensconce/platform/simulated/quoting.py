@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ensconce.evidence.quote import INTEL_QE_VENDOR_ID, PCK_CERTIFICATE_CHAIN
@@ -24,11 +24,12 @@ from ensconce.evidence.report import (
     TdReport,
 )
 from ensconce.platform.simulated.certificates import Party, label_bytes, point, sign_raw
+from ensconce.platform.simulated.machine import Machine
 
 if TYPE_CHECKING:
     from ensconce.platform.simulated.pki import CA, SimulatedVendor
 
-__all__ = ["TD_QUOTING_ENCLAVE", "QuoteRecipe", "QuotingEnclave", "make_quote"]
+__all__ = ["TD_QUOTING_ENCLAVE", "QuoteRecipe", "QuotingEnclave", "machine_quote", "make_quote"]
 
 _ECDSA_P256 = 2
 _TEE_SGX, _TEE_TDX = 0x00, 0x81
@@ -84,7 +85,7 @@ class QuoteRecipe:
 
 
 def make_quote(vendor: SimulatedVendor, report: SgxReport | TdReport, recipe: QuoteRecipe | None = None) -> bytes:
-    """Quote ``report`` for this machine.
+    """Quote ``report`` for the machine that the vendor's seed yields.
 
     Args:
         vendor: whose machine.
@@ -93,6 +94,19 @@ def make_quote(vendor: SimulatedVendor, report: SgxReport | TdReport, recipe: Qu
     """
     recipe = recipe or QuoteRecipe()
     chain = recipe.pck_chain or (vendor.pck(recipe.ca), vendor.pck_ca(recipe.ca), vendor.root)
+    machine = replace(Machine.of(vendor), pck_key=chain[0].key, pck_chain="".join(party.pem for party in chain))
+    return machine_quote(machine, report, recipe)
+
+
+def machine_quote(machine: Machine, report: SgxReport | TdReport, recipe: QuoteRecipe | None = None) -> bytes:
+    """Quote ``report`` for a machine.
+
+    Args:
+        machine: signs; its PCK chain is the one that the quote carries.
+        report: of an enclave, or of a trust domain.
+        recipe: what is to differ from a sound quote, the PCK chain excepted.
+    """
+    recipe = recipe or QuoteRecipe()
     tdx = isinstance(report, TdReport)
     enclave = recipe.quoting_enclave or (TD_QUOTING_ENCLAVE if tdx else QuotingEnclave())
     body = report.to_bytes()
@@ -103,26 +117,24 @@ def make_quote(vendor: SimulatedVendor, report: SgxReport | TdReport, recipe: Qu
         _ECDSA_P256,
         _TEE_TDX if tdx else _TEE_SGX,
         # From version 4 on, these two are reserved.
-        *((enclave.isv_svn, vendor.PCE_SVN) if version == 3 else (0, 0)),
+        *((enclave.isv_svn, machine.pce_svn) if version == 3 else (0, 0)),
         INTEL_QE_VENDOR_ID,
-        label_bytes("machine " + vendor.root_name, 16),
+        machine.identifier,
     )
     descriptor = struct.pack("<HI", _BODY_TYPES[len(body)], len(body)) if version == 5 else b""
     signed = header + descriptor + body
-    certification = _certification(vendor, enclave, chain, recipe)
+    certification = _certification(machine, enclave, recipe)
     if version > 3:
         certification = struct.pack("<HI", _QE_REPORT_CERTIFICATION, len(certification)) + certification
-    signature_data = sign_raw(vendor.attestation_key, signed) + point(vendor.attestation_key) + certification
+    signature_data = sign_raw(machine.attestation_key, signed) + point(machine.attestation_key) + certification
     return signed + struct.pack("<I", len(signature_data)) + signature_data
 
 
-def _certification(
-    vendor: SimulatedVendor, enclave: QuotingEnclave, chain: Sequence[Party], recipe: QuoteRecipe
-) -> bytes:
+def _certification(machine: Machine, enclave: QuotingEnclave, recipe: QuoteRecipe) -> bytes:
     """Who vouches for the attestation key: the quoting enclave's report, its signature, and the PCK chain."""
-    key = point(vendor.attestation_key)
+    key = point(machine.attestation_key)
     qe_report = SgxReport(
-        cpu_svn=vendor.cpu_svn,
+        cpu_svn=machine.cpu_svn,
         misc_select=enclave.misc_select,
         isv_ext_prod_id=bytes(16),
         attributes=enclave.attributes,
@@ -136,11 +148,11 @@ def _certification(
         report_data=recipe.qe_report_data or hashlib.sha256(key + recipe.qe_auth_data).digest() + bytes(32),
     ).to_bytes()
     # Intel's quoting library ends the chain with a NUL, as C strings end.
-    certificates = "".join(party.pem for party in chain).encode() + b"\0"
+    certificates = machine.pck_chain.encode() + b"\0"
     return b"".join(
         (
             qe_report,
-            sign_raw(chain[0].key, qe_report),
+            sign_raw(machine.pck_key, qe_report),
             struct.pack("<H", len(recipe.qe_auth_data)),
             recipe.qe_auth_data,
             struct.pack("<HI", PCK_CERTIFICATE_CHAIN, len(certificates)),

@@ -1,0 +1,118 @@
+"""A replica as a container runs it: a vendor elsewhere, keys born here, health for kubelet, and an end that is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ensconce.demo.stage import Stage
+from ensconce.platform.simulated.enrolment import root_name_at
+from ensconce.platform.simulated.pki import SimulatedVendor
+
+WaitFor = Callable[[Callable[[], object], str], None]
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except urllib.error.URLError:
+        return 0, ""
+
+
+@pytest.fixture
+def vendor(stage: Stage) -> str:
+    """The vendor as a service, at the address that the owner's deployment has for collateral."""
+    stage.serve("simulated", "serve", "--listen", f"127.0.0.1:{stage.ports.pccs}", until="simulated vendor")
+    return f"http://127.0.0.1:{stage.ports.pccs}"
+
+
+@pytest.fixture
+def pod(stage: Stage, vendor: str, find_port: Callable[[], int]) -> Iterator[Callable[..., tuple[Any, int]]]:
+    """Starts a container's process in the host's folder; gives it and its health port."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(bundle: Path = stage.host) -> tuple[subprocess.Popen[str], int]:
+        port = find_port()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "ensconce", "replica", "run", str(bundle), "--platform", "simulated"),
+                *("--vendor", vendor, "--run", str(stage.root / "pod"), "--health", f"127.0.0.1:{port}"),
+            ],
+            # No home of a vendor's own: the machine is born with the process.
+            env=dict(os.environ, NO_COLOR="1", ENSCONCE_SIMULATED_HOME="/nonexistent"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process, port
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    shutil.rmtree(stage.root / "pod", ignore_errors=True)
+
+
+def test_a_pod_from_birth_to_drain(stage: Stage, vendor: str, pod: Callable[..., Any], wait_for: WaitFor) -> None:
+    home = SimulatedVendor.load(stage.root / "platform")
+    assert root_name_at(vendor) == home.root_name
+    stage.provision_serve("--owner", str(stage.owner))
+    process, port = pod()
+    # Nothing is launched yet: it is alive, and not ready.
+    wait_for(lambda: asked(port, "/livez") == (200, "ok\n"), "a health port")
+    assert asked(port, "/readyz") == (503, "not ok\n")
+    assert asked(port, "/metrics")[0] == 404
+    wait_for(lambda: asked(port, "/readyz") == (200, "ok\n") or process.poll() is not None, "readiness")
+    ready = json.loads((stage.root / "pod" / "replica" / "ready.json").read_text())
+    verified = stage.verify(ready["grpc"])
+    assert verified["accepted"]
+    assert verified["verdict"]["root"] == home.root_name
+    # The machine's own: no other has its PPID, and not the one that the vendor's seed yields.
+    assert verified["verdict"]["ppid"] != home.machine().ppid.hex()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events.index("pod ready for requests") > events.index("ready")
+    assert events[-2:] == ["pod draining", "stopped"] or events[-1] == "stopped"
+
+
+def test_a_changed_file_ends_the_container_with_its_reason(stage: Stage, pod: Callable[..., Any]) -> None:
+    config = stage.host / "enclave" / "server.json"
+    text = config.read_text()
+    config.unlink()  # a link to the owner's own
+    config.write_text(text + " ")
+    process, port = pod()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 6
+    assert "launcher.trusted_file" in err
+    assert asked(port, "/readyz")[0] == 0
+
+
+def test_a_refused_replica_is_never_ready(stage: Stage, pod: Callable[..., Any], tmp_path: Path) -> None:
+    policy = yaml.safe_load((stage.owner / "policy.yaml").read_text())
+    policy["identities"][0]["mr_enclave"] = "00" * 32
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(policy))
+    stage.provision_serve("--owner", str(stage.owner), "--policy", str(other))
+    process, _ = pod()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, err
+    assert "pod ready for requests" not in out
+    assert json.loads(err.splitlines()[0])["error"]["check"].startswith("policy.")
