@@ -9,8 +9,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
-from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -36,7 +34,7 @@ from ensconce.cli import (
     verify,
 )
 from ensconce.cli.text_log import TextLines
-from ensconce.errors import EnsconceError, InputError
+from ensconce.errors import EnsconceError, InputError, place_of
 from ensconce.files import system_error
 
 __all__ = ["app", "main"]
@@ -160,11 +158,10 @@ def _known(error: Exception) -> EnsconceError:
             remedy = "check its permissions" if problem.endswith("is not readable") else f"`{command} -h`"
             return InputError("usage", problem, remedy=remedy)
     _log.info("a defect", exc_info=error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     return EnsconceError(
         "internal",
         "this is a defect of ensconce",
-        found=f"{type(error).__name__}: {str(error)[:200]} ({Path(frame.filename).name}, line {frame.lineno})",
+        found=f"{type(error).__name__}: {str(error)[:200]} at {place_of(error)}",
         remedy="report it, with what `ensconce -v` says about it",
     )
 

@@ -14,7 +14,7 @@ from ensconce.enclave.lint_files import Files, file_findings
 from ensconce.enclave.lint_finding import Finding, Hit
 from ensconce.enclave.lint_host import arguments, environment, switches
 from ensconce.enclave.lint_keys import options
-from ensconce.enclave.lint_rules import Severity
+from ensconce.enclave.lint_rule import Severity
 from ensconce.enclave.lint_source import Reading, read_manifest
 from ensconce.enclave.lint_tfserving import tfserving_findings
 from ensconce.enclave.manifest import ALLOWED_FILES

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ensconce.enclave.lint_rules import RULES, Severity
+from ensconce.enclave.lint_rule import Severity
+from ensconce.enclave.lint_rules import RULES
 
 __all__ = ["Finding", "Hit"]
 

@@ -15,6 +15,7 @@ _CODE_FOLDERS = frozenset(
 _CODE = re.compile(
     r"\.(so(\.[\d.]+)?|py[cdo]?|pth|egg|whl|jar|class|m?js|node|wasm|sh|bash|pl|pm|rb|lua|r|php|exe)$", re.I
 )
+_HEADER = re.compile(r"\.(a|h|hpp|la|o|so\.[\w.]+)$|^lib.*\.so")
 _TEMPORARY = frozenset({"/tmp", "/var/tmp", "/dev/shm", "/run"})  # noqa: S108 (nothing is written there)
 _NAMES = frozenset(
     f"/etc/{name}"
@@ -35,7 +36,7 @@ _CONFIG = re.compile(r"\.(cfg|conf|config|cnf|ini|json|ya?ml|toml|xml|properties
 def looks_secret(path: str) -> bool:
     """The name is one that private keys and passwords have."""
     name = posixpath.basename(path)
-    return bool(_SECRET.search(name)) and path not in _ACCOUNTS and not name.endswith((".so", ".py", ".pyc"))
+    return bool(_SECRET.search(name)) and path not in _ACCOUNTS and not (_CODE.search(name) or _HEADER.search(name))
 
 
 def kind_of(path: str, *, is_folder: bool) -> str:

@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,8 +33,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ensconce import platform
 from ensconce.enclave.config import MAX_LOADED, ModelConfig, ReplicaConfig
 from ensconce.enclave.present import choose, folders
-from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
+from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError, place_of
 from ensconce.evidence.spki import spki_of
+from ensconce.provisioning.threads import Threads
 from ensconce.servables import key_id
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def main() -> None:
     except EnsconceError as error:
         status = _fail(error)
     except Exception as error:  # The message may quote a request or a model, so only its kind is told.
-        status = _fail(EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=_where(error)))
+        found = f"{type(error).__name__} at {place_of(error)}"
+        status = _fail(EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=found))
     _READY.unlink(missing_ok=True)
     _tell("stopped", status=status)
     # Threads of the serving stack, or a renewal under way, have nothing left to finish.
@@ -173,6 +174,8 @@ class _Replica:
         )
         self._announced: dict[str, Any] = {}
         self._ports: Ports | None = None
+        # Of these, unlike the executor's, nobody waits for one when the process ends.
+        self._renewals, self._reloads = Threads(1, "renewal"), Threads(1, "reload")
 
     def run(self, granted: Provisioned) -> None:
         """Load what was granted, and serve until told to stop."""
@@ -286,7 +289,7 @@ class _Replica:
             await asyncio.sleep(max(0.0, (valid_until - time.time()) * 2 / 3))
             served = self._manager.models()[:MAX_LOADED]
             try:
-                granted = await _in_thread(partial(self._provision, served))
+                granted = await self._renewals.run(self._provision, served)
             except EnsconceError as error:
                 # Who answers in the owner's place has no more say in whether this replica lives than who keeps silent.
                 unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
@@ -312,7 +315,7 @@ class _Replica:
 
         models, labels = models_of(request.config, {model.name: model for model in self._config.models})
         self._manager.label(labels)
-        await _in_thread(lambda: self._versions.serve(models))
+        await self._reloads.run(self._versions.serve, models)
         _tell("reloaded", models=[model.name for model in models])
         return ReloadConfigResponse()
 
@@ -356,41 +359,8 @@ def _fail(error: EnsconceError) -> int:
     return error.exit_status
 
 
-def _where(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "nowhere"
-    return f"{type(error).__name__} at {place}"
-
-
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise _Stop
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Run ``function`` in a thread that nobody waits for when the process ends, unlike the executor's."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # a T: without an error there is one
-
-    def work() -> None:
-        try:
-            result, error = function(), None
-        except BaseException as caught:
-            result, error = None, caught
-        with contextlib.suppress(RuntimeError):  # The loop has ended.
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, daemon=True, name="renewal").start()
-    return await future
 
 
 if __name__ == "__main__":

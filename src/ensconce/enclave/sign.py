@@ -4,10 +4,14 @@ Source: Intel SDM volume 3D, "Enclave Signature Structure (SIGSTRUCT)". The key 
 signature is PKCS #1 v1.5 with SHA-256 over bytes 0 to 127 and 900 to 1027; Q1 and Q2 are quotients that spare the CPU
 the divisions when it checks the signature. The masks are Gramine's (``manifest-syntax``, "Optional CPU features"):
 every flag is pinned, AVX-512, AMX and the like are left to the platform, MPX and PKRU are pinned off.
+
+Who measures needs no key: Gramine's own tool measures and signs with a key that is thrown away, and the owner signs
+the same measurement with hers, on her machine (:func:`sign_measured`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 
@@ -19,7 +23,7 @@ from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import Sigstruct
 from ensconce.platform.manifest import Manifest
 
-__all__ = ["check_signing_key", "mr_signer", "new_signing_key", "sign_manifest"]
+__all__ = ["check_measured", "check_signing_key", "mr_signer", "new_signing_key", "sign_manifest", "sign_measured"]
 
 _KEY_BITS = 3072
 _EXPONENT = 3
@@ -72,8 +76,6 @@ def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey,
     Raises:
         InputError: the key is not RSA-3072 with exponent 3, or the measurement is not 32 bytes.
     """
-    check_signing_key(key)
-    numbers = key.public_key().public_numbers()
     if len(mr_enclave) != 32:
         raise InputError("sign.measurement", "a measurement is 32 bytes", found=f"{len(mr_enclave)} bytes")
     flags = Attributes.MODE64BIT | (Attributes.DEBUG if manifest.debug else 0)
@@ -81,8 +83,8 @@ def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey,
         vendor=0,
         date=date,
         sw_defined=0,
-        modulus=numbers.n.to_bytes(_FIELD, "little"),
-        exponent=numbers.e,
+        modulus=bytes(_FIELD),
+        exponent=_EXPONENT,
         signature=bytes(_FIELD),
         misc_select=0,
         misc_mask=_MISC_MASK,
@@ -98,6 +100,49 @@ def sign_manifest(manifest: Manifest, mr_enclave: bytes, key: rsa.RSAPrivateKey,
         q1=bytes(_FIELD),
         q2=bytes(_FIELD),
     )
+    return sign_measured(unsigned, key, date=date)
+
+
+def check_measured(measured: Sigstruct, manifest: Manifest) -> None:
+    """Refuse a SIGSTRUCT that says something else than the manifest which it is said to be of.
+
+    The measurement itself is not computed again here: who signs it trusts the machine that measured.
+
+    Raises:
+        InputError: ``sign.measured``: product id, version or debug are others.
+    """
+    for name, found, wanted in (
+        ("isv_prod_id", measured.isv_prod_id, manifest.isv_prod_id),
+        ("isv_svn", measured.isv_svn, manifest.isv_svn),
+        ("debug", measured.debug, manifest.debug),
+    ):
+        if found != wanted:
+            raise InputError(
+                "sign.measured",
+                "the SIGSTRUCT is not of this manifest",
+                found=f"{name}: {found}",
+                rule=f"{name}: {wanted}, as in the manifest",
+                remedy="measure this very manifest again",
+            )
+
+
+def sign_measured(measured: Sigstruct, key: rsa.RSAPrivateKey, *, date: datetime.date) -> bytes:
+    """Sign what another key has signed, or none yet: same measurement and attributes, own signer and date.
+
+    Args:
+        measured: the SIGSTRUCT that whoever measured has made; its signature counts for nothing.
+        key: the owner's signing key.
+        date: day of signing.
+
+    Returns:
+        The SIGSTRUCT, 1808 bytes, as in Gramine's ``.sig`` files.
+
+    Raises:
+        InputError: ``sign.key``: the key is not RSA-3072 with exponent 3.
+    """
+    check_signing_key(key)
+    numbers = key.public_key().public_numbers()
+    unsigned = dataclasses.replace(measured, vendor=0, date=date, modulus=numbers.n.to_bytes(_FIELD, "little"))
     body = unsigned.to_bytes()
     signature = int.from_bytes(key.sign(unsigned.signed, padding.PKCS1v15(), hashes.SHA256()), "big")
     # SDM, EINIT: q1 = floor(s^2 / m), q2 = floor((s^3 - q1 * s * m) / m).

@@ -1,4 +1,6 @@
+import dataclasses
 import datetime
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -6,8 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import EnclaveSpec, render
-from ensconce.enclave.sign import mr_signer, sign_manifest
+from ensconce.enclave.sign import check_measured, mr_signer, sign_manifest, sign_measured
 from ensconce.errors import InputError
+from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import parse_sigstruct
 from ensconce.platform.manifest import Manifest, parse_manifest
 
@@ -63,3 +66,28 @@ def test_a_key_that_sgx_does_not_accept_is_refused(manifest: Manifest, size: int
 def test_a_measurement_of_another_length_is_refused(manifest: Manifest, signing_key: rsa.RSAPrivateKey) -> None:
     with pytest.raises(InputError, match="32 bytes"):
         sign_manifest(manifest, bytes(31), signing_key, date=DATE)
+
+
+def test_an_owner_signs_what_another_key_had_signed(manifest: Manifest, signing_key: rsa.RSAPrivateKey) -> None:
+    throw_away = rsa.generate_private_key(public_exponent=3, key_size=3072)
+    measured = parse_sigstruct(sign_manifest(manifest, bytes(range(32)), throw_away, date=DATE))
+    measured = dataclasses.replace(measured, sw_defined=7, attribute_mask=Attributes(0xFF, 0x3))
+    check_measured(measured, manifest)
+    later = DATE + datetime.timedelta(days=1)
+    signed = parse_sigstruct(sign_measured(measured, signing_key, date=later))
+    assert signed.mr_signer == mr_signer(signing_key.public_key())
+    same = {"modulus": measured.modulus, "signature": measured.signature, "q1": measured.q1, "q2": measured.q2}
+    assert dataclasses.replace(signed, date=DATE, **same) == measured
+    assert sign_manifest(manifest, bytes(32), signing_key, date=DATE) == sign_measured(
+        parse_sigstruct(sign_manifest(manifest, bytes(32), throw_away, date=later)), signing_key, date=DATE
+    )
+
+
+@pytest.mark.parametrize("change", [{"isv_prod_id": 9}, {"isv_svn": 9}, {"attributes": Attributes(0x6, 0x3)}])
+def test_a_sigstruct_of_another_manifest_is_refused(
+    manifest: Manifest, signing_key: rsa.RSAPrivateKey, change: dict[str, Any]
+) -> None:
+    measured = parse_sigstruct(sign_manifest(manifest, bytes(32), signing_key, date=DATE))
+    with pytest.raises(InputError) as caught:
+        check_measured(dataclasses.replace(measured, **change), manifest)
+    assert caught.value.check == "sign.measured"

@@ -62,7 +62,8 @@ class Connection(asyncio.BufferedProtocol):
         """What came while a request was answered."""
         self._ahead_bytes = 0
         self._head: Head | None = None
-        self._parts: list[bytes] = []
+        self._body = bytearray()
+        """What is here of a body."""
         self._received = self._charged = 0
         self._chunks: Chunks | None = None
         self._task: asyncio.Task[None] | None = None
@@ -92,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._task is not None:
             self._task.cancel()
         self._release()
-        self._parts.clear()
+        self._body.clear()
         self._ahead.clear()
         self._server.left(self)
 
@@ -236,14 +237,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._received > self._limits.body_bytes:
             raise HttpError(413, f"The body of the request is longer than {self._limits.body_bytes} bytes")
         self._charge(amount)
-        self._parts += parts
-        if len(self._parts) > 256:
-            # Bodies that come in drops would cost more as parts than as bytes.
-            self._parts = [b"".join(self._parts)]
+        # Bodies that come in drops would cost more as parts than as bytes, and joining those again and again takes time
+        # by the square of their number.
+        for part in parts:
+            self._body += part
         if not is_done:
             return None
-        body = b"".join(self._parts)
-        self._parts.clear()
+        body = bytes(self._body)
+        self._body.clear()
         self._chunks = None
         self._serve(self._head, body, self._received)
         return rest
@@ -341,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, error: HttpError) -> None:
         """Answer what cannot be read on; nothing that comes after it can be trusted to be a request."""
         self._release()
-        self._parts.clear()
+        self._body.clear()
         response = self._server.on_error(error)
         body = b"" if self._head is not None and self._head.method == "HEAD" else response.body
         self._transport.write(response.head(date=self._server.date, close=True, length=len(response.body)) + body)
