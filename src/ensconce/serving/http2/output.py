@@ -184,7 +184,8 @@ class Output:
         while left > 0 and self._window > 0 and self._ready:
             stream = self._ready.popleft()
             stream.is_queued = False
-            if stream.is_closed:
+            # A window can have shut while the stream waited for the connection's; it is here again once that opens.
+            if stream.is_closed or stream.send_window <= 0:
                 continue
             part = stream.unsent[-1]
             size = min(len(part), self._frame_bytes, self._window, stream.send_window)

@@ -228,6 +228,23 @@ async def test_windows_that_become_negative(connect: Any) -> None:
     assert len((await peer.until(Type.DATA, 1))[3]) == 15
 
 
+async def test_windows_that_become_negative_while_the_connection_s_is_shut(connect: Any) -> None:
+    peer = await connect()
+    peer.greet({Setting.INITIAL_WINDOW_SIZE: 100_000})
+    peer.send(headers(1, fields(b"/size/150000"), END_STREAM))
+    taken = 0
+    while taken < 65_535:
+        taken += len((await peer.until(Type.DATA, 1))[3])
+    # The stream waits for the connection's window, and its own is 65,535 below zero before that opens.
+    peer.send(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}), frames.window_update(0, 1_000_000))
+    peer.send(frames.ping(b"anything", ack=False))
+    assert (await peer.until(Type.PING))[3] == b"anything"
+    peer.send(frames.window_update(1, 65_536))
+    assert len((await peer.until(Type.DATA, 1))[3]) == 1
+    peer.send(frames.window_update(1, 100_000))
+    assert len(await peer.answer(1)) == 150_000 - 65_536
+
+
 async def test_a_client_that_does_not_read_costs_no_more_than_its_answers(connect: Any) -> None:
     peer = await connect(stall=0.5)
     peer.greet({Setting.INITIAL_WINDOW_SIZE: (1 << 31) - 1})
