@@ -53,11 +53,14 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
             signature's pace learns, and merging is tried first.
         started: when this is.
     """
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.thread_time()
     request = parts[0].request
     if request.mates is None:
         outcome = _alone(parts[0])
-        return Computed([outcome], request.rows, 0, started, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        if request.shape is not None:
+            request.pace.worked(request.shape, request.rows, time.thread_time() - worked)
+        return Computed([outcome], request.rows, 0, started, seconds)
     if parameters is None and not request.pace.proved and len(parts) > 1:
         outcomes = _tried(parts, request.pace)
         return Computed(outcomes, max(part.rows for part in parts), 0, started, time.perf_counter() - start)
@@ -73,6 +76,8 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
     seconds = time.perf_counter() - start
     if parameters is None:
         request.pace.measured(rows, seconds)
+        if request.shape is not None:
+            request.pace.worked(request.shape, rows, time.thread_time() - worked)
     whole = len(parts) == 1 and padded == rows
     split = [outputs] if whole else split_outputs(outputs, [part.rows for part in parts])
     return Computed(split, padded, padded - rows, started, seconds)

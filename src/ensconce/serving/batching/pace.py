@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from statistics import median
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ensconce.serving.batching.mates import batches
 from ensconce.serving.engines import Servable
+from ensconce.tfserving.dtypes import STRING
 from ensconce.tfserving.signatures import Signature
 from ensconce.tfserving.tensor import Array
 
@@ -29,6 +30,12 @@ _FORGET_AFTER: Final = 512
 # Of a size the median of the last measurements counts, once there are enough.
 _KEPT: Final = 5
 _ENOUGH: Final = 3
+# Waking a thread, and the loop again, costs 50 to 100 us where cores fall asleep in between.
+_QUICK_S: Final = 0.0005
+_STALL_S: Final = 0.02
+_MOST_SHAPES: Final = 128
+
+_Times = dict[tuple[Hashable, int], tuple[float, ...]]
 
 
 class Pace:
@@ -39,9 +46,18 @@ class Pace:
     so that they are tried again.
     """
 
-    def __init__(self, batches: bool) -> None:
-        """Begin with what the signature says: whether it has a row for each example."""
+    def __init__(self, batches: bool, *, timed: bool = True) -> None:
+        """Begin with what the signature says.
+
+        Args:
+            batches: whether it has a row for each example.
+            timed: whether shapes alone say how long it takes, as they do where there are no strings.
+        """
         self.batches = batches
+        self.timed = timed
+        self._worked: _Times = {}
+        self._occupied: _Times = {}
+        self._stalls = 0
         self._seconds_per_row: dict[int, deque[float]] = {}
         self._seen: set[int] = set()
         self._count = 0
@@ -74,6 +90,32 @@ class Pace:
         if self._count % _JUDGED_EVERY == 0:
             self._judge()
 
+    def worked(self, shape: Hashable, rows: int, seconds: float) -> None:
+        """A batch of ``rows`` (0: it has none) of this shape took so much processor time of the thread it was in."""
+        if (shape, rows) in self._worked:
+            _keep(self._worked, (shape, rows), seconds)
+        else:
+            # The first one does not count: engines prepare for each shape.
+            _keep(self._worked, (shape, rows))
+
+    def occupied(self, shape: Hashable, rows: int, seconds: float) -> None:
+        """A batch took the event loop so long. Who stalls it has no right to it any more: time may depend on values."""
+        _keep(self._occupied, (shape, rows), seconds)
+        if seconds > _STALL_S:
+            self._stalls += 1
+
+    def is_quick(self, shape: Hashable, rows: int, requests: int) -> bool:
+        """Whether a batch like this is over before a thread would be awake, so that the event loop may compute it.
+
+        Processor time says whether to try that: a thread also waits for the interpreter. Then it is seen.
+        """
+        if self._stalls >= _TRIES or not (requests == 1 or self.proved):
+            return False
+        times = self._occupied.get((shape, rows), ())
+        if len(times) < _ENOUGH:
+            times = self._worked.get((shape, rows), ())
+        return len(times) >= _ENOUGH and min(times) <= _QUICK_S
+
     def _judge(self) -> None:
         known = {
             size: median(list(times)) for size, times in list(self._seconds_per_row.items()) if len(times) >= _ENOUGH
@@ -104,7 +146,13 @@ class Paces:
             entry = self._of[number] = (weakref.ref(servable, lambda gone: self._forget(number, gone)), {})
         pace = entry[1].get(signature.name)
         if pace is None:
-            pace = entry[1].setdefault(signature.name, Pace(batches(signature, trusting=self._trusting)))
+            pace = entry[1].setdefault(
+                signature.name,
+                Pace(
+                    batches(signature, trusting=self._trusting),
+                    timed=all(spec.dtype.numpy != STRING for spec in signature.inputs.values()),
+                ),
+            )
         return pace
 
     def _forget(self, number: int, gone: weakref.ref[Servable]) -> None:
@@ -113,6 +161,12 @@ class Paces:
 
     def __len__(self) -> int:
         return len(self._of)
+
+
+def _keep(times: _Times, key: tuple[Hashable, int], *seconds: float) -> None:
+    if key not in times and len(times) >= _MOST_SHAPES:
+        times.clear()
+    times[key] = (*times.get(key, ())[1 - _KEPT :], *seconds)
 
 
 def agree(merged: Sequence[Mapping[str, Array]], alone: Sequence[Mapping[str, Array]]) -> bool:

@@ -61,6 +61,12 @@ class Batch:
         """Any of the requests in it; they ask the same of the same."""
         return next(iter(self.parts)).request
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is known to be computed in less time than it takes to wake a thread."""
+        request = self.request
+        return request.shape is not None and request.pace.is_quick(request.shape, self.rows, len(self.parts))
+
 
 @dataclass(eq=False, slots=True)
 class _Queue:
@@ -139,9 +145,10 @@ class Queues:
         if self.bytes + nbytes > self._bounds.bytes:
             raise _too_many_bytes(nbytes, self.bytes, self._bounds.bytes)
 
-    def take(self, now: float) -> Batch | None:
-        """The batch whose turn it is, if one is ready; it counts as running until :meth:`done`."""
-        for name, lane, key, queue, batch in self._ready(now):
+    def take(self, now: float, *, quick: bool) -> Batch | None:
+        """The batch whose turn it is of those that are quick, or are not, if one is ready; it counts as running until
+        :meth:`done`."""
+        for name, lane, key, queue, batch in self._ready(now, quick):
             del queue.batches[batch]
             _close(batch)
             lane.running += 1
@@ -156,17 +163,17 @@ class Queues:
             return batch
         return None
 
-    def ready(self, now: float) -> bool:
+    def ready(self, now: float, *, quick: bool) -> bool:
         """Whether :meth:`take` would find one."""
-        return next(self._ready(now), None) is not None
+        return next(self._ready(now, quick), None) is not None
 
-    def _ready(self, now: float) -> Iterator[tuple[str, _Lane, Hashable, _Queue, Batch]]:
+    def _ready(self, now: float, quick: bool) -> Iterator[tuple[str, _Lane, Hashable, _Queue, Batch]]:
         for name, lane in self._lanes.items():
             if self._running_per_model is not None and lane.running >= self._running_per_model:
                 continue
             for key, queue in lane.queues.items():
                 for batch in queue.batches:
-                    if batch.closed or now >= batch.opened + queue.terms.timeout:
+                    if (batch.closed or now >= batch.opened + queue.terms.timeout) and batch.is_quick is quick:
                         yield name, lane, key, queue, batch
 
     def due(self, now: float) -> float | None:

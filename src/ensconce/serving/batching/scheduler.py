@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +15,7 @@ from ensconce.serving.batching.compute import Computed, Outcome, compute
 from ensconce.serving.batching.mates import bytes_of, common_rows, counted_rows, fits, shapes_of
 from ensconce.serving.batching.pace import Pace, Paces
 from ensconce.serving.batching.parameters import Bounds, Parameters
-from ensconce.serving.batching.queues import Batch, Queues, Terms
+from ensconce.serving.batching.queues import Queues, Terms
 from ensconce.serving.batching.tasks import Part, Request
 from ensconce.serving.manager import LoadedServable
 from ensconce.tfserving.refusal import Code, RequestError
@@ -28,7 +27,6 @@ __all__ = ["BatchRecord", "Scheduler"]
 _THREADS: Final = 2
 _MERGED_BYTES: Final = 16 * 1024 * 1024
 _STOPPING: Final = "The server is stopping"
-_TOO_LATE: Final = "Run() timeout exceeded while waiting in batching queue"
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ class Scheduler:
         self._answers: list[tuple[Request, RequestError | None]] = []
         self._records: list[BatchRecord] = []
         self._told = False
+        self._called = False
         self._timer: asyncio.TimerHandle | None = None
         count = parameters.num_batch_threads if parameters is not None else threads
         self._running = count
@@ -111,7 +110,7 @@ class Scheduler:
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of their inputs, and what :meth:`hold` holds."""
+        """Bytes of their inputs."""
         return self._queues.bytes
 
     async def predict(
@@ -120,8 +119,6 @@ class Scheduler:
         signature_name: str,
         inputs: Mapping[str, Array],
         output_filter: Sequence[str] = (),
-        *,
-        deadline: float | None = None,
     ) -> dict[str, Array]:
         """Compute outputs, those that ``output_filter`` names or all; a cancelled call that waits is never computed.
 
@@ -130,24 +127,21 @@ class Scheduler:
             signature_name: which signature; the empty name means ``serving_default``.
             inputs: exactly the signature's; they must stay as they are until this returns.
             output_filter: names of outputs.
-            deadline: in the event loop's time; when nobody wants the answer any more.
 
         Returns:
             arrays that may be views of larger ones, of which other rows are other clients'.
 
         Raises:
             RequestError: whatever is wrong with the request alone; UNAVAILABLE, too many wait, or the scheduler is
-                closed; RESOURCE_EXHAUSTED, inputs take too much memory; DEADLINE_EXCEEDED; INTERNAL, the model
-                failed in a way that it should not.
+                closed; RESOURCE_EXHAUSTED, inputs take too much memory; INTERNAL, the model failed in a way that it
+                should not.
         """
         now = self._loop.time()
-        if deadline is not None and deadline <= now:
-            raise RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE)
         signature = find_signature(loaded.servable.signatures, signature_name)
         signature.check_names(inputs)
         inputs = signature.complete(inputs)
         pace = self._paces.of(loaded.servable, signature)
-        rows, mates = self._mates(pace, signature, inputs)
+        rows, mates, shape = self._mates(pace, signature, inputs)
         request = Request(
             loaded,
             signature.name,
@@ -156,9 +150,9 @@ class Scheduler:
             inputs,
             rows,
             mates,
+            shape,
             sum([bytes_of(array) for array in inputs.values()]),
             now,
-            deadline,
             self._loop.create_future(),
         )
         with self._lock:
@@ -166,37 +160,17 @@ class Scheduler:
                 raise RequestError(Code.UNAVAILABLE, _STOPPING)
             self._queues.add(request, now)
             wake = self._wake_one(now)
+            self._call_here(now)
         if wake is not None:
             wake.put(None)
         if self._parameters is not None:
             self._arm(now)
         try:
-            if deadline is None:
-                return await request.future
-            async with asyncio.timeout_at(deadline):
-                return await request.future
-        except TimeoutError:
-            raise RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE) from None
+            return await request.future
         finally:
             if not request.future.done() or request.future.cancelled():
                 with self._lock:
                     self._queues.leave(request)
-
-    @contextmanager
-    def hold(self, nbytes: int) -> Iterator[None]:
-        """Count memory that a front needs for a request besides its inputs, while it needs it.
-
-        Raises:
-            RequestError: RESOURCE_EXHAUSTED, there is no room for so much.
-        """
-        with self._lock:
-            self._queues.check_bytes(nbytes)
-            self._queues.bytes += nbytes
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._queues.bytes -= nbytes
 
     async def close(self) -> None:
         """Let what is being computed end and be answered, refuse what waits, and end the threads."""
@@ -216,18 +190,26 @@ class Scheduler:
             # It has said that it ends, as its last word.
             thread.join()
 
-    def _mates(self, pace: Pace, signature: Signature, inputs: Mapping[str, Array]) -> tuple[int, Hashable | None]:
-        """The request's rows, and what requests must have in common with it to be merged; None where none can be.
+    def _mates(
+        self, pace: Pace, signature: Signature, inputs: Mapping[str, Array]
+    ) -> tuple[int, Hashable | None, Hashable | None]:
+        """The request's rows, what requests must have in common with it to be merged, None where none can be, and what
+        its time depends on besides, None where that cannot be told.
 
         Raises:
             RequestError: INVALID_ARGUMENT, parameters ask for merging, and rows cannot be counted.
         """
         parameters = self._parameters
-        if not (pace.merges and (self._merge or parameters is not None) and fits(signature, inputs)):
-            return 0, None
-        rows = common_rows(inputs) if parameters is None else counted_rows(inputs)
-        padded = parameters is not None and parameters.pad_variable_length_inputs
-        return rows, shapes_of(signature, inputs, padded=padded) if rows else None
+        if not fits(signature, inputs):
+            return 0, None, None
+        if pace.merges and (self._merge or parameters is not None):
+            rows = common_rows(inputs) if parameters is None else counted_rows(inputs)
+            if rows:
+                padded = parameters is not None and parameters.pad_variable_length_inputs
+                mates = shapes_of(signature, inputs, padded=padded)
+                return rows, mates, mates if parameters is None and pace.timed else None
+        shapes = tuple([array.shape for array in inputs.values()])
+        return 0, None, shapes if parameters is None and pace.timed else None
 
     def _terms(self, request: Request) -> Terms:
         parameters = self._parameters
@@ -261,8 +243,28 @@ class Scheduler:
         self._arm(now)
 
     def _wake_one(self, now: float) -> queue.SimpleQueue[None] | None:
-        """The idle thread to wake, if a batch is ready; to be called with the lock."""
-        return self._idle.pop() if self._idle and self._queues.ready(now) else None
+        """The idle thread to wake, if a batch for it is ready; to be called with the lock."""
+        return self._idle.pop() if self._idle and self._queues.ready(now, quick=False) else None
+
+    def _call_here(self, now: float) -> None:
+        """In the event loop: have a batch computed there, if one that is over at once is ready; with the lock."""
+        if not self._called and self._queues.ready(now, quick=True):
+            self._called = True
+            # Not now: what else has arrived in this turn of the loop is merged with it.
+            self._loop.call_soon(self._compute_here)
+
+    def _compute_here(self) -> None:
+        """In the event loop: compute a batch in less time than it takes to wake a thread."""
+        with self._lock:
+            self._called = False
+            batch = self._queues.take(started := self._loop.time(), quick=True)
+        if batch is not None:
+            parts, request = list(batch.parts), batch.request
+            computed = compute(parts, None, started)
+            request.pace.occupied(request.shape, batch.rows, computed.seconds)
+            with self._lock:
+                self._settle(parts, computed)
+        self._deliver()
 
     def _work(self) -> None:
         """A thread's life: take a batch, compute it, say so; sleep when there is none."""
@@ -274,16 +276,19 @@ class Scheduler:
                 if computed is not None:
                     self._settle(parts, computed)
                     computed, parts = None, []
-                batch = self._take()
+                started = self._loop.time()
+                batch = self._queues.take(started, quick=False)
                 end = batch is None and self._stopping
                 wake = None
                 if batch is not None:
-                    wake = self._wake_one(self._loop.time())
-                    parts, started = list(batch.parts), self._loop.time()
+                    wake = self._wake_one(started)
+                    parts = list(batch.parts)
                 elif not end:
                     self._idle.append(alarm)
                 # The loop is woken once, however many threads have answers, and after the next batch is taken.
-                tell = not self._told and bool(self._answers or self._records)
+                tell = not self._told and bool(
+                    self._answers or self._records or self._queues.ready(started, quick=True)
+                )
                 self._told |= tell
             if tell:
                 self._loop.call_soon_threadsafe(self._deliver)
@@ -304,19 +309,6 @@ class Scheduler:
     def _end(self) -> None:
         self._deliver()
         self._ended.set_result(None)
-
-    def _take(self) -> Batch | None:
-        """The next batch, without what is too late; to be called with the lock, as all below."""
-        while (batch := self._queues.take(now := self._loop.time())) is not None:
-            name = batch.request.loaded.name
-            for part in [p for p in batch.parts if p.request.deadline is not None and p.request.deadline <= now]:
-                del batch.parts[part]
-                self._queues.settle(part)
-                self._refuse(part.request, RequestError(Code.DEADLINE_EXCEEDED, _TOO_LATE))
-            if batch.parts:
-                return batch
-            self._queues.done(name)
-        return None
 
     def _settle(self, parts: list[Part], computed: Computed) -> None:
         """Answer what has been computed."""
@@ -374,6 +366,11 @@ class Scheduler:
             answers, self._answers = self._answers, []
             records, self._records = self._records, []
             self._told = False
+            now = self._loop.time()
+            self._call_here(now)
+            wake = self._wake_one(now)
+        if wake is not None:
+            wake.put(None)
         for request, error in answers:
             if request.future.done():
                 continue

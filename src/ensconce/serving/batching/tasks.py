@@ -26,9 +26,9 @@ class Request:
         inputs: checked against the signature.
         rows: the 0th dimension of the inputs; 0 when it is not to be merged.
         mates: what must be equal in requests that are merged with this one; None when there can be no such.
+        shape: what its time depends on besides its rows; None when that cannot be told.
         nbytes: of the inputs.
         arrived: when.
-        deadline: when nobody waits for the answer any more.
         future: whom the event loop tells.
         parts: what is left of it, waiting or being computed.
         results: outputs of the parts that are done, by their first row.
@@ -42,9 +42,9 @@ class Request:
     inputs: Mapping[str, Array]
     rows: int
     mates: Hashable | None
+    shape: Hashable | None
     nbytes: int
     arrived: float
-    deadline: float | None
     future: asyncio.Future[dict[str, Array]]
     parts: set[Part] = field(default_factory=set)
     results: dict[int, dict[str, Array]] = field(default_factory=dict)

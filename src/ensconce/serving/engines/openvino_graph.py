@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -28,9 +28,11 @@ Precision = Literal["f32", "bf16"]
 Shapes = tuple[tuple[int, ...], ...]
 
 _MOST_SHAPES: Final = 1024
-# An inference that takes less is over before a second thread could help: it gets one, and more of them run at once.
+# An inference that takes less is over before a second thread could help: it is computed in the thread that asks. That
+# takes a compiled graph with one stream and one thread for each inference that runs at once; a stream more, and
+# OpenVINO hands all of them to threads of its own. Pinning would bind the thread that asks to a core.
 _QUICK_S: Final = 0.001
-_QUICK_SETTINGS: Final = {"PERFORMANCE_HINT": "THROUGHPUT"}
+_QUICK_SETTINGS: Final = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
 # More weights than memory could deliver in that time.
 _QUICK_BYTES: Final = 16 * 2**20
 # A folder of the kernel's: not even root can put a file there.
@@ -76,6 +78,7 @@ class Graph:
                 remedy="convert the model again, with the same version of OpenVINO",
             ) from None
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        self._most = threads or os.cpu_count() or 1
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._types = [port.get_element_type() for port in self.model.inputs]
@@ -83,8 +86,6 @@ class Graph:
         self._pools: dict[Shapes, _Pool] = {}
         single = self._single_shapes()
         quick = None if single is None else self._quick_pool(single)
-        if quick is not None:
-            self._settings |= _QUICK_SETTINGS
         self._single = single if quick is not None else None
         self._any = self._fresh(quick)
 
@@ -161,7 +162,7 @@ class Graph:
         model = self._reshaped(shapes) if self._weights.size <= _QUICK_BYTES else None
         if model is None:
             return None
-        pool = self._compile(model, _QUICK_SETTINGS)
+        pool = self._pool(model, quick=True)
         tensors = [
             self._ov.Tensor(kind, self._ov.Shape(shape)) for kind, shape in zip(self._types, shapes, strict=True)
         ]
@@ -182,11 +183,11 @@ class Graph:
         dynamic = self.model.is_dynamic()
         if self._single is None:
             self._pools = {}
-            return self._compile(self.model)
+            return self._pool(self.model, quick=False)
         if single is None:
-            single = self._compile(self._reshaped(self._single))
+            single = self._pool(self._reshaped(self._single), quick=True)
         self._pools = {self._single: single}
-        return self._compile(self.model) if dynamic else single
+        return self._pool(self.model, quick=True) if dynamic else single
 
     def _replace(self, failed: _Pool) -> None:
         """Compile anew what a failure has touched, unless another thread has done so already."""
@@ -194,9 +195,16 @@ class Graph:
             if failed is self._any or failed in self._pools.values():
                 self._any = self._fresh()
 
-    def _compile(self, model: Any, settings: Mapping[str, Any] | None = None) -> _Pool:
+    def _pool(self, model: Any, *, quick: bool) -> _Pool:
+        if quick:
+            return _Pool(lambda: self._compile(model, _QUICK_SETTINGS).create_infer_request(), self._most)
+        compiled = self._compile(model, {})
+        most = max(int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")), self._most)
+        return _Pool(compiled.create_infer_request, most)
+
+    def _compile(self, model: Any, settings: Mapping[str, Any]) -> Any:
         try:
-            return _Pool(self._core.compile_model(model, "CPU", {**self._settings, **(settings or {})}))
+            return self._core.compile_model(model, "CPU", {**self._settings, **settings})
         except RuntimeError:
             raise InputError(
                 "engine.model",
@@ -206,16 +214,21 @@ class Graph:
 
 
 class _Pool:
-    """A compiled graph, and as many inference requests as may run at once."""
+    """Inference requests for one graph, as many as have been needed at once."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(max(int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")), os.cpu_count() or 1)):
-            self._requests.put(compiled.create_infer_request())
+    def __init__(self, make: Callable[[], Any], most: int) -> None:
+        """Make the first of ``most`` requests."""
+        self._make = make
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._free.put(make())
+        # One for each request that may still be made.
+        self._more: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(most - 1):
+            self._more.put(None)
 
     def infer(self, tensors: Sequence[Any]) -> Sequence[Array]:
-        """Wait for a free request and run it; raises RuntimeError when OpenVINO does."""
-        request = self._requests.get()
+        """Run a free request, a new one, or wait for one; raises RuntimeError when OpenVINO does."""
+        request = self._take()
         try:
             for index, tensor in enumerate(tensors):
                 request.set_input_tensor(index, tensor)
@@ -223,4 +236,19 @@ class _Pool:
             outputs: Sequence[Array] = request.infer(share_outputs=False).to_tuple()
             return outputs
         finally:
-            self._requests.put(request)
+            self._free.put(request)
+
+    def _take(self) -> Any:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            pass
+        try:
+            self._more.get_nowait()
+        except queue.Empty:
+            return self._free.get()
+        try:
+            return self._make()
+        except BaseException:
+            self._more.put(None)
+            raise
