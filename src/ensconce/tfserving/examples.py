@@ -10,7 +10,7 @@ list (values in several pieces) is read as protocol buffers have it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Final
@@ -22,6 +22,7 @@ from ensconce.tfserving.dtypes import STRING, DType
 from ensconce.tfserving.messages import Feature, FloatList, Int64List, UnreadEntries, UnreadExample
 from ensconce.tfserving.refusal import RequestError, invalid
 from ensconce.tfserving.tensor import DEFAULT_LIMIT, Array
+from ensconce.tfserving.weight import LIGHT, TooHeavyError, check_weight
 from ensconce.tfserving.wire import MalformedError, delimited, records, varint
 
 __all__ = ["FeatureSpec", "parse_examples"]
@@ -155,11 +156,11 @@ def parse_examples(
         RequestError: INVALID_ARGUMENT, an example is no ``tf.Example``, lacks a feature, has another type or number of
             values; or all together take more than ``limit``. Of several faults the first example's is told.
     """
-    rows, fault = _read(serialized)
+    found, fault = _read(serialized, features)
     columns = {}
     for name, spec in features.items():
         try:
-            column = _column(name, spec, rows, serialized, limit)
+            column = _column(name, spec, found[name], serialized, limit)
         except _FaultError as error:
             if fault is None or error.index < fault.index:
                 fault = error
@@ -171,22 +172,31 @@ def parse_examples(
     return columns
 
 
-def _read(serialized: Sequence[bytes]) -> tuple[list[Any], _FaultError | None]:
-    """The examples' features, unread, by name; those before the first that is no example, and what to say of it."""
-    parse, rows = UnreadExample.FromString, []
-    try:
-        for each in serialized:
-            rows.append(parse(each).features.feature)
-    except DecodeError:
-        size = len(serialized[len(rows)])
-        return rows, _FaultError(len(rows), f"Could not parse example input, value: {size} bytes")
-    return rows, None
+def _read(
+    serialized: Sequence[bytes], names: Iterable[str]
+) -> tuple[dict[str, list[bytes | None]], _FaultError | None]:
+    """These features, unread, of the examples before the first that is none, and what to say of it.
+
+    One example at a time is there with all its features, of which strangers can write thousands that nobody asked for.
+    """
+    found: dict[str, list[bytes | None]] = {name: [] for name in names}
+    columns = list(found.items())
+    for index, each in enumerate(serialized):
+        try:
+            if len(each) > LIGHT:
+                check_weight(UnreadExample.DESCRIPTOR, each)
+            features = UnreadExample.FromString(each).features.feature
+        except TooHeavyError:
+            return found, _FaultError(index, f"An example has too many features: {len(each)} bytes")
+        except (DecodeError, MalformedError):
+            return found, _FaultError(index, f"Could not parse example input, value: {len(each)} bytes")
+        for name, values in columns:
+            values.append(features.get(name))
+    return found, None
 
 
-def _column(name: str, spec: FeatureSpec, rows: list[Any], serialized: Sequence[bytes], limit: int) -> Array:
-    values = [row.get(name) for row in rows]
-    if not all(values):
-        _stand_in(values, name, spec, serialized)
+def _column(name: str, spec: FeatureSpec, found: list[bytes | None], serialized: Sequence[bytes], limit: int) -> Array:
+    values: list[Any] = found if all(found) else _complete(found, name, spec, serialized)
     if not spec.variable:
         if _cost(len(values) * spec.count, spec) > limit:
             raise _too_large(name)
@@ -200,9 +210,10 @@ def _column(name: str, spec: FeatureSpec, rows: list[Any], serialized: Sequence[
     return _padded(singly, longest, spec)
 
 
-def _stand_in(values: list[Any], name: str, spec: FeatureSpec, serialized: Sequence[bytes]) -> None:
-    """Put what stands for it in the place of what is missing."""
-    for index, value in enumerate(values):
+def _complete(found: list[bytes | None], name: str, spec: FeatureSpec, serialized: Sequence[bytes]) -> list[bytes]:
+    """The values, with what stands for it in the place of what is missing."""
+    values = []
+    for index, value in enumerate(found):
         if value == b"":
             value = _last_typed(serialized[index], name)
         if not value:
@@ -212,7 +223,8 @@ def _stand_in(values: list[Any], name: str, spec: FeatureSpec, serialized: Seque
                 index,
                 f"Name: <unknown>, Feature: {name} (data type: {spec.kind.label}) is required but could not be found.",
             )
-        values[index] = value
+        values.append(value)
+    return values
 
 
 def _last_typed(example: bytes, name: str) -> bytes:

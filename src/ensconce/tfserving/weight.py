@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from ensconce.tfserving.wire import MalformedError
 
-__all__ = ["MOST_WEIGHT", "TooHeavyError", "check_weight"]
+__all__ = ["LIGHT", "MOST_WEIGHT", "TooHeavyError", "check_weight"]
 
+LIGHT: Final = 64 * 1024
+"""So many bytes make no more than 5 MB, whatever is in them, and need not be weighed."""
 MOST_WEIGHT: Final = 2_000_000
 """Of records and messages, each message as heavy as 16 records; at most about 100 MB."""
 _MESSAGE: Final = 16

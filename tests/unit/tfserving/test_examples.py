@@ -242,3 +242,14 @@ def test_features_that_cannot_be(dtype: str, shape: tuple[int, ...], default: An
 def test_no_examples_and_no_features() -> None:
     assert parse_examples([], {"x": TWO, "s": STRING, "v": spec("DT_INT64", -1, 3)})["x"].shape == (0, 2)
     assert parse_examples([b""], {}) == {}
+
+
+def test_thousands_of_features_that_nobody_asked_for() -> None:
+    def crowd(size: int) -> bytes:
+        entries = b"".join([b"\x0a\x07\x0a\x05%05x" % number for number in range(size)])
+        length = bytes((len(entries) >> shift & 0x7F | 0x80) for shift in (0, 7, 14)) + bytes((len(entries) >> 21,))
+        return example(x=[1.0]) + b"\x0a" + length + entries
+
+    few, many = crowd(90_000), crowd(110_000)
+    assert parse_examples([few, few], {"x": FLOAT})["x"].tolist() == [[1], [1]]
+    assert refusal([few, many], {"x": FLOAT}) == f"An example has too many features: {len(many)} bytes"

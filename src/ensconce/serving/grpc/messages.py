@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from ensconce.tfserving.refusal import Code, RequestError
-from ensconce.tfserving.weight import TooHeavyError, check_weight
+from ensconce.tfserving.weight import LIGHT, TooHeavyError, check_weight
 from ensconce.tfserving.wire import MalformedError
 
 __all__ = ["parse", "serialize"]
-
-_LIGHT: Final = 64 * 1024
-"""So many bytes make no more than 5 MB, whatever is in them."""
 
 
 def parse(message_class: Any, data: bytes | bytearray | memoryview) -> Any:
@@ -24,7 +21,7 @@ def parse(message_class: Any, data: bytes | bytearray | memoryview) -> Any:
     """
     data = bytes(data)
     try:
-        if len(data) > _LIGHT:
+        if len(data) > LIGHT:
             check_weight(message_class.DESCRIPTOR, data)
         return message_class.FromString(data)
     except TooHeavyError:
