@@ -16,7 +16,7 @@ GROUPS = {
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
     ),
-    "The host": ("up", "status", "scale", "roll", "logs", "down", "replica run"),
+    "The host": ("up", "status", "scale", "roll", "logs", "down", "model pull", "replica run"),
     "The client": ("verify", "predict", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.model_import import fetch_model, import_model
+from ensconce.cli.model_pull import pull_model
 from ensconce.cli.output import notices, print_json, progress_bar, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.servables import MAX_VERSION, key_id
@@ -26,6 +27,7 @@ _HERE = Path()
 app.callback()(protect)
 app.command("import")(import_model)
 app.command("fetch")(fetch_model)
+app.command("pull")(pull_model)
 
 
 @app.command("seal")
