@@ -250,6 +250,6 @@ def test_thousands_of_features_that_nobody_asked_for() -> None:
         length = bytes((len(entries) >> shift & 0x7F | 0x80) for shift in (0, 7, 14)) + bytes((len(entries) >> 21,))
         return example(x=[1.0]) + b"\x0a" + length + entries
 
-    few, many = crowd(90_000), crowd(110_000)
+    few, many = crowd(90_000), crowd(120_000)
     assert parse_examples([few, few], {"x": FLOAT})["x"].tolist() == [[1], [1]]
     assert refusal([few, many], {"x": FLOAT}) == f"An example has too many features: {len(many)} bytes"
