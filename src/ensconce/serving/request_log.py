@@ -86,7 +86,7 @@ class LogWriter:
     """Writes lines to a file in a thread of its own: who reads a pipe slowly must not slow requests down."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Begin. Lines that find too many others waiting are dropped, and so is everything once the file fails."""
+        """Begin. Lines that find too many others waiting are dropped, and so are those that the file does not take."""
         self._file = file
         self._lines: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="request_log", daemon=True)
@@ -109,12 +109,16 @@ class LogWriter:
         self._thread.join(timeout)
 
     def _work(self) -> None:
-        fails = False
+        lost = 0
         while (line := self._lines.get()) is not None:
             try:
-                if not fails:
-                    self._file.write(line)
-                    self._file.flush()
+                self._file.write(line)
+                self._file.flush()
             except (OSError, ValueError) as error:
-                fails = True
-                _log.error("the request log cannot be written any more: %s", error)
+                if not lost:
+                    _log.error("the request log cannot be written, and goes on when it can: %s", error)
+                lost += 1
+            else:
+                if lost:
+                    _log.warning("the request log goes on; up to %d lines were lost", lost)
+                lost = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import threading
@@ -90,7 +91,34 @@ def test_a_slow_reader_costs_lines_not_time() -> None:
     assert len(file.lines) == 10_001
 
 
-def test_a_file_that_fails_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+class Full(io.RawIOBase):
+    """A disk that is full for a while."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.lines = failures, list[bytes]()
+
+    def write(self, data: object) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.lines.append(bytes(data))  # type: ignore[call-overload]
+        return len(self.lines[-1])
+
+
+def test_a_file_that_fails_is_tried_again_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    file = Full(3)
+    writer = LogWriter(file)  # type: ignore[arg-type]
+    for line in (b"1", b"2", b"3", b"4", b"5"):
+        writer.write(line)
+    writer.close(30)
+    assert file.lines == [b"4", b"5"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the request log cannot be written, and goes on when it can: [Errno 28] No space left on device",
+        "the request log goes on; up to 3 lines were lost",
+    ]
+
+
+def test_a_file_that_is_closed_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     file = io.BytesIO()
     file.close()
     writer = LogWriter(file)
