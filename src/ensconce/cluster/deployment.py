@@ -12,7 +12,7 @@ from ensconce.appraisal import strict_yaml
 from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
-from ensconce.enclave.config import Domain, ListenConfig, ModelConfig, ServingConfig
+from ensconce.enclave.config import Domain, IpAddress, ListenConfig, ModelConfig, ServingConfig
 from ensconce.strict import StrictModel
 
 __all__ = [
@@ -65,7 +65,7 @@ class CollateralEntry(StrictModel):
 class PlatformEntry(StrictModel):
     """What measures and quotes the replicas, and where collateral for its quotes comes from."""
 
-    kind: Literal["simulated"]
+    kind: Literal["simulated", "gramine"]
     pccs: HostPort
     collateral: CollateralEntry | None = None
 
@@ -82,11 +82,17 @@ class EnclaveEntry(StrictModel):
     """What the enclave's signature says beside its measurement, and where the enclave listens.
 
     A policy by MRSIGNER asks for the first two. Without ``listen``, a replica takes free ports of its machine alone.
+    ``threads`` are an engine's, 0 for as many as there are cores. The rest is for Gramine: ``size`` is the enclave's
+    memory instead of what is derived, and names are looked up in ``hosts``, then at ``nameservers``, nowhere else.
     """
 
     isv_prod_id: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
     isv_svn: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
     listen: ListenConfig | None = None
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    size: Annotated[str, Field(pattern="^(256M|512M|1G|2G|4G|8G|16G|32G|64G|128G)$")] | None = None
+    hosts: Annotated[dict[Domain, IpAddress], Field(max_length=64)] | None = None
+    nameservers: Annotated[list[IpAddress], Field(min_length=1, max_length=3)] | None = None
 
 
 class FolderState(StrictModel):
@@ -129,6 +135,13 @@ class Deployment(StrictModel):
     serving: ServingConfig | None = None
     state: Annotated[FolderState | SqliteState | PostgresqlState, Field(discriminator="kind")] = FolderState()
     keystore: KeystoreEntry | None = None
+
+    @model_validator(mode="after")
+    def _only_gramine_is_told(self) -> Deployment:
+        entry = self.enclave
+        if self.platform.kind != "gramine" and (entry.size, entry.hosts, entry.nameservers) != (None, None, None):
+            raise ValueError("enclave.size, enclave.hosts and enclave.nameservers are for platform.kind gramine")
+        return self
 
     @field_validator("models")
     @classmethod

@@ -254,6 +254,11 @@ class OwnerFolder:
             listen=deployment.enclave.listen or ListenConfig(),
             isv_prod_id=deployment.enclave.isv_prod_id,
             isv_svn=deployment.enclave.isv_svn,
+            engine_threads=deployment.enclave.threads,
+            platform=deployment.platform.kind,
+            hosts=deployment.enclave.hosts or {},
+            nameservers=tuple(deployment.enclave.nameservers or ()),
+            enclave_size=deployment.enclave.size,
         )
         identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
         write_aside(self.bundle / "ensconce.yaml", text.encode())

@@ -53,6 +53,13 @@ class Supervisor:
         self._host = host
         self._run = host / "run"
         self._deployment = Deployment.load(host / "ensconce.yaml")
+        if self._deployment.platform.kind != "simulated":
+            raise InputError(
+                "host.platform",
+                "`ensconce up` starts enclaves of the simulated platform alone",
+                found=f"platform.kind {self._deployment.platform.kind}",
+                remedy="start this one with `gramine-sgx enclave/server` or `ensconce replica run`, or on Kubernetes",
+            )
         for needed in (MANIFEST, SIGSTRUCT, "models"):
             if not (host / needed).exists():
                 raise InputError(

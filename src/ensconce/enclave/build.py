@@ -13,10 +13,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
 
-from ensconce.enclave.image import build_image
+from ensconce.enclave.closing import close
+from ensconce.enclave.gramine import Gramine
+from ensconce.enclave.gramine_manifest import names_files, render_gramine
+from ensconce.enclave.image import Image, build_image
 from ensconce.enclave.lint import lint
 from ensconce.enclave.manifest import FOLDER, EnclaveSpec, render
 from ensconce.enclave.sign import check_signing_key, sign_manifest
+from ensconce.enclave.sizes import Sizes, held
 from ensconce.errors import InputError
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, parse_sigstruct
 from ensconce.files import alone_in, read_bounded, sync_folder, write_aside
@@ -93,7 +97,11 @@ def build_enclave(
     with _staging(bundle) as staging:
         image = build_image(staging / "image", progress=tell)
         tell(f"image: {len(image.files)} files, {image.size / 1e6:.0f} MB")
-        text = render(spec, image).encode()
+        gramine = Gramine.find() if spec.platform == "gramine" else None
+        if gramine is not None:
+            text = _render_for(gramine, spec, image, bundle, staging)
+        else:
+            text = render(spec, image).encode()
         manifest = parse_manifest(text)
         findings = lint(manifest)
         for finding in findings:
@@ -105,16 +113,30 @@ def build_enclave(
                     rule=finding.attack,
                     remedy=finding.remedy,
                 )
-        mr_enclave = measure(manifest)
         date = datetime.datetime.fromtimestamp(now(), datetime.UTC).date()
-        signature = sign_manifest(manifest, mr_enclave, signing_key, date=date)
         write_aside(staging / "server.json", config)
-        write_aside(staging / Path(MANIFEST).name, text)
+        if gramine is not None:
+            write_aside(staging / "server.manifest", text)
+            tell("measuring: gramine-sgx-sign adds up every page of the enclave")
+            mr_enclave = gramine.measure(staging / "server.manifest", staging / Path(MANIFEST).name).mr_enclave
+        else:
+            write_aside(staging / Path(MANIFEST).name, text)
+            mr_enclave = measure(manifest)
+        signature = sign_manifest(manifest, mr_enclave, signing_key, date=date)
         write_aside(staging / Path(SIGSTRUCT).name, signature)
         _replace(bundle / FOLDER, staging)
     identity = read_identity(bundle)
     tell(f"signed: MRENCLAVE {identity.mr_enclave.hex()}")
     return identity
+
+
+def _render_for(gramine: Gramine, spec: EnclaveSpec, image: Image, bundle: Path, staging: Path) -> bytes:
+    """Close the image, write the files that only Gramine needs, and render the manifest."""
+    closed = close(image, staging / "image", gramine)
+    for name, data in names_files(spec).items():
+        write_aside(staging / name, data)
+    sizes = Sizes.of(held(bundle / "models", spec.models), spec.engine_threads)
+    return render_gramine(spec, closed, sizes).encode()
 
 
 def read_identity(bundle: Path) -> EnclaveIdentity:

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_LOADED",
     "BatchingConfig",
     "EngineConfig",
+    "IpAddress",
     "ListenConfig",
     "ModelConfig",
     "ProvisioningConfig",
@@ -51,15 +52,19 @@ def _valid(check: Callable[[str], object]) -> Callable[[str], str]:
 
 def _listen(value: str) -> None:
     # An enclave has no resolver that it could trust, so it binds to numbers only.
-    host = addresses.Address.parse(value, lowest_port=0).host
+    _numeric(addresses.Address.parse(value, lowest_port=0).host)
+
+
+def _numeric(host: str) -> None:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        raise InputError("address.host", "this is no IP address", rule="an IP address, such as 127.0.0.1:0") from None
+        raise InputError("address.host", "this is no IP address", rule="an IP address, such as 127.0.0.1") from None
 
 
 Domain = Annotated[str, AfterValidator(_valid(addresses.check_domain))]
 Address = Annotated[str, AfterValidator(_valid(addresses.Address.parse))]
+IpAddress = Annotated[str, AfterValidator(_valid(_numeric))]
 ListenAddress = Annotated[str, AfterValidator(_valid(_listen))]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]

@@ -8,8 +8,9 @@ opens under the right key and path or not at all) and the file in which the repl
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
@@ -59,8 +60,11 @@ class EnclaveSpec:
         serving: how its server works.
         isv_prod_id: product id, 16 bits; 0 would make a policy by MRSIGNER accept anything of that signer.
         isv_svn: security version, 16 bits; raise it when an older build must not receive keys any more.
-        enclave_size: memory of the enclave, a power of two, as Gramine writes it.
-        max_threads: thread slots of the enclave, Gramine's own helpers included.
+        platform: what launches it: the simulated platform, or Gramine on a CPU with SGX.
+        hosts: addresses that names have inside, by name; Gramine alone.
+        nameservers: addresses of servers that are asked for other names; Gramine alone.
+        enclave_size: memory of the enclave, a power of two, as Gramine writes it; for Gramine None derives it.
+        max_threads: thread slots of the enclave, Gramine's own helpers included; Gramine derives them.
         debug: make a debug enclave, whose memory the host can read; lint refuses to have it signed.
     """
 
@@ -74,7 +78,10 @@ class EnclaveSpec:
     serving: ServingConfig = field(default_factory=ServingConfig)
     isv_prod_id: int = 1
     isv_svn: int = 1
-    enclave_size: str = "2G"
+    platform: Literal["simulated", "gramine"] = "simulated"
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    nameservers: tuple[str, ...] = ()
+    enclave_size: str | None = None
     max_threads: int = 64
     debug: bool = False
 
@@ -112,7 +119,7 @@ def render(spec: EnclaveSpec, image: Image) -> str:
             "debug": spec.debug,
             "remote_attestation": "dcap",
             "edmm_enable": False,
-            "enclave_size": spec.enclave_size,
+            "enclave_size": spec.enclave_size or "2G",
             "max_threads": spec.max_threads,
             "isvprodid": spec.isv_prod_id,
             "isvsvn": spec.isv_svn,
