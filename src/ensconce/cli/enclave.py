@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ensconce.cli.output import notices, print_json, say
 from ensconce.cli.owner import Owner, protect
+
+if TYPE_CHECKING:
+    from ensconce.enclave.show import Shown
 
 __all__ = ["app"]
 
@@ -64,3 +67,79 @@ def lint(
     from ensconce.cli.enclave_lint import lint_files
 
     lint_files(manifests, json)
+
+
+@app.command("sign")
+def sign(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="The signed form: NAME.manifest.sgx.")],
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="SIG", help="What gramine-sgx-sign made of it, with a key that was thrown away."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="SIG", help="NAME.sig beside the manifest, unless given.")
+    ] = None,
+    owner: Owner = _HERE,
+    json: _Json = False,
+) -> None:
+    """Sign an enclave that was built elsewhere, here and with the owner's key, which leaves the keystore for no file.
+
+    The manifest is linted first. Who measured it is trusted for the measurement alone; product, version and debug are
+    compared with the manifest.
+
+    Without --measured, the manifest is one for the simulated platform, which is measured here.
+
+    Exit status: 0, or 4 when lint refuses the manifest, 2 when a file or the key is wrong, 3 when SIG is damaged.
+
+    Examples:
+
+      ensconce enclave sign app.manifest.sgx --measured app.sig --output signed/app.sig --owner owner/
+    """
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.cluster.signing import sign_enclave
+    from ensconce.enclave.show import Shown
+
+    name = manifest.name.removesuffix(".manifest.sgx")
+    target = output or manifest.with_name(f"{name}.sig")
+    shown = Shown(sign_enclave(OwnerFolder.open(owner), manifest, measured, target), name)
+    notices.print(f"signed {target}", markup=False)
+    if json:
+        print_json(shown.to_json_object())
+    else:
+        _print_stanza(shown)
+
+
+@app.command("show")
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A SIGSTRUCT (.sig), or the .manifest.sgx beside one.")],
+    json: _Json = False,
+) -> None:
+    """Print whom a signature is for, as a stanza for a policy: measurement, signer, version, attributes.
+
+    The signature is verified, and compared with the manifest where one is named.
+
+    The stanza receives nothing, and refuses a debug enclave, until its owner says otherwise.
+
+    Exit status: 0, or 3 when it is no SIGSTRUCT or its signature does not hold, 2 when a file cannot be read.
+
+    Examples:
+
+      ensconce enclave show bundle/enclave/server.manifest.sgx
+
+      ensconce enclave show app.sig --json | jq -r .mr_enclave
+    """
+    from ensconce.enclave.show import show as read
+
+    shown = read(file)
+    if json:
+        print_json(shown.to_json_object())
+        return
+    _print_stanza(shown)
+
+
+def _print_stanza(shown: Shown) -> None:
+    signed = shown.signed
+    say(f"# signed {signed.date.isoformat()}{' for debugging: the host reads its memory' if signed.debug else ''}")
+    say(f"# isv_svn {signed.isv_svn}; the stanza takes this and later ones")
+    say("# add what it may be given: receives: [model/NAME]")
+    say(shown.stanza().rstrip())

@@ -85,7 +85,7 @@ class _Scanner:
                 self._counts[path] = self._counts.get(path, -1) + 1
             if path in self._counts:
                 path = f"{path}[{self._counts[path]}]"
-        self._lines.setdefault(path, line)
+            self._lines.setdefault(path, line)
         return path
 
     def _key(self, end: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 Source: Gramine 1.9, "Manifest syntax" and "gramine-manifest" (templates are Jinja's). A template is not rendered: it
 is a program, its variables are the builder's, and one rendering shows one branch of each condition. Instead each
-``{{ ... }}`` stays in place as text, and the manifest is read once with every ``if`` taken, once with every first
-``else`` taken, and so on; whatever was wrong in any reading is found.
+``{{ ... }}`` stays in place as text, and the manifest is read as often as it takes to see every branch of every
+condition; whatever is wrong in any reading is found.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from ensconce.platform.manifest import MAX_MANIFEST_SIZE
 
 __all__ = ["Reading", "is_template", "read_manifest"]
 
-_MAX_READINGS = 8
+_MAX_READINGS = 64
 _MAX_DEPTH = 32
 _TAG = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
 _STATEMENT = re.compile(r"\{%[-+]?\s*(\w*)(.*?)[-+]?%\}", re.DOTALL)
@@ -97,7 +98,7 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
     except UnicodeDecodeError as error:
         raise InputError("manifest.text", "the manifest is not UTF-8", found=f"byte {error.start}") from None
     if not _TAG.search(text):
-        return (_parsed(text, text),)
+        return (_parsed(text),)
     variables = {match[1]: match[2] or match[3] or "" for match in _set_tags(text)}
     imports = tuple(
         text.count("\n", 0, tag.start()) + 1
@@ -105,14 +106,24 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
         if tag[1] in ("include", "import", "extends", "from")
     )
     bodies: dict[str, Reading] = {}
-    for take in range(min(_branches(text), _MAX_READINGS)):
-        body = _without_tags(text, take, variables)
+    conditions = _conditions(text)
+    readings = max([each.stride * each.size for each in conditions.values()], default=1)
+    if readings > _MAX_READINGS:
+        raise InputError(
+            "manifest.template",
+            "the template has too many conditions within conditions",
+            found=f"{readings} ways to read it",
+            rule=f"at most {_MAX_READINGS}",
+            remedy="lint what gramine-manifest makes of it",
+        )
+    for take in range(readings):
+        body = _without_tags(text, take, conditions, variables)
         if body not in bodies:
-            bodies[body] = _parsed(body, text, imports)
+            bodies[body] = _parsed(body, imports)
     return tuple(bodies.values())
 
 
-def _parsed(body: str, text: str, imports: tuple[int, ...] = ()) -> Reading:
+def _parsed(body: str, imports: tuple[int, ...] = ()) -> Reading:
     try:
         document = tomllib.loads(body)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -122,7 +133,7 @@ def _parsed(body: str, text: str, imports: tuple[int, ...] = ()) -> Reading:
         except (tomllib.TOMLDecodeError, RecursionError, ValueError):
             raise InputError(
                 "manifest.toml",
-                "the manifest is not TOML" if body == text else "the manifest is no template of TOML",
+                "the manifest is not TOML",
                 found=str(error)[:200],
                 rule="TOML 1.0, or a Jinja template of it",
                 remedy="lint what gramine-manifest makes of it",
@@ -160,37 +171,19 @@ def _set_tags(text: str) -> Iterator[re.Match[str]]:
             yield match
 
 
-def _branches(text: str) -> int:
-    """How many readings it takes to see every branch of every condition; one condition after the other, not nested."""
-    most, counts = 1, list[int]()
-    for tag in _STATEMENT.finditer(text):
-        match tag[1]:
-            case "if":
-                counts.append(2)  # taken, and not taken
-            case "elif" if counts:
-                counts[-1] += 1
-            case "endif" if counts:
-                most = max(most, counts.pop())
-    return max([most, *counts])
-
-
-def _without_tags(text: str, take: int, variables: Mapping[str, str]) -> str:
-    """The template's text with the branch number ``take`` of each condition; as many lines as before.
-
-    A condition with fewer branches gives its last one; without an ``else``, that is nothing.
-    """
+def _without_tags(text: str, take: int, conditions: Mapping[int, _Condition], variables: Mapping[str, str]) -> str:
+    """The template's text as it is read for the time number ``take``; as many lines as before."""
     pieces, open_ifs, at, quote = list[str](), list[_If](), 0, ""
-    sizes = _sizes(text)
     for tag in _TAG.finditer(text):
         piece, mark = text[at : tag.start()], tag[0]
         at = tag.end()
         skipped = any(not each.taken for each in open_ifs)
         pieces.append(_lines_of(piece) if skipped else piece)
         quote = _open_quote(quote, piece)
-        statement = _STATEMENT.fullmatch(mark)
-        word = statement[1] if statement else ""
+        word = _word(mark)
         if word == "if":
-            open_ifs.append(_If(wanted=min(take, sizes.get(tag.start(), 2) - 1)))
+            condition = conditions[tag.start()]
+            open_ifs.append(_If(wanted=take // condition.stride % condition.size))
         elif word in _BRANCHES and open_ifs:
             open_ifs[-1].branch += 1
         elif word == "endif" and open_ifs:
@@ -230,21 +223,39 @@ class _If:
         return self.branch == self.wanted
 
 
-def _sizes(text: str) -> dict[int, int]:
-    """How many branches each condition has, the empty one of a missing ``else`` included, by its place."""
-    sizes, pending = dict[int, int](), list[tuple[int, int, bool]]()
+@dataclass
+class _Condition:
+    """An ``if``: how many branches it has, the empty one of a missing ``else`` included, and those around it together.
+
+    In the reading number n it has branch n // stride % size, so that a condition within another one goes through its
+    branches while the outer one stays with each of its own.
+    """
+
+    size: int = 1
+    stride: int = 1
+    has_else: bool = False
+
+
+def _conditions(text: str) -> dict[int, _Condition]:
+    """Every condition by the place where it begins."""
+    found, inside = dict[int, _Condition](), dict[int, list[int]]()
+    pending = list[int]()
     for tag in _TAG.finditer(text):
-        statement = _STATEMENT.fullmatch(tag[0])
-        word = statement[1] if statement else ""
+        word = _word(tag[0])
         if word == "if":
-            pending.append((tag.start(), 1, False))
+            inside[tag.start()] = list(pending)
+            found[tag.start()] = _Condition()
+            pending.append(tag.start())
         elif word in _BRANCHES and pending:
-            start, count, has_else = pending.pop()
-            pending.append((start, count + 1, has_else or word == "else"))
+            found[pending[-1]].size += 1
+            found[pending[-1]].has_else |= word == "else"
         elif word == "endif" and pending:
-            start, count, has_else = pending.pop()
-            sizes[start] = count + (not has_else)
-    return sizes
+            pending.pop()
+    for condition in found.values():
+        condition.size += not condition.has_else
+    for start, around in inside.items():
+        found[start].stride = math.prod(found[each].size for each in around)
+    return found
 
 
 def _expression(mark: str, variables: Mapping[str, str], quote: str) -> str:
@@ -256,6 +267,12 @@ def _expression(mark: str, variables: Mapping[str, str], quote: str) -> str:
         return text.replace("'", "`")
     text = text.replace('"', "'")
     return text if quote else f'"{text}"{_lines_of(mark)}'
+
+
+def _word(mark: str) -> str:
+    """The word by which a statement begins, ``if`` or ``endfor``; empty for any other mark."""
+    statement = _STATEMENT.fullmatch(mark)
+    return statement[1] if statement else ""
 
 
 def _lines_of(text: str) -> str:
