@@ -11,7 +11,8 @@ from ensconce.cli.main import app
 TARGET = Path(__file__).parent / "reference" / "commands.md"
 GROUPS = {
     "The owner": (
-        *("init", "model fetch", "model import", "model seal", "model reseal", "model retire", "enclave build"),
+        *("init", "model fetch", "model import", "model seal", "model reseal", "model retire"),
+        *(f"enclave {name}" for name in ("build", "lint", "measure", "sign", "show")),
         *(f"key {name}" for name in ("put", "list", "show", "retire", "rewrap", "backup", "recover")),
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
         *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),

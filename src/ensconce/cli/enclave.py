@@ -109,6 +109,40 @@ def sign(
         _print_stanza(shown)
 
 
+@app.command("measure")
+def measure(
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MANIFEST]", help="A .manifest.sgx; the one in the owner's bundle, unless given."),
+    ] = None,
+    owner: Owner = _HERE,
+    json: _Json = False,
+) -> None:
+    """Measure a built enclave: check every trusted file against its hash, and print what its CPU will say of it.
+
+    Needs no key. An enclave for Gramine is measured by gramine-sgx-sign, which must be on the PATH.
+
+    Exit status: 0, or 6 when a file is not the one that the manifest lists, 2 when one cannot be read.
+
+    Examples:
+
+      ensconce enclave measure bundle/enclave/server.manifest.sgx
+
+      test "$(ensconce enclave measure --json | jq -r .mr_enclave)" = "$EXPECTED"
+    """
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.enclave.build import MANIFEST
+    from ensconce.enclave.measure import measure_built
+
+    measured = measure_built(manifest if manifest is not None else OwnerFolder.open(owner).bundle / MANIFEST)
+    if json:
+        print_json({"mr_enclave": measured.mr_enclave.hex(), "platform": measured.platform, "files": measured.files})
+        return
+    say(f"mr_enclave  {measured.mr_enclave.hex()}")
+    say(f"platform    {measured.platform}")
+    say(f"files       {measured.files}")
+
+
 @app.command("show")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A SIGSTRUCT (.sig), or the .manifest.sgx beside one.")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from typer.testing import CliRunner, Result
 from ensconce.cli.enclave import app
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
-from ensconce.errors import EnsconceError
+from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.evidence.sigstruct import parse_sigstruct
+from ensconce.platform.manifest import parse_manifest
+from ensconce.platform.simulated.measurement import measure as simulated_measurement
 
 GOOD = """
 libos.entrypoint = "/program"
@@ -122,3 +125,23 @@ def test_what_must_not_be_signed_is_not(here: Path, owner: OwnerFolder) -> None:
         assert isinstance(error, EnsconceError)
         assert (error.check, error.exit_status) == (check, status)
         assert not (here / "app.sig").exists()
+
+
+def test_measure_reads_every_file(here: Path) -> None:
+    (here / "program").write_bytes(b"code")
+    text = GOOD.replace("00" * 32, hashlib.sha256(b"code").hexdigest())
+    (here / "app.manifest.sgx").write_text(text)
+    measured = json.loads(run("measure", "app.manifest.sgx", "--json").stdout)
+    mr_enclave = simulated_measurement(parse_manifest(text.encode())).hex()
+    assert measured == {"mr_enclave": mr_enclave, "platform": "simulated", "files": 1}
+    (here / "enclave").mkdir()
+    (here / "app.manifest.sgx").rename(here / "enclave" / "app.manifest.sgx")
+    assert mr_enclave in run("measure", "enclave/app.manifest.sgx").stdout
+    (here / "program").write_bytes(b"other code")
+    changed = run("measure", "enclave/app.manifest.sgx").exception
+    assert isinstance(changed, IntegrityError)
+    assert changed.check == "measure.file"
+    (here / "program").unlink()
+    missing = run("measure", "enclave/app.manifest.sgx").exception
+    assert isinstance(missing, InputError)
+    assert missing.check == "file.read"
