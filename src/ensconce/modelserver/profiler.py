@@ -12,9 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
 from ensconce.serving.grpc.call import Message, Note, Unary
+from ensconce.serving.grpc.messages import parse
 from ensconce.tfserving.messages import ProfileRequest, ProfileResponse
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 
@@ -22,6 +21,8 @@ __all__ = ["PROFILER_SERVICE", "profiler_methods"]
 
 PROFILER_SERVICE: Final = "tensorflow.ProfilerService"
 _MOST_MS: Final = 60_000
+_MOST: Final = 10_000
+"""Options and names of a request."""
 
 
 def profiler_methods() -> dict[str, Unary]:
@@ -29,10 +30,7 @@ def profiler_methods() -> dict[str, Unary]:
     busy = asyncio.Lock()
 
     async def profile(data: Message, _note: Note) -> bytes:
-        try:
-            request = ProfileRequest.FromString(bytes(data))
-        except DecodeError:
-            raise invalid("Unable to parse the request") from None
+        request = parse(ProfileRequest, data, most=_MOST)
         if not 0 < request.duration_ms <= _MOST_MS:
             raise invalid(f"duration_ms is {request.duration_ms}, at most {_MOST_MS} are traced")
         if "tensorflow" not in sys.modules:

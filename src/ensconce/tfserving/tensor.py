@@ -29,6 +29,8 @@ DEFAULT_LIMIT: Final = 128 * 1024 * 1024
 _MAX_RANK: Final = 64
 # What an empty string costs in an array of objects: a pointer.
 _STRING_COST: Final = 8
+# What one that is not empty costs beside its bytes: the pointer, its length while it is read, and an object's head.
+_OBJECT_COST: Final = 64
 # Numbers that are read without pause: some 3 ms.
 _PIECE: Final = 64 * 1024
 FIXED_FIELDS: Final = {"float_val": 5, "double_val": 6, "scomplex_val": 9, "dcomplex_val": 12, "bool_val": 11}
@@ -80,7 +82,7 @@ def from_proto(proto: Any, bulk: Bulk | None = None, *, limit: int = DEFAULT_LIM
     if bulk is not None and bulk.field == "tensor_content":
         content = bytes(bulk.data) if is_string else bulk.data
     if is_string:
-        strings = _strings_in(content, count) if content else list(proto.string_val)
+        strings = _strings_in(content, count, limit) if content else list(proto.string_val)
         return _filled(np.array(strings, dtype=object), b"", dtype, shape)
     if content:
         if len(content) != count * dtype.numpy.itemsize:
@@ -89,13 +91,12 @@ def from_proto(proto: Any, bulk: Bulk | None = None, *, limit: int = DEFAULT_LIM
                 f"shape {shape_text(shape)} of {dtype.label} needs {count * dtype.numpy.itemsize}"
             )
         return np.frombuffer(content, dtype.numpy).reshape(shape)
-    return _filled(_values_in(proto, bulk, dtype), np.zeros((), dtype.numpy), dtype, shape)
+    return _filled(_values_in(proto, bulk, dtype, shape), np.zeros((), dtype.numpy), dtype, shape)
 
 
 def _filled(values: Array, nothing: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
-    if len(values) > count:
-        raise invalid(f"{dtype.field} has {len(values)} values, shape {shape_text(shape)} holds {count}")
+    _check_number(len(values), dtype, shape)
     if len(values) == count:
         return values.reshape(shape)
     array = np.empty(count, dtype.numpy)
@@ -104,7 +105,12 @@ def _filled(values: Array, nothing: Any, dtype: DType, shape: tuple[int, ...]) -
     return array.reshape(shape)
 
 
-def _values_in(proto: Any, bulk: Bulk | None, dtype: DType) -> Array:
+def _check_number(found: int, dtype: DType, shape: tuple[int, ...]) -> None:
+    if found > (count := math.prod(shape)):
+        raise invalid(f"{dtype.field} has {found} values, shape {shape_text(shape)} holds {count}")
+
+
+def _values_in(proto: Any, bulk: Bulk | None, dtype: DType, shape: tuple[int, ...]) -> Array:
     """The values of the type's own field, one-dimensional."""
     repeated = getattr(proto, dtype.field)
     cut = bulk.data if bulk is not None and bulk.field == dtype.field else None
@@ -113,6 +119,8 @@ def _values_in(proto: Any, bulk: Bulk | None, dtype: DType) -> Array:
         bits = bits[bits.names[0]]
     if dtype.field == "half_val":
         bits = np.dtype("<u2")
+    # Known before they are read: millions take seconds.
+    _check_number(len(repeated) // (2 if bits.kind == "c" else 1), dtype, shape)
     if bits.kind == "c":
         half = np.dtype(f"<f{bits.itemsize // 2}")
         parts = np.frombuffer(cut, half) if cut is not None else _numbers(repeated, half)
@@ -138,12 +146,15 @@ def _numbers(repeated: Any, dtype: np.dtype[Any]) -> Array:
     return array
 
 
-def _strings_in(content: bytes, count: int) -> list[bytes]:
+def _strings_in(content: bytes, count: int, limit: int) -> list[bytes]:
     """Strings in ``tensor_content``: the lengths of all as varints, then their bytes (tensor_coding.cc).
 
-    A varint takes at least a byte, so the count is checked against the content before anything is made of it.
+    A varint takes at least a byte, so the count is checked against the content before anything is made of it, and
+    against what as many objects will take.
     """
     lengths, at = [], 0
+    if count * _OBJECT_COST > limit:
+        raise invalid(f"tensor_content has {count} strings, which take more than {limit} bytes")
     if count > len(content):
         raise invalid(f"tensor_content has {len(content)} bytes, too few for {count} strings")
     for _ in range(count):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from ensconce.tfserving.wire import MalformedError
 
 __all__ = ["LIGHT", "MOST_WEIGHT", "TooHeavyError", "check_weight"]
@@ -17,13 +19,27 @@ __all__ = ["LIGHT", "MOST_WEIGHT", "TooHeavyError", "check_weight"]
 LIGHT: Final = 64 * 1024
 """So many bytes make no more than 5 MB, whatever is in them, and need not be weighed."""
 MOST_WEIGHT: Final = 2_000_000
-"""Of records and messages, each message as heavy as 16 records; at most about 100 MB."""
+"""Of records and messages, each message as heavy as 16 records, and so are 256 bytes of packed integers; at most about
+100 MB, and of integers 500."""
 _MESSAGE: Final = 16
+# A byte of packed integers becomes up to 8, and the parser has made as many in vain when its list has grown.
+_PACKED_SHIFT: Final = 4
 # The parser's own bound (upb's kUpb_WireFormat_DefaultDepthLimit).
 _DEEPEST: Final = 100
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _GROUPS: Final = (3, 4)
 _LONGEST_VARINT: Final = 10
+_INTEGERS: Final = frozenset(
+    {
+        FieldDescriptor.CPPTYPE_INT32,
+        FieldDescriptor.CPPTYPE_INT64,
+        FieldDescriptor.CPPTYPE_UINT32,
+        FieldDescriptor.CPPTYPE_UINT64,
+        FieldDescriptor.CPPTYPE_ENUM,
+    }
+)
+_BYTES: Final = object()
+"""Not to be looked into."""
 
 
 class TooHeavyError(ValueError):
@@ -33,7 +49,7 @@ class TooHeavyError(ValueError):
 def check_weight(descriptor: Any, data: bytes, most: int = MOST_WEIGHT) -> None:
     """Refuse what would make too many objects: elements of repeated fields, entries of maps, messages within messages.
 
-    Numbers that come packed, and the bytes of strings, are not counted: their memory is in proportion to their bytes.
+    Floats and booleans that come packed, and the bytes of strings, are not counted: their memory is their bytes.
 
     Args:
         descriptor: of the message.
@@ -54,7 +70,7 @@ def _walk(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int
     """Read one message; what is left of the bound."""
     if depth > _DEEPEST:
         raise MalformedError
-    within = _messages_in(descriptor)
+    within = _heavy_in(descriptor)
     while at < end:
         left -= 1
         if left < 0:
@@ -73,8 +89,10 @@ def _walk(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int
                 length, at = _varint(data, at - 1)
             if length > end - at:
                 raise MalformedError
-            inner = within.get(tag)
-            if inner is not None:
+            inner = within.get(tag, _BYTES)
+            if inner is None:
+                left -= length >> _PACKED_SHIFT
+            elif inner is not _BYTES:
                 left = _walk(data, at, at + length, inner, left - _MESSAGE, depth + 1)
             at += length
         elif kind == _VARINT:
@@ -90,16 +108,18 @@ def _walk(data: bytes, at: int, end: int, descriptor: Any, left: int, depth: int
             raise MalformedError
     if at > end:
         raise MalformedError
+    if left < 0:
+        raise TooHeavyError
     return left
 
 
 @lru_cache(maxsize=256)
-def _messages_in(descriptor: Any) -> dict[int, Any]:
-    """The fields that hold messages, by their tags."""
+def _heavy_in(descriptor: Any) -> dict[int, Any]:
+    """By their tags, the fields that hold messages, with what they are, and those that hold packed integers: None."""
     return {
         field.number << 3 | _DELIMITED: field.message_type
         for field in descriptor.fields
-        if field.message_type is not None
+        if field.message_type is not None or field.cpp_type in _INTEGERS
     }
 
 

@@ -16,11 +16,20 @@ def request(milliseconds: int) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("data", [b"\xff", request(0), request(60_001)])
-async def test_requests_that_cannot_be(data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\xff", Code.INTERNAL),
+        (b"\x1a\0" * 50_000, Code.RESOURCE_EXHAUSTED),
+        (request(0), Code.INVALID_ARGUMENT),
+        (request(60_001), Code.INVALID_ARGUMENT),
+    ],
+    ids=["malformed", "heavy", "no time", "a long time"],
+)
+async def test_requests_that_cannot_be(data: bytes, code: Code) -> None:
     with pytest.raises(RequestError) as caught:
         await profiler_methods()["Profile"].handle(data, Note())
-    assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.code is code
 
 
 async def test_without_tensorflow_there_is_nothing_to_trace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -127,12 +128,24 @@ def test_half_and_bfloat16_are_their_bits() -> None:
         (tensor("DT_HALF", [1], half_val=[-1]), "half_val has values that are no half"),
         (tensor("DT_COMPLEX64", [1], scomplex_val=[1]), "must come in pairs"),
         (tensor("DT_STRING", [9], tensor_content=b"12"), "too few for 9 strings"),
+        (tensor("DT_STRING", [3_000_000], tensor_content=bytes(3_000_000)), "which take more than 134217728 bytes"),
         (tensor("DT_STRING", [1], tensor_content=b"\xff" * 8), "malformed string length"),
         (tensor("DT_STRING", [1], tensor_content=b"\x05a"), "do not add up"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(proto: Any, text: str) -> None:
     assert text in refusal(proto)
+
+
+@pytest.mark.parametrize(("dtype", "field"), [("DT_INT64", "int64_val"), ("DT_UINT8", "int_val")])
+def test_too_many_values_are_not_read(dtype: str, field: str) -> None:
+    proto = tensor(dtype, [2], **{field: [1] * 1_000_000})
+    tracemalloc.start()
+    try:
+        assert "1000000 values, shape [2] holds 2" in refusal(proto)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_unknown_rank_is_refused() -> None:

@@ -27,6 +27,7 @@ BOMBS = {
     "dimensions": (PredictRequest, _within(0x12, _within(0x12, _within(0x12, b"\x12\x00" * (MANY // 16))))),
     "strings": (PredictRequest, _within(0x12, _within(0x12, b"\x42\x00" * (MANY + 1)))),
     "loose numbers": (PredictRequest, _within(0x12, _within(0x12, b"\x38\x01" * (MANY + 1)))),
+    "packed numbers": (PredictRequest, _within(0x12, _within(0x12, _within(0x52, bytes(16 * MANY + 16))))),
     "fields that nobody knows": (PredictRequest, b"\x78\x01" * (MANY + 1)),
     "tasks": (UnreadMultiInferenceRequest, b"\x0a\x00" * (MANY // 16)),
     "metadata": (GetModelMetadataRequest, b"\x12\x00" * (MANY + 1)),

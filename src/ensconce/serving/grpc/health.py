@@ -28,6 +28,8 @@ _ListResponse: Final = _message("HealthListResponse")
 _SERVING: Final = 1
 _NOT_SERVING: Final = 2
 _SERVICE_UNKNOWN: Final = 3
+_MOST: Final = 100
+"""Fields of a question, which has one."""
 
 
 class Health:
@@ -49,7 +51,7 @@ class Health:
         return {"Check": Unary(self._check), "List": Unary(self._list), "Watch": Streaming(self._watch)}
 
     async def _check(self, data: Message, _note: Note) -> bytes:
-        status = self._services.get(parse(_CheckRequest, data).service)
+        status = self._services.get(parse(_CheckRequest, data, most=_MOST).service)
         if status is None:
             raise RequestError(Code.NOT_FOUND, "")
         return serialize(_CheckResponse(status=status))
@@ -61,7 +63,7 @@ class Health:
 
     async def _watch(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for data in messages:
-            service = parse(_CheckRequest, data).service
+            service = parse(_CheckRequest, data, most=_MOST).service
             while True:
                 changed = self._changed
                 yield serialize(_CheckResponse(status=self._services.get(service, _SERVICE_UNKNOWN)))

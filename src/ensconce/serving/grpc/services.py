@@ -77,7 +77,10 @@ def serving_methods(
 
     def unary(request_class: Any, answer: Answer, name: Method = "") -> Unary:
         async def handle(data: Message, note: Note) -> bytes:
-            request = parse(request_class, data)
+            if len(data) <= small_bytes:
+                request = parse(request_class, data)
+            else:
+                request = await asyncio.get_running_loop().run_in_executor(threads, parse, request_class, data)
             if name:
                 note.model = request.model_spec.name
             return serialize(await answer(request))

@@ -7,6 +7,7 @@ import gzip
 import shutil
 import socket
 import subprocess
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from hpack import Decoder
 
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.grpc.call import Front, Unary, UnaryCall
+from ensconce.serving.grpc.messages import parse
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import PREFACE, Type
 from ensconce.serving.http2.headers import Request as HeadRequest
@@ -349,6 +351,23 @@ async def test_compressed_messages_hold_the_memory_that_they_become(served: Serv
     ]
     for call in waiting:
         call.cancel()
+
+
+async def test_questions_with_many_fields_keep_nobody_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = []
+
+    def noting(message_class: Any, data: Any) -> Any:
+        readers.append(threading.current_thread())
+        return parse(message_class, data)
+
+    monkeypatch.setattr("ensconce.serving.grpc.services.parse", noting)
+    ask_metadata = served.channel.unary_unary(f"/{PREDICTION_SERVICE}/GetModelMetadata")
+    assert (await refused(ask_metadata(b"\x12\0" * 500_000)))[0] == "INVALID_ARGUMENT"
+    assert (await refused(ask_metadata(b"\x12\0")))[0] == "INVALID_ARGUMENT"
+    assert [each is threading.current_thread() for each in readers] == [False, True]
+    # A question about health has one field, and waits for no thread.
+    ask_health = served.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert (await refused(ask_health(b"\x10\0" * 50_000)))[0] == "RESOURCE_EXHAUSTED"
 
 
 @pytest.mark.parametrize(
