@@ -8,9 +8,10 @@ import ssl
 from abc import ABC, abstractmethod
 from typing import Final, Generic, Protocol, TypeVar
 
+from ensconce.addresses import Address
 from ensconce.serving.crowd import Member, least_wanted
 
-__all__ = ["ConnectionServer", "send_at_once"]
+__all__ = ["ConnectionServer", "client_of", "send_at_once"]
 
 _TICK_SECONDS: Final = 0.25
 
@@ -117,3 +118,17 @@ def send_at_once(transport: asyncio.BaseTransport) -> None:
     own = transport.get_extra_info("socket")
     if own is not None and own.family != socket.AF_UNIX:
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def client_of(peername: object) -> tuple[str, str]:
+    """The client's host, and its address as it is told: ``192.0.2.1:50000``, ``[2001:db8::1]:50000`` or ``local``.
+
+    IPv4 that comes to a socket of both kinds (::ffff:192.0.2.1) is told as what it is.
+
+    Args:
+        peername: as sockets have it.
+    """
+    if not isinstance(peername, tuple):
+        return "", "local"
+    host = peername[0].removeprefix("::ffff:")
+    return host, str(Address(host, peername[1]))

@@ -28,7 +28,7 @@ class Answered:
         seconds: from the last byte of the request to the answer.
         received: bytes of the request's message or body.
         sent: bytes of the answer's.
-        peer: address of the client.
+        peer: address of the client, with port; "local" on a UNIX socket.
     """
 
     entrypoint: Literal["GRPC", "REST"]

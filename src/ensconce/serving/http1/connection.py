@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from ensconce.serving.connections import send_at_once
+from ensconce.serving.connections import client_of, send_at_once
 from ensconce.serving.http1.chunks import Chunks
 from ensconce.serving.http1.coding import accepts_gzip, gunzip, gzipped
 from ensconce.serving.http1.head import Head, parse_head
@@ -82,11 +82,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         send_at_once(transport)
         self._made = self._since = self._loop.time()
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.host, self._peer = peer[0], f"{peer[0]}:{peer[1]}"
-        else:
-            self._peer = "local"
+        self.host, self._peer = client_of(transport.get_extra_info("peername"))
 
     def connection_lost(self, _exception: Exception | None) -> None:
         """It is over, whoever ended it; nobody waits for an answer any more."""

@@ -32,7 +32,7 @@ class Request:
         fields: header fields by lower-case name; a repeated one joined with commas.
         body: without chunks and content coding.
         received: bytes of the body as they came.
-        peer: the address that it came from, with port.
+        peer: the address that it came from, with port; "local" for a UNIX socket.
     """
 
     method: str

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from ensconce.serving.connections import send_at_once
+from ensconce.serving.connections import client_of, send_at_once
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ErrorCode, Http2Error, Setting
 from ensconce.serving.http2.limits import Http2Limits, Patience
@@ -54,8 +54,8 @@ class Lifetime(asyncio.BufferedProtocol):
         self._server, self._limits, self.memory = server, limits, memory
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self.peer = ""
-        """The client's address, where it has one."""
+        self.host = self.peer = ""
+        """The client's host, where it has one, and its address as it is told."""
         self.held = 0
         """Bytes of the account of memory that this connection holds."""
         self._streams: dict[int, Stream] = {}
@@ -83,8 +83,7 @@ class Lifetime(asyncio.BufferedProtocol):
             transport.abort()
             return
         send_at_once(transport)
-        address = transport.get_extra_info("peername")
-        self.peer = address[0] if isinstance(address, tuple) else ""
+        self.host, self.peer = client_of(transport.get_extra_info("peername"))
         self._since_made = self._idle_since = self._loop.time()
         limits = self._limits
         own = {
@@ -116,11 +115,6 @@ class Lifetime(asyncio.BufferedProtocol):
     def _pay(self, amount: int) -> None:
         if not self._patience.spend(amount, self._loop.time()):
             raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask for nothing")
-
-    @property
-    def host(self) -> str:
-        """The peer's address."""
-        return self.peer
 
     @property
     def waits_since(self) -> float | None:
