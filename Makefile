@@ -20,6 +20,8 @@ help:
 	@echo "make check        lint, types, import contract"
 	@echo "make build        build the wheel and try it in a second, empty environment"
 	@echo "make fuzz         fuzz every parser for FUZZ_SECONDS=60 each; FUZZ_TARGETS=\"quote policy\" for some of them"
+	@echo "make images       build container images; BASE=... for another base, IMAGES=\"client provisioning\" for some of them"
+	@echo "make images-test  build them twice, compare, and run what is in them (needs buildah and podman)"
 	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
 	@echo "make cluster-test  the story in a real Kubernetes of one node (root; make cluster-programs builds its programs)"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
@@ -125,6 +127,13 @@ bench-serving: $(VENV)/.dev $(BENCH)/importing/.made $(BENCH)/mlserver/.made $(B
 fuzz: fuzz-env
 	@nice $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) --jobs $(or $(FUZZ_JOBS),1) $(FUZZ_TARGETS)
 
+# What is given as BASE=... reaches deploy/images/build through the environment.
+images: setup
+	@PYTHON=$(BIN)/python nice deploy/images/build $(IMAGES)
+
+images-test: $(VENV)/.dev
+	@ENSCONCE_IMAGES=1 nice $(BIN)/python -m pytest tests/e2e/images $(PYTEST_ARGS)
+
 proto: $(VENV)/.dev
 	@$(BIN)/python proto/compile.py
 
@@ -133,6 +142,10 @@ lock: $(VENV)/.dev
 	@echo openvino | $(UV) pyproject.toml - --no-emit-package openvino-telemetry -o requirements/runtime.txt
 	@$(UV) requirements/build.in -o requirements/build.txt
 	@$(UV) requirements/dev.in -c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	@$(UV) requirements/images.in -o requirements/images.txt
+	@$(UV) pyproject.toml -c requirements/runtime.txt -o requirements/no-engine.txt
+	@$(UV) pyproject.toml --extra aws --extra postgresql -c requirements/runtime.txt -c requirements/dev.txt \
+		-o requirements/provisioning.txt
 	@$(UV) requirements/fuzz.in -c requirements/runtime.txt -o requirements/fuzz.txt
 	@echo openvino | $(UV) pyproject.toml - requirements/convert.in --no-emit-package openvino-telemetry -o requirements/convert.txt
 	@echo openvino | $(UV) pyproject.toml requirements/dev.in requirements/interop.in - -c requirements/runtime.txt \
