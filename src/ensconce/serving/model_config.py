@@ -74,6 +74,9 @@ def labels_of(config: Any) -> dict[str, dict[str, int]]:
 
 
 def _folder(model: Any) -> Path:
+    if "\0" in model.base_path:
+        # No file system has such a name, and every look into the models' folders would end at it.
+        raise invalid(f"Expected model {model.name} to have a path without NUL")
     match = _URI.fullmatch(model.base_path)
     if match is None:
         if not model.base_path.startswith("/"):

@@ -25,7 +25,9 @@ _MAX_DEPTH: Final = 50
 """Deepest nesting of messages and lists; the configurations go five deep."""
 _MAX_REASON: Final = 200
 
-_NOT_STRUCTURE = re.compile(rb"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'")
+# A string that has no end is passed over, too (the parser refuses it): looked for again behind each quote in it, an end
+# that there is not takes time by the square of the text.
+_NOT_STRUCTURE = re.compile(rb"#[^\n]*|\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\\\n]|\\.)*'?")
 
 
 def parse_text(kind: Any, text: bytes, source: str) -> Any:

@@ -84,6 +84,12 @@ TRANSITION = (
         ),
         (
             NONE,
+            models('name: "m" base_path: "/m\\000" model_platform: "tensorflow"'),
+            Code.INVALID_ARGUMENT,
+            "Expected model m to have a path without NUL",
+        ),
+        (
+            NONE,
             models('name: "m" base_path: "gs://bucket/m" model_platform: "tensorflow"'),
             Code.UNIMPLEMENTED,
             "File system scheme 'gs' not implemented (file: 'gs://bucket/m')",

@@ -62,6 +62,7 @@ def nested(depth: int) -> bytes:
     ("kind", "text", "problem"),
     [
         (ModelServerConfig, b"improper model config", "tensorflow.serving.ModelServerConfig: 1:1: "),
+        (ModelServerConfig, b'model_config_list { config { name: "' + b'\\"' * 150_000, "ModelServerConfig: 1:36: "),
         (ModelServerConfig, b"model_config_list {\n  config { bogus: 1 } }", "ModelServerConfig: 2:12: "),
         (ModelServerConfig, b'model_config_list { config { name: "a" name: "b" } }', "ModelServerConfig: 1:"),
         (ModelServerConfig, b"model_config_list { config {", "ModelServerConfig: 1:"),
