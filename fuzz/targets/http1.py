@@ -70,7 +70,7 @@ async def _requests(pieces: list[bytes]) -> list[_Seen]:
         return Response(200, b"{}")
 
     server = HttpServer(handle, _respond, _LIMITS)
-    connection, transport = Connection(server), _Transport()
+    connection, transport = Connection(server, server.age()), _Transport()
     connection.connection_made(transport)
     for piece in pieces:
         if piece and not transport.closed:

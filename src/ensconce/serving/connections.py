@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from ensconce.addresses import Address
@@ -32,14 +34,16 @@ ConnectionT = TypeVar("ConnectionT", bound=_Tended)
 class ConnectionServer(ABC, Generic[ConnectionT]):
     """Listens on sockets, and drives their connections until it is stopped."""
 
-    def __init__(self, *, most: int, handshake: float) -> None:
+    def __init__(self, *, most: int, handshake: float, age: float, chance: Callable[[], float] = random.random) -> None:
         """Prepare, within the event loop that is to serve.
 
         Args:
             most: connections open at once.
             handshake: seconds for the TLS handshake.
+            age: seconds after which a connection is to end.
+            chance: a number from 0 to 1, 1 excluded, for each connection.
         """
-        self._most, self._handshake = most, handshake
+        self._most, self._handshake, self._age, self._chance = most, handshake, age, chance
         self._loop = asyncio.get_running_loop()
         self._listeners: list[asyncio.Server] = []
         self._connections: set[ConnectionT] = set()
@@ -60,6 +64,13 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
     def connections(self) -> int:
         """How many are open."""
         return len(self._connections)
+
+    def age(self) -> float:
+        """Seconds after which the next connection is to end: within 10 % of the limit, as with gRPC's servers.
+
+        Clients that came together, when a replica began or ended, do not come back together again and again.
+        """
+        return self._age * (0.9 + 0.2 * self._chance())
 
     async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         """Serve on a listening socket (TCP or UNIX), with TLS or without."""

@@ -21,7 +21,8 @@ class Limits:
         message_bytes: longest gRPC message in either direction, and most bytes of one unpacked input tensor.
         body_bytes: longest body of a REST request (JSON takes several times its size in memory).
         requests: requests that are computed or wait at once; more are refused with UNAVAILABLE.
-        connection_age: seconds after which a connection is asked to end, so that clients spread over new replicas.
+        connection_age: seconds after which a connection is asked to end, within 10 %, so that clients spread over new
+            replicas.
         connection_grace: seconds that requests on such a connection then still have.
     """
 

@@ -51,7 +51,14 @@ class _State(Enum):
 class Connection(asyncio.BufferedProtocol):
     """Made by :class:`HttpServer` for every connection."""
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: HttpServer, age: float) -> None:
+        """Begin before anything has arrived.
+
+        Args:
+            server: what it is a connection of.
+            age: seconds after which it ends with its next answer.
+        """
+        self._age = age
         self._server, self._limits, self._memory = server, server.limits, server.memory
         self._loop = asyncio.get_running_loop()
         self._state = _State.HEAD
@@ -314,7 +321,7 @@ class Connection(asyncio.BufferedProtocol):
         self._since = self._loop.time()
         if self._transport.is_closing():
             return
-        close = not head.keep_alive or self._server.is_stopping or self._since - self._made > self._limits.age
+        close = not head.keep_alive or self._server.is_stopping or self._since - self._made > self._age
         body = response.body
         if packed is None and len(body) >= _GZIP_FROM and _takes_gzip(head):
             packed = gzipped(body)

@@ -31,7 +31,7 @@ class HttpServer(ConnectionServer[Connection]):
             on_error: makes the answer to what is refused before it gets there.
             limits: of the connections.
         """
-        super().__init__(most=limits.connections, handshake=limits.handshake)
+        super().__init__(most=limits.connections, handshake=limits.handshake, age=limits.age)
         self.handler, self.on_error, self.limits = handler, on_error, limits
         self.memory = Memory(limits.server_bytes)
         # One is enough: between get_buffer and buffer_updated the event loop does nothing else. Without it asyncio
@@ -43,7 +43,7 @@ class HttpServer(ConnectionServer[Connection]):
 
     def connection(self) -> Connection:
         """Make a connection."""
-        return Connection(self)
+        return Connection(self, self.age())
 
     def drain(self, connection: Connection, _grace: float) -> None:
         """Close it if nothing is being asked or answered; else with the next answer."""

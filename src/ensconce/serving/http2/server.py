@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ensconce.serving.connections import ConnectionServer
@@ -27,7 +28,7 @@ class Http2Server(ConnectionServer[Lifetime]):
             accept: makes a stream for a connection, its number and its request.
             limits: of the connections.
         """
-        super().__init__(most=limits.connections, handshake=limits.handshake)
+        super().__init__(most=limits.connections, handshake=limits.handshake, age=limits.age)
         self._accept, self._limits = accept, limits
         self._buffer = memoryview(bytearray(_READ_BYTES + limits.frame_bytes))
         self._memory = Memory(server_bytes=limits.server_bytes, connection_bytes=limits.connection_bytes)
@@ -39,7 +40,8 @@ class Http2Server(ConnectionServer[Lifetime]):
 
     def connection(self) -> Connection:
         """Make a connection."""
-        return Connection(self, self._accept, self._limits, self._memory, self._buffer)
+        limits = replace(self._limits, age=self.age())
+        return Connection(self, self._accept, limits, self._memory, self._buffer)
 
     def joined(self, connection: Lifetime) -> bool:
         """A connection is there; False when it may not stay, as none may that comes after the listeners have closed."""

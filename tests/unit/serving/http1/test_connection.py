@@ -38,7 +38,7 @@ async def test_the_last_drops_of_a_body_cost_what_its_first_did() -> None:
         raise error
 
     server = HttpServer(handle, on_error, Http1Limits(server_bytes=1 << 30))
-    connection = Connection(server)
+    connection = Connection(server, server.age())
     connection.connection_made(Transport())
     connection.data_received(HEAD + b"Content-Length: 20000000\r\n\r\n")
     taken = []
