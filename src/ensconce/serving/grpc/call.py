@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -207,15 +207,19 @@ class UnaryCall(Call):
         if ended:
             raise _not_one()
 
-    def on_data(self, data: Message, *, ended: bool) -> None:
-        """A part of the message."""
+    def on_data(self, parts: Sequence[bytes | memoryview], *, ended: bool) -> None:
+        """Some of the message."""
         body = self._body
-        if body is not None:
+        data: Message
+        if body is None and ended and len(parts) == 1:
+            data = parts[0]
+        else:
+            if body is None:
+                body = self._body = bytearray()
             # Joined as they come: parts of their own would take more memory than they bring where they are small.
-            body += data
+            for part in parts:
+                body += part
             data = body
-        elif not ended:
-            data = body = self._body = bytearray(data)
         try:
             prefix = self._prefix
             if prefix is None:

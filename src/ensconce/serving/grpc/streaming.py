@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from ensconce.serving.grpc import status
@@ -42,10 +42,11 @@ class StreamingCall(Call):
         self._is_ended = ended
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def on_data(self, data: bytes | bytearray | memoryview, *, ended: bool) -> None:
+    def on_data(self, parts: Sequence[bytes | memoryview], *, ended: bool) -> None:
         """Some messages, or parts of one."""
         buffer = self._buffer
-        buffer += data
+        for part in parts:
+            buffer += part
         try:
             while len(buffer) >= PREFIX_SIZE:
                 prefix = read_prefix(bytes(buffer[:PREFIX_SIZE]), _LONGEST_REQUEST, encoding=self._encoding)

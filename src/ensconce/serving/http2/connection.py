@@ -6,7 +6,7 @@ us without bringing a request nearer its answer is paid for from its :class:`Pat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ensconce.serving.http2 import frames
@@ -25,6 +25,8 @@ Accept = Callable[["Connection", int, Request], Stream]
 _CHEAP: Final = 1
 _DEAR: Final = 10
 _SHORT: Final = 32 * 1024
+# A frame of DATA without flags that is as long as this is seldom the only one of its body.
+_LONG: Final = 4 * 1024
 
 
 class Connection(Lifetime):
@@ -95,7 +97,7 @@ class Connection(Lifetime):
             self._is_greeted, at = True, len(preface)
         longest, size = self._limits.frame_bytes, len(data)
         while True:
-            some, at = frames.read_frames(data, at, longest)
+            some, at = frames.read_frames(data, at, longest, long=_LONG)
             for kind, flags, number, payload in some:
                 if self._block and kind != Type.CONTINUATION:
                     raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
@@ -109,6 +111,13 @@ class Connection(Lifetime):
                     return
             if not some or at == size:
                 break
+            kind, flags, number, payload = some[-1]
+            if len(payload) >= _LONG and not kind and not flags:
+                parts, total, ended, at = frames.read_body(data, at, longest, number)
+                if parts:
+                    self._on_parts(number, parts, total, total, ended=ended)
+                    if self._closing_at is not None:
+                        return
         if at < size:
             wanted = frames.HEADER_SIZE
             if size - at >= wanted:
@@ -190,10 +199,18 @@ class Connection(Lifetime):
             self._pay(_DEAR)
             self._kill(stream, ErrorCode.PROTOCOL_ERROR)
         else:
-            self._on_body(stream, b"", ended=True)
+            self._on_body(stream, (), 0, ended=True)
 
     def _on_data(self, flags: int, number: int, payload: bytes | memoryview) -> None:
         size = len(payload)
+        if flags & frames.PADDED:
+            payload = frames.unpad(payload)
+        self._on_parts(number, (payload,), len(payload), size, ended=bool(flags & frames.END_STREAM))
+
+    def _on_parts(
+        self, number: int, parts: Sequence[bytes | memoryview], length: int, size: int, *, ended: bool
+    ) -> None:
+        """A part of a body, in parts: ``length`` bytes, and with their padding ``size``."""
         self._receive_window -= size
         if self._receive_window < CONNECTION_WINDOW // 2:
             if self._receive_window < 0:
@@ -204,10 +221,7 @@ class Connection(Lifetime):
         if stream is None:
             self._on_stray_data(number)
             return
-        if flags & frames.PADDED:
-            payload = frames.unpad(payload)
-        ended = bool(flags & frames.END_STREAM)
-        if not payload and not ended:
+        if not length and not ended:
             self._pay(_CHEAP)
         if stream.remote_done:
             self._pay(_DEAR)
@@ -218,27 +232,27 @@ class Connection(Lifetime):
             self._pay(_DEAR)
             self._kill(stream, ErrorCode.FLOW_CONTROL_ERROR)
             return
-        if size > len(payload) and not ended:
-            stream.receive_window += size - len(payload)
-            self.output.put(frames.window_update(number, size - len(payload)))
-        self._on_body(stream, payload, ended=ended)
+        if size > length and not ended:
+            stream.receive_window += size - length
+            self.output.put(frames.window_update(number, size - length))
+        self._on_body(stream, parts, length, ended=ended)
 
-    def _on_body(self, stream: Stream, data: bytes | memoryview, *, ended: bool) -> None:
-        stream.total += len(data)
-        length = stream.request.content_length
-        if length >= 0 and (stream.total > length or (ended and stream.total != length)):
+    def _on_body(self, stream: Stream, parts: Sequence[bytes | memoryview], size: int, *, ended: bool) -> None:
+        stream.total += size
+        told = stream.request.content_length
+        if told >= 0 and (stream.total > told or (ended and stream.total != told)):
             self._pay(_DEAR)
             self._kill(stream, ErrorCode.PROTOCOL_ERROR)
             return
         stream.remote_done = ended
-        stream.received += len(data)
+        stream.received += size
         more = stream.received - stream.charged
         if more > 0:
             if not self.memory.take(self, more):
                 stream.on_overflow()
                 return
             stream.charged = stream.received
-        stream.on_data(data, ended=ended)
+        stream.on_data(parts, ended=ended)
 
     def _on_stray_data(self, number: int) -> None:
         if not 0 < number <= self._last_stream:

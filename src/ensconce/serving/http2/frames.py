@@ -32,6 +32,7 @@ __all__ = [
     "go_away",
     "headers",
     "ping",
+    "read_body",
     "read_frames",
     "read_settings",
     "reset_stream",
@@ -117,13 +118,17 @@ class Http2Error(EnsconceError):
         self.code = code
 
 
-def read_frames(data: bytes | memoryview, at: int, longest: int) -> tuple[list[Frame], int]:
-    """Whole frames at the beginning of what has arrived, and where the first one begins that is not whole.
+def read_frames(
+    data: bytes | memoryview, at: int, longest: int, *, long: int = LARGEST_FRAME + 1
+) -> tuple[list[Frame], int]:
+    """Whole frames at the beginning of what has arrived, and where the first one begins that was not read.
 
     Args:
         data: what has arrived; the payloads of DATA are views of it where it is one.
         at: where the first frame begins.
         longest: most bytes of a payload; frames before one that says more are given first.
+        long: stop behind a frame of DATA, without flags, of at least so many bytes: the next are likely to be of the
+            same body, which :func:`read_body` reads quicker.
 
     Raises:
         Http2Error: FRAME_SIZE_ERROR: the first frame says that it is longer.
@@ -144,7 +149,40 @@ def read_frames(data: bytes | memoryview, at: int, longest: int) -> tuple[list[F
         payload = data[start:end]
         frames.append((kind, flags, stream & _STREAM_MASK, bytes(payload) if kind else payload))
         at = end
+        if length >= long and not kind and not flags:
+            break
     return frames, at
+
+
+def read_body(data: bytes | memoryview, at: int, longest: int, number: int) -> tuple[list[Any], int, bool, int]:
+    """Whole frames of DATA of one stream, one upon the other; anything else about them is :func:`read_frames`'s.
+
+    An image comes in 37 frames; to judge each by itself took longer than to decrypt it.
+
+    Args:
+        data: what has arrived.
+        at: where the first frame begins.
+        longest: most bytes of a payload.
+        number: the stream's.
+
+    Returns:
+        the payloads, as slices of ``data``; the bytes in them; whether the last one ends the stream; and where the
+        first frame begins that is not whole, padded, empty, longer than allowed, of another type or another stream.
+    """
+    parts: list[Any] = []
+    total, size, unpack = 0, len(data), _HEADER.unpack_from
+    while size - at >= HEADER_SIZE:
+        high, low, kind, flags, stream = unpack(data, at)
+        length = high << 8 | low
+        end = at + HEADER_SIZE + length
+        if kind or end > size or stream & _STREAM_MASK != number or flags & PADDED or not 0 < length <= longest:
+            break
+        parts.append(data[at + HEADER_SIZE : end])
+        total += length
+        at = end
+        if flags & END_STREAM:
+            return parts, total, True, at
+    return parts, total, False, at
 
 
 def unpad(payload: bytes | memoryview) -> Any:

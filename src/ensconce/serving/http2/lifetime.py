@@ -147,7 +147,8 @@ class Lifetime(asyncio.BufferedProtocol):
         self._reset.append(number)
         self.output.put(frames.reset_stream(number, code))
 
-    def _finished(self, stream: Stream) -> None:
+    def _finished(self, stream: Stream) -> bool:
+        """The answer is written; whether others are still to be."""
         stream.local_done = True
         if stream.total:
             self._patience.earn(_EARNED)
@@ -160,6 +161,7 @@ class Lifetime(asyncio.BufferedProtocol):
         else:
             # Section 8.1: the answer is complete, and nobody wants the rest of the request.
             self.reset(stream, ErrorCode.NO_ERROR)
+        return bool(self._streams)
 
     def _drop(self, stream: Stream) -> None:
         stream.is_closed = True

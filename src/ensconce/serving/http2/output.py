@@ -32,13 +32,13 @@ class Output:
     that are open are collected meanwhile.
     """
 
-    def __init__(self, transport: asyncio.WriteTransport, most_bytes: int, finished: Callable[[Stream], None]) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, most_bytes: int, finished: Callable[[Stream], bool]) -> None:
         """Begin with a fresh connection.
 
         Args:
             transport: where to write.
             most_bytes: written at once, and unsent before the transport says that it is full.
-            finished: told of every stream whose answer is written.
+            finished: told of every stream whose answer is written; says whether others are open.
         """
         transport.set_write_buffer_limits(high=most_bytes)
         self._transport = transport
@@ -82,9 +82,13 @@ class Output:
                 body,
                 headers(number, trailers, END_STREAM),
             )
-            self._finished(stream)
+            others = self._finished(stream)
             if not self.is_held and not self._scheduled:
-                self._schedule()
+                if others:
+                    # They may have their answers in this very turn.
+                    self._schedule()
+                else:
+                    self.flush()
         else:
             self.put(headers(stream.id, head))
             if len(body) > _MOST_FRAME:

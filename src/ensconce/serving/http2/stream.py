@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ensconce.serving.http2.frames import ErrorCode, window_update
@@ -81,8 +82,8 @@ class Stream:
         """The header fields are here (:attr:`request`); ``ended`` when no body follows."""
         raise NotImplementedError
 
-    def on_data(self, data: bytes | memoryview, *, ended: bool) -> None:
-        """A part of the body is here, the last one when ``ended``; a view of it holds only until this returns."""
+    def on_data(self, parts: Sequence[bytes | memoryview], *, ended: bool) -> None:
+        """Some of the body is here, the last of it when ``ended``; views of it hold only until this returns."""
         raise NotImplementedError
 
     def on_reset(self, _code: ErrorCode) -> None:

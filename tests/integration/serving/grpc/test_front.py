@@ -322,7 +322,7 @@ async def test_a_message_in_drops_takes_no_more_memory_than_its_bytes() -> None:
     tracemalloc.start()
     for drop in (framed_bytes[at : at + 2] for at in range(0, 200_000, 2)):
         call.total += len(drop)
-        call.on_data(drop, ended=False)
+        call.on_data((drop,), ended=False)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 1_000_000

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -34,10 +34,11 @@ class Echo(Stream):
         if ended:
             self.reply()
 
-    def on_data(self, data: bytes, *, ended: bool) -> None:
-        self.parts.append(data)
-        if self.request.path == b"/long" and len(self.parts) == 1:
-            self.expect(int.from_bytes(data[:4]))
+    def on_data(self, parts: Sequence[bytes | memoryview], *, ended: bool) -> None:
+        is_first = not self.parts
+        self.parts += map(bytes, parts)
+        if self.request.path == b"/long" and is_first:
+            self.expect(int.from_bytes(self.parts[0][:4]))
         if ended:
             self.reply()
 

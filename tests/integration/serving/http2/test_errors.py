@@ -120,6 +120,7 @@ def request(*pairs: tuple[bytes, bytes]) -> bytes:
 
 
 METHOD, SCHEME, PATH = (b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/echo")
+TEN_THOUSAND = request(METHOD, SCHEME, PATH, (b"content-length", b"10000"))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,11 @@ async def test_malformed_requests_end_their_stream_alone(connect: Any, block: by
         (headers(1, request(METHOD, SCHEME, PATH, (b"content-length", b"2")), END_STREAM), PROTOCOL),
         (headers(1, request(METHOD, SCHEME, PATH, (b"content-length", b"2"))) + data_header(1, 3) + b"abc", PROTOCOL),
         (headers(1, request(METHOD, SCHEME, PATH, (b"content-length", b"2"))) + data_header(1, 1, 1) + b"a", PROTOCOL),
+        # in the midst of a body whose frames are read together
+        (headers(1, WAIT) + 70 * (data_header(1, 16384) + bytes(16384)), FLOW),
+        (headers(1, TEN_THOUSAND) + 5 * (data_header(1, 5000) + bytes(5000)), PROTOCOL),
+        (headers(1, TEN_THOUSAND) + 2 * (data_header(1, 4999) + bytes(4999)) + data_header(1, 1, 1) + b"x", PROTOCOL),
+        (headers(1, WAIT) + 2 * (data_header(1, 5000, 1) + bytes(5000)), ErrorCode.STREAM_CLOSED),
     ],
 )
 async def test_stream_errors(connect: Any, sent: bytes, code: ErrorCode) -> None:
@@ -231,6 +237,34 @@ async def test_what_is_allowed(connect: Any) -> None:
     )
     assert await peer.answer(1) == b"hello"
     assert await peer.ask(5) == b"hello"
+
+
+async def test_long_bodies_in_frames_of_all_kinds(connect: Any) -> None:
+    peer = await connect()
+    peer.greet()
+    bodies, sent = {1: b"", 3: b""}, headers(1, ASK) + headers(3, ASK)
+    for round_, size in enumerate((9000, 4096, 16384, 5000, 1, 8000, 20000)):
+        for number in bodies:
+            for part in range(round_ + 1):
+                data = bytes((number, round_, part)) * (size // 3 + 1)
+                bodies[number] += data
+                sent += data_header(number, len(data)) + data
+        for number in bodies:
+            bodies[number] += b"padded"
+            sent += raw(Type.DATA, frames.PADDED, number, b"\3padded" + bytes(3)) + data_header(number, 0)
+            sent += data_header(number, 5000) + bytes(5000) + data_header(number, 4) + b"here"
+            bodies[number] += bytes(5000) + b"here"
+    bodies[3] += bytes(6000)
+    sent += data_header(1, 0, END_STREAM) + data_header(3, 5000) + bytes(5000) + data_header(3, 1000, 1) + bytes(1000)
+    peer.send(sent)
+    found = dict.fromkeys(bodies, b"")
+    while bodies:
+        kind, flags, number, payload = await peer.frame()
+        if kind == Type.DATA and payload:
+            found[number] += payload
+            peer.send(frames.window_update(0, len(payload)), frames.window_update(number, len(payload)))
+        if flags & END_STREAM and kind in (Type.DATA, Type.HEADERS):
+            assert found[number] == bodies.pop(number)
 
 
 async def test_padding_does_not_use_up_a_window(connect: Any) -> None:

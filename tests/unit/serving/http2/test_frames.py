@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +45,38 @@ def test_frames_before_one_that_is_too_long_are_given_first() -> None:
     assert [frame[0] for frame in read] == [6]
     with pytest.raises(Http2Error):
         frames.read_frames(data, at, 10)
+
+
+PART = st.tuples(
+    st.sampled_from((0, 0, 0, 0, 0, 1)), st.sampled_from((0, 0, 0, 0, 1, 2, 8)), st.sampled_from((3, 3, 3, 5)),
+    st.binary(max_size=30),
+)  # fmt: skip
+
+
+@given(st.lists(PART, max_size=8), st.integers(0, 20), st.sampled_from((bytes, memoryview)))
+def test_a_body_is_what_its_frames_are(sent: list[frames.Frame], cut: int, kept: Callable[[bytes], Any]) -> None:
+    data = b"".join(map(written, sent))
+    data = data[: len(data) - cut]
+    expected: list[frames.Frame] = []
+    for kind, flags, stream, payload in frames.read_frames(data, 0, 30)[0]:
+        if kind or flags & frames.PADDED or stream != 3 or not 0 < len(payload) <= 25:
+            break
+        expected.append((kind, flags, stream, payload))
+        if flags & frames.END_STREAM:
+            break
+    parts, total, ended, at = frames.read_body(kept(data), 0, 25, 3)
+    assert [bytes(part) for part in parts] == [payload for *_, payload in expected]
+    assert total == sum(map(len, parts))
+    assert at == total + 9 * len(parts)
+    assert ended == bool(expected and expected[-1][1] & frames.END_STREAM)
+
+
+def test_behind_a_long_frame_of_a_body_others_may_be_read_in_another_way() -> None:
+    sent = [(1, 4, 1, bytes(200)), (0, 0, 1, bytes(99)), (0, 1, 1, bytes(100)), (0, 0, 3, bytes(100)), (6, 0, 0, b"")]
+    data = b"".join(map(written, sent))
+    read, at = frames.read_frames(data, 0, 200, long=100)
+    assert read == sent[:4]
+    assert frames.read_frames(data, at, 200, long=100) == (sent[4:], len(data))
 
 
 @given(st.binary(max_size=300), st.integers(0, 255))
