@@ -18,6 +18,7 @@ from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import ALLOWED_FILES, ARGUMENTS, CONFIG, FOLDER, EnclaveSpec
 from ensconce.enclave.sizes import Sizes
 from ensconce.enclave.trace import ENVIRONMENT
+from ensconce.serving.tls import MEMORY_FOLDER
 
 __all__ = ["IMAGE", "names_files", "render_gramine"]
 
@@ -67,8 +68,10 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                 ("The whole environment; nothing is passed through.", "loader.env",
                  {"LD_LIBRARY_PATH": _LIBRARIES, **ENVIRONMENT}),
                 ("Other levels tell the host of system calls and their arguments.", "loader.log_level", "error"),
-                ("Names are looked up here, and nowhere in the host's /etc.", "fs.mounts", [
-                    {"path": f"/etc/{name}", "uri": f"file:{FOLDER}/{name}"} for name in names_files(spec)]),
+                ("Names are looked up here, and nowhere in the host's /etc; and a folder in the enclave's own memory,"
+                 " for the moment\nin which OpenSSL reads a private key from a file.", "fs.mounts", [
+                     *({"path": f"/etc/{name}", "uri": f"file:{FOLDER}/{name}"} for name in names_files(spec)),
+                     {"type": "tmpfs", "path": str(MEMORY_FOLDER)}]),
                 ("How the host asks for a clean end. It can end the enclave anyway; the handler only sets an event.",
                  "sys.enable_sigterm_injection", True),
                 ("The replica starts no process; each would be another enclave of this size.",
@@ -85,7 +88,7 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                  "sgx.preheat_enclave", False),
                 (f"Needed: {sizes.size_reason}.", "sgx.enclave_size", spec.enclave_size or sizes.size_text),
                 (sizes.threads_reason + ".", "sgx.max_threads", sizes.threads),
-            ),
+            )),
             "# What the host may change at any time, and why that is harmless.\nsgx.allowed_files = [\n",
             *(f"  # {_WHY_ALLOWED[uri]}\n  {_value(uri)},\n" for uri in ALLOWED_FILES),
             "]\n",

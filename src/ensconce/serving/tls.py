@@ -1,13 +1,17 @@
 """The certificate that both fronts present: from memory, and replaceable while they run.
 
 The private key never touches a disk. Python's ``ssl`` reads keys only from files, so it gets an anonymous file in
-memory (memfd_create(2)) by way of ``/proc/self/fd``, which is emptied and closed at once.
+memory (memfd_create(2)) by way of ``/proc/self/fd``, which is emptied and closed at once. Gramine has no such files; in
+its enclaves it is a file in :data:`MEMORY_FOLDER`, which the measured manifest mounts there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +21,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from ensconce.errors import InputError
 from ensconce.evidence.spki import spki_of
 
-__all__ = ["ServingCertificate"]
+__all__ = ["MEMORY_FOLDER", "ServingCertificate"]
+
+MEMORY_FOLDER: Final = Path("/private")
+"""Where Gramine keeps files in the enclave's own memory (a mount of type ``tmpfs``). A file system of the host's that
+were mounted there instead would not be written to: a manifest without that mount allows no file there."""
 
 _REMEDY: Final = "give the key and, in PEM, the leaf's certificate first, then the issuers'"
 
@@ -86,26 +94,43 @@ def _check_pair(private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
 
 
 def _load(context: ssl.SSLContext, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
+    with _file_in_memory() as (handle, path):
+        try:
+            with os.fdopen(os.dup(handle), "wb") as file:
+                file.write(private_key_pem.rstrip() + b"\n" + certificate_chain_pem)
+            context.load_cert_chain(path)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(
+                "serving.certificate",
+                "OpenSSL does not take the serving certificate",
+                found=getattr(error, "reason", None) or error.strerror,
+                remedy=_REMEDY,
+            ) from None
+
+
+@contextlib.contextmanager
+def _file_in_memory() -> Iterator[tuple[int, Path]]:
+    """A descriptor to write to, and a path to read from, of a file that is on no disk and empty in the end."""
+    named: Path | None = None
     try:
-        handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            named = MEMORY_FOLDER / "certificate.pem"
+            handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except (AttributeError, OSError) as error:
         raise InputError(
             "serving.memfd",
             "this system has no anonymous files in memory (memfd_create), and a private key may not go to a disk",
             found=str(error),
-            remedy="serve on Linux 3.17 or newer",
+            remedy=f"serve on Linux 3.17 or newer; under Gramine, mount a tmpfs at {MEMORY_FOLDER}",
         ) from error
     try:
-        with os.fdopen(os.dup(handle), "wb") as file:
-            file.write(private_key_pem.rstrip() + b"\n" + certificate_chain_pem)
-        context.load_cert_chain(Path(f"/proc/self/fd/{handle}"))
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            "serving.certificate",
-            "OpenSSL does not take the serving certificate",
-            found=getattr(error, "reason", None) or error.strerror,
-            remedy=_REMEDY,
-        ) from None
+        yield handle, named or Path(f"/proc/self/fd/{handle}")
     finally:
         os.ftruncate(handle, 0)
         os.close(handle)
+        if named is not None:
+            named.unlink()
