@@ -1,0 +1,80 @@
+"""How large an enclave with TensorFlow Serving must be, and how many threads it may have; derived, with the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MAX_CORES", "ServingSizes"]
+
+MAX_CORES = 32
+"""Cores that are reckoned with when no number of threads is given."""
+
+_MIB = 1 << 20
+_GRAMINES_THREADS = 4
+# The main thread, the manager's, the loaders', the file system's, gRPC's pollers and timers.
+_SERVERS_THREADS = 28
+_STACK = 4 * _MIB
+# The library OS, TensorFlow's own tables and what oneDNN compiles; protocol buffers of requests and answers.
+_PROGRAM = 768 * _MIB
+_UNKNOWN_MODEL = 512 * _MIB
+
+
+@dataclass(frozen=True)
+class ServingSizes:
+    """Of an enclave with TensorFlow Serving.
+
+    Attributes:
+        cores: threads of each of TensorFlow's two pools.
+        grpc_threads: most threads that handle messages.
+        threads: slots for threads in the enclave.
+        stack: bytes of each thread's stack.
+        size: bytes of memory, a power of two.
+        threads_reason: what ``threads`` is made of.
+        size_reason: what ``size`` is made of.
+    """
+
+    cores: int
+    grpc_threads: int
+    threads: int
+    stack: int
+    size: int
+    threads_reason: str
+    size_reason: str
+
+    @classmethod
+    def of(cls, *, program: int, model: int | None, threads: int, batch_threads: int | None) -> ServingSizes:
+        """What an enclave needs.
+
+        Args:
+            program: bytes of the program and its libraries.
+            model: bytes of the version that it serves; None when they are not known yet.
+            threads: of each of TensorFlow's pools; 0 for as many as the host may have cores.
+            batch_threads: threads that execute batches; None when nothing is batched.
+        """
+        cores = threads or MAX_CORES
+        batching = batch_threads or 0
+        slots = _GRAMINES_THREADS + _SERVERS_THREADS + 2 * cores + 2 * cores + batching
+        weights = _UNKNOWN_MODEL if model is None else model
+        # The graph as it is read, its variables, and what oneDNN makes of the constants.
+        for_model = 3 * weights
+        needed = _PROGRAM + program + for_model + slots * _STACK
+        return cls(
+            cores=cores,
+            grpc_threads=2 * cores,
+            threads=slots,
+            stack=_STACK,
+            size=1 << (needed - 1).bit_length(),
+            threads_reason=f"{_GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, {cores} in each of"
+            f" TensorFlow's two pools, {2 * cores} for gRPC" + (f", {batching} for batches" if batching else ""),
+            size_reason=f"{_mib(_PROGRAM + program)} for the program, {_mib(for_model)} for the model (the file, its"
+            f" variables, and what is made of them), {_mib(slots * _STACK)} for stacks; rounded up to a power of two",
+        )
+
+    @property
+    def size_text(self) -> str:
+        """``size`` as Gramine writes it."""
+        return f"{self.size >> 30}G" if self.size >= 1 << 30 else f"{self.size >> 20}M"
+
+
+def _mib(size: int) -> str:
+    return f"{-(-size // _MIB)} MiB"
