@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ __all__ = ["direct_part", "source_file"]
 
 
 def source_file(order: Order) -> Path:
-    """The file to read: the source, or the one ONNX file in it."""
+    """The file to read: the source, or the one ONNX file in it.
+
+    An ONNX file can name others below its folder as weights: a stranger's, any file of the owner's. One that is all of
+    the source is read from a copy with nothing beside it; a folder that is the source is all hashed and meant.
+    """
     source = Path(order.source)
-    return next(source.glob("*.onnx")) if source.is_dir() else source
+    if source.is_dir():
+        return next(source.glob("*.onnx"))
+    if order.kind != "onnx":
+        return source
+    alone = Path(order.work) / "alone" / source.name
+    if not alone.exists():
+        alone.parent.mkdir()
+        shutil.copyfile(source, alone)
+    return alone
 
 
 def direct_part(openvino: Any, order: Order) -> Part:

@@ -33,15 +33,19 @@ def message(*fields: tuple[int, int | bytes | str]) -> bytes:
     return out
 
 
-def onnx_model(weights: Floats, *extra: tuple[int, bytes]) -> bytes:
-    """softmax(x @ weights) as an ONNX model (onnx.proto): x [n, rows] -> y [n, columns]."""
+def onnx_model(weights: Floats, location: bytes | None = None) -> bytes:
+    """softmax(x @ weights) as an ONNX model (onnx.proto): x [n, rows] -> y [n, columns].
+
+    With ``location`` the weights are in another file, which that entry of ``external_data`` names.
+    """
 
     def value(name: str, size: int) -> bytes:
         shape = message((1, message((2, "n"))), (1, message((1, size))))
         return message((1, name), (2, message((1, message((1, 1), (2, shape))))))
 
     rows, columns = weights.shape
-    tensor = message((1, rows), (1, columns), (2, 1), (8, "w"), (9, weights.tobytes()), *extra)
+    where = ((9, weights.tobytes()),) if location is None else ((13, location), (14, 1))
+    tensor = message((1, rows), (1, columns), (2, 1), (8, "w"), *where)
     graph = message(
         (1, message((1, "x"), (1, "w"), (2, "h"), (4, "MatMul"))),
         (1, message((1, "h"), (2, "y"), (4, "Softmax"))),
@@ -102,6 +106,11 @@ class Tiny:
     samples: Path
     weights: Floats
     x: Floats
+
+    def move_weights(self, location: bytes) -> None:
+        """Put the ONNX model's weights into a file ``w`` beside it, named by this entry of ``external_data``."""
+        (self.onnx.parent / "w").write_bytes(self.weights.tobytes())
+        self.onnx.write_bytes(onnx_model(self.weights, location))
 
     def answers(self) -> Floats:
         return softmax(self.x @ self.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_onnx(tiny: Any, carry: Carry) -> None:
     assert (record.agreement.samples, record.agreement.random, record.agreement.top1) == (20, False, 1.0)
     assert [stage for stage, *_ in stages[:3]] == ["reading", "converting", "writing"]
     assert stages[-1] == ("comparing", 3, 3)
+
+
+@pytest.mark.parametrize("location", [b"\x12\x01w\x0a\x08location", b"\x0a\x88\0location\x12\x01w"])
+def test_an_onnx_file_gets_no_weights_of_what_lies_beside_it(
+    tiny: Any, carry: Carry, tmp_path: Path, location: bytes
+) -> None:
+    tiny.move_weights(location)  # which it does not say in the usual way
+    with pytest.raises(InputError) as caught:
+        carry(tiny.onnx, samples=tiny.samples)
+    assert caught.value.check == "import.convert"
+    for folder in ("target", "work"):
+        shutil.rmtree(tmp_path / folder)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for name in (tiny.onnx.name, "w"):
+        (tiny.onnx.parent / name).rename(whole / name)
+    record, _ = carry(whole, samples=tiny.samples)
+    assert record.agreement is not None
 
 
 def test_frozen_graph(tiny: Any, carry: Carry) -> None:
