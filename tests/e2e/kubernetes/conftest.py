@@ -53,7 +53,7 @@ def cluster(programs: Programs, machine: Machine) -> Cluster:
     cluster = Cluster(machine, programs)
     cluster.start()
     cluster.apply_folder(programs.api)
-    cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=300s")
     return cluster
 
 

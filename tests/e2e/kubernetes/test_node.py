@@ -28,8 +28,8 @@ def test_a_pod_of_a_local_image_runs(cluster: Cluster) -> None:
             }
         ]
     )
-    cluster.kubectl("wait", "--namespace=node-test", "--for=condition=Ready", "pod/pause", "--timeout=60s", timeout=70)
-    cluster.kubectl("delete", "namespace", "node-test", "--timeout=60s", timeout=70)
+    cluster.kubectl("wait", "--namespace=node-test", "--for=condition=Ready", "pod/pause", "--timeout=300s")
+    cluster.kubectl("delete", "namespace", "node-test", "--timeout=300s")
 
 
 def test_the_gateway_api_is_known(cluster: Cluster) -> None:

@@ -50,9 +50,9 @@ class Cluster:
 
     def load_image(self, archive: Path) -> None:
         """Put an image from an archive where the kubelet finds it."""
-        self.machine.run(["ctr", "--namespace=k8s.io", "images", "import", archive], timeout=300)
+        self.machine.run(["ctr", "--namespace=k8s.io", "images", "import", archive])
 
-    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 180) -> str:
+    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 600) -> str:
         """What kubectl prints, as an administrator; raises :class:`MachineError` when it refuses."""
         return self.machine.run(self._command(*arguments), stdin=stdin.encode(), timeout=timeout).stdout.decode()
 
@@ -80,7 +80,7 @@ class Cluster:
         command = self.machine.inside(self._command("get", kind, *options))
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
-    def wait(self, reached: Callable[[], object], what: str, seconds: float = 180) -> None:
+    def wait(self, reached: Callable[[], object], what: str, seconds: float = 600) -> None:
         """Poll until something is so; raises :class:`MachineError` when a program ends or the time is over."""
         deadline = time.monotonic() + seconds
         while not reached():

@@ -147,6 +147,8 @@ def _controller_manager(folder: Path) -> list[tuple[str, Any]]:
         ("kubeconfig", folder / "kube-controller-manager.kubeconfig"),
         ("authentication-kubeconfig", folder / "kube-controller-manager.kubeconfig"),
         ("authorization-kubeconfig", folder / "kube-controller-manager.kubeconfig"),
+        # A machine may stand still for a while and then go on; that is no reason to give its pods up.
+        ("node-monitor-grace-period", "15m"),
         ("root-ca-file", folder / "ca.crt"),
         ("service-account-private-key-file", folder / "service-accounts.key"),
         ("use-service-account-credentials", True),

@@ -110,8 +110,11 @@ class Machine:
 
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """``command`` as it must be run from outside to work in the machine."""
-        # With --fork nsenter would wait for the process and not become it; a process in the PID namespace needs it.
-        return ["nsenter", f"--target={self._pid}", "--all", f"--wd={self.folder}", "--", *map(str, command)]
+        # Only a child is in the PID namespace. nsenter's own fork would stop itself whenever its child is stopped, and
+        # nobody would let it go on; a shell just waits.
+        wait = ("sh", "-c", '"$@"; exit $?', "sh")
+        entered = ("nsenter", f"--target={self._pid}", "--all", "--no-fork", f"--wd={self.folder}", "--")
+        return [*entered, *wait, *map(str, command)]
 
     def spawn(self, name: str, command: Sequence[str | Path], env: dict[str, str] | None = None) -> Program:
         """Start a program that stays; its output goes to a log of its own."""
@@ -134,7 +137,7 @@ class Machine:
         command: Sequence[str | Path],
         *,
         stdin: bytes = b"",
-        timeout: float = 180,
+        timeout: float = 600,
         check: bool = True,
         env: dict[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
@@ -152,9 +155,9 @@ class Machine:
             return
         assert self._init.stdin is not None
         self._init.stdin.close()
-        self._init.wait(timeout=180)
+        self._init.wait(timeout=600)
         for program in self.programs:
-            program.process.wait(timeout=180)
+            program.process.wait(timeout=600)
         self._remove_cgroups()
         shutil.rmtree(self.folder / "disk", ignore_errors=True)
 
@@ -177,7 +180,7 @@ class Machine:
                 (group / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
 
     def _remove_cgroups(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         for hierarchy in self._hierarchies():
             top = hierarchy / self.cgroup[1:]
             for folder, _, _ in os.walk(top, topdown=False):
