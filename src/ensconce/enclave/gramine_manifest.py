@@ -8,14 +8,11 @@ the file in which the replica says where it listens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import tomli_w
 
 from ensconce.enclave.closing import LIBOS, RUNTIME, SYSTEM
 from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import ALLOWED_FILES, ARGUMENTS, CONFIG, FOLDER, EnclaveSpec
+from ensconce.enclave.manifest_text import lines, value
 from ensconce.enclave.sizes import Sizes
 from ensconce.enclave.trace import ENVIRONMENT
 from ensconce.serving.tls import MEMORY_FOLDER
@@ -38,6 +35,7 @@ def names_files(spec: EnclaveSpec) -> dict[str, bytes]:
     hosts = {"localhost": "127.0.0.1", **spec.hosts}
     return {
         "hosts": "".join(f"{address} {name}\n" for name, address in hosts.items()).encode(),
+        "nsswitch.conf": b"hosts: files dns\n",
         "resolv.conf": "".join(f"nameserver {address}\n" for address in spec.nameservers).encode(),
     }
 
@@ -59,7 +57,7 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
         (
             "# Rendered by `ensconce enclave build`; the same deployment gives the same bytes. What gramine-sgx-sign\n"
             "# makes of this file, server.manifest.sgx, is what the measurement covers.\n",
-            *_said(
+            *lines((
                 ("The library OS that was measured, not the one that the host has.", "loader.entrypoint", {
                     "uri": f"file:{IMAGE}/{LIBOS}", "sha256": hashes[LIBOS]}),
                 ("The program, and all of its command line: the host adds and drops nothing.", "libos.entrypoint",
@@ -90,32 +88,13 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                 (sizes.threads_reason + ".", "sgx.max_threads", sizes.threads),
             )),
             "# What the host may change at any time, and why that is harmless.\nsgx.allowed_files = [\n",
-            *(f"  # {_WHY_ALLOWED[uri]}\n  {_value(uri)},\n" for uri in ALLOWED_FILES),
+            *(f"  # {_WHY_ALLOWED[uri]}\n  {value(uri)},\n" for uri in ALLOWED_FILES),
             "]\n",
             "# What the replica opens, and the bytes that it must find there.\nsgx.trusted_files = [\n",
-            *(f'  {{ uri = {_value(f"file:{path}")}, sha256 = "{digest}" }},\n' for path, digest in trusted.items()),
+            *(f'  {{ uri = {value(f"file:{path}")}, sha256 = "{digest}" }},\n' for path, digest in trusted.items()),
             "]\n",
         )
     )  # fmt: skip
-
-
-def _said(*lines: tuple[str | None, str, Any]) -> Iterable[str]:
-    for comment, key, value in lines:
-        if comment is not None:
-            yield "".join(f"# {line}\n" for line in comment.splitlines())
-        if isinstance(value, Mapping):
-            yield from (f"{key}.{name} = {_value(each)}\n" for name, each in value.items())
-        else:
-            yield f"{key} = {_value(value)}\n"
-
-
-def _value(value: Any) -> str:
-    """A value in TOML."""
-    if isinstance(value, list):
-        return "[\n" + "".join(f"  {_value(each)},\n" for each in value) + "]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{name} = {_value(each)}" for name, each in value.items()) + " }"
-    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
 
 
 def _sha256(data: bytes) -> str:
