@@ -23,6 +23,7 @@ from ensconce.cli import (
     file,
     host,
     key,
+    kubernetes,
     model,
     owner,
     policy,
@@ -92,6 +93,7 @@ app.command("roll")(host.roll)
 app.command("logs")(host.logs)
 app.command("down")(host.down)
 app.add_typer(replica.app, name="replica")
+app.add_typer(kubernetes.app, name="kubernetes")
 app.command("verify")(verify.verify)
 app.command("predict")(verify.predict)
 app.add_typer(quote.app, name="quote")
