@@ -27,7 +27,16 @@ from ensconce.files import alone_in, read_bounded, sync_folder, write_aside
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
-__all__ = ["MANIFEST", "SIGSTRUCT", "EnclaveIdentity", "EnclaveSpec", "build_enclave", "read_identity"]
+__all__ = [
+    "MANIFEST",
+    "SIGSTRUCT",
+    "EnclaveIdentity",
+    "EnclaveSpec",
+    "build_enclave",
+    "read_identity",
+    "replace",
+    "staged",
+]
 
 MANIFEST = f"{FOLDER}/server.manifest.sgx"
 """The signed manifest, seen from the bundle."""
@@ -94,7 +103,7 @@ def build_enclave(
         raise InputError(
             "enclave.spec", f"the enclave's {where} is wrong", found=first["msg"], remedy="correct the deployment file"
         ) from None
-    with _staging(bundle) as staging:
+    with staged(bundle) as staging:
         image = build_image(staging / "image", progress=tell)
         tell(f"image: {len(image.files)} files, {image.size / 1e6:.0f} MB")
         gramine = Gramine.find() if spec.platform == "gramine" else None
@@ -124,7 +133,7 @@ def build_enclave(
             mr_enclave = measure(manifest)
         signature = sign_manifest(manifest, mr_enclave, signing_key, date=date)
         write_aside(staging / Path(SIGSTRUCT).name, signature)
-        _replace(bundle / FOLDER, staging)
+        replace(bundle / FOLDER, staging)
     identity = read_identity(bundle)
     tell(f"signed: MRENCLAVE {identity.mr_enclave.hex()}")
     return identity
@@ -154,7 +163,7 @@ def read_identity(bundle: Path) -> EnclaveIdentity:
 
 
 @contextlib.contextmanager
-def _staging(bundle: Path) -> Iterator[Path]:
+def staged(bundle: Path) -> Iterator[Path]:
     """A fresh folder inside ``bundle`` that is gone in the end; one build at a time, remains of killed ones swept."""
     busy = InputError("enclave.busy", f"another build writes to {bundle}", remedy="wait for it to end, then try again")
     with contextlib.ExitStack() as held:
@@ -179,7 +188,7 @@ def _staging(bundle: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _replace(target: Path, staging: Path) -> None:
+def replace(target: Path, staging: Path) -> None:
     """Put ``staging`` in the place of ``target``; if that fails, ``target`` is as it was."""
     old = staging.with_suffix(".old")
     try:
