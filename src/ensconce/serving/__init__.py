@@ -6,7 +6,8 @@ Requests, from the socket to the engine:
 server            a replica's: both fronts on their ports, with one certificate
 fronts            both fronts over one manager and one scheduler, on any sockets
 tls               one certificate for both fronts, from memory, replaceable
-connections       what servers of HTTP/1.1 and of HTTP/2 have in common; ``crowd`` says who goes when there are too many
+connections       what servers of HTTP/1.1 and of HTTP/2 have in common; ``handshakes`` are those that are none yet,
+                  ``crowd`` says who goes when there are too many
 http1, http2      HTTP/1.1 and HTTP/2; they know nothing of what is served
 grpc              the gRPC front
 rest              the REST front; ``openapi`` describes it

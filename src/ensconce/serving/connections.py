@@ -12,10 +12,13 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from ensconce.addresses import Address
 from ensconce.serving.crowd import Member, least_wanted
+from ensconce.serving.handshakes import Handshakes
 
 __all__ = ["ConnectionServer", "client_of", "send_at_once"]
 
 _TICK_SECONDS: Final = 0.25
+_HANDSHAKES: Final = 4
+"""There may be one for so many connections."""
 
 
 class _Tended(Member, Protocol):
@@ -38,14 +41,15 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
         """Prepare, within the event loop that is to serve.
 
         Args:
-            most: connections open at once.
+            most: connections open at once; beside them, a quarter as many TLS handshakes may be under way.
             handshake: seconds for the TLS handshake.
             age: seconds after which a connection is to end.
             chance: a number from 0 to 1, 1 excluded, for each connection.
         """
-        self._most, self._handshake, self._age, self._chance = most, handshake, age, chance
+        self._most, self._age, self._chance = most, age, chance
         self._loop = asyncio.get_running_loop()
         self._listeners: list[asyncio.Server] = []
+        self._handshakes = Handshakes(self.connection, max(1, most // _HANDSHAKES), handshake)
         self._connections: set[ConnectionT] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -74,9 +78,11 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
 
     async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         """Serve on a listening socket (TCP or UNIX), with TLS or without."""
+        if context is not None:
+            self._handshakes.listen(listener, context)
+            return
         make = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
-        timeout = None if context is None else self._handshake
-        self._listeners.append(await make(self.connection, sock=listener, ssl=context, ssl_handshake_timeout=timeout))
+        self._listeners.append(await make(self.connection, sock=listener))
 
     def joined(self, connection: ConnectionT) -> bool:
         """A connection is there; False when it may not stay: there are too many, and all of them are busy."""
@@ -110,6 +116,7 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
         self.is_stopping = True
         for listener in self._listeners:
             listener.close()
+        self._handshakes.close()
         for connection in list(self._connections):
             self.drain(connection, grace)
         try:
@@ -118,6 +125,7 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
             for connection in list(self._connections):
                 connection.abort()
             await self._is_empty.wait()
+        await self._handshakes.wait_closed()
         self._clock.cancel()
 
 
