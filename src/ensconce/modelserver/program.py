@@ -26,6 +26,7 @@ from ensconce.modelserver.files import batching_of, metrics_path_of, models_of, 
 from ensconce.modelserver.flags import ignored, parse_flags, usage
 from ensconce.modelserver.options import Options
 from ensconce.modelserver.profiler import PROFILER_SERVICE, profiler_methods
+from ensconce.serving.collection import set_aside
 from ensconce.serving.core import CoreOptions, ServerCore
 from ensconce.serving.engines.folder import FolderOptions, load_folder
 from ensconce.serving.engines.saved_model import SessionOptions
@@ -34,7 +35,7 @@ from ensconce.serving.limits import Limits
 from ensconce.serving.loading import Loader, LoadOptions
 from ensconce.serving.metrics import Metrics
 from ensconce.serving.replay import replay
-from ensconce.serving.request_log import LogWriter, RequestLog, sampling_rates
+from ensconce.serving.request_log import LogWriter, RequestLog, rates_of
 from ensconce.serving.rest import RestOptions
 from ensconce.serving.warmup import warming_up
 from ensconce.tfserving.messages import ReloadConfigResponse
@@ -99,6 +100,7 @@ async def _serve(options: Options) -> None:
         enable_cors_support=options.rest_api_enable_cors_support,
         metrics_path=metrics_path_of(options),
     )
+    set_aside()
     core = ServerCore(_loader(options, metrics), _core_options(options))
     log = LogWriter(sys.stderr.buffer)
     loading = asyncio.create_task(asyncio.to_thread(core.reload, config))
@@ -115,7 +117,7 @@ async def _serve(options: Options) -> None:
             rest=rest,
             reload=_reload(core),
             metrics=metrics,
-            request_log=RequestLog(log.write, lambda: sampling_rates(core.config), logged=metrics.logged),
+            request_log=RequestLog(log.write, rates_of(lambda: core.config), logged=metrics.logged),
             check_method_names=options.enable_signature_method_name_check,
             as_content=options.enable_serialization_as_tensor_content,
             services={PROFILER_SERVICE: profiler_methods()} if options.enable_profiler else {},

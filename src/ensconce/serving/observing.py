@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ensconce.tfserving.refusal import Code
 
@@ -13,8 +12,7 @@ __all__ = ["Answered", "Method", "Observe", "to_all"]
 Method = Literal["Predict", "Classify", "Regress", "MultiInference", "GetModelStatus", "GetModelMetadata", ""]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A request that was answered, or refused.
 
     Attributes:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 
 from ensconce.serving.observing import Answered
 
-__all__ = ["LogWriter", "RequestLog", "sampling_rates"]
+__all__ = ["LogWriter", "RequestLog", "rates_of", "sampling_rates"]
 
 _log = logging.getLogger(__name__)
 _MOST_WAITING: Final = 10_000
@@ -32,6 +32,20 @@ def sampling_rates(config: Any) -> dict[str, float]:
         rate = model.logging_config.sampling_config.sampling_rate
         if rate > 0:
             rates[model.name] = min(rate, 1.0)
+    return rates
+
+
+def rates_of(config: Callable[[], Any]) -> Callable[[], Mapping[str, float]]:
+    """The rates that the ``ModelServerConfig`` in force has, worked out once for each."""
+    known: tuple[Any, dict[str, float]] = (None, {})
+
+    def rates() -> Mapping[str, float]:
+        nonlocal known
+        now = config()
+        if now is not known[0]:
+            known = now, sampling_rates(now)
+        return known[1]
+
     return rates
 
 

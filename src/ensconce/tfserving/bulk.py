@@ -45,26 +45,31 @@ class Bulk:
     Attributes:
         field: its name.
         data: of ``tensor_content`` its bytes, of the others their numbers, little-endian, in a row; read-only.
+        start: where that begins in the message.
+        alone: whether the tensor has no other values.
     """
 
     field: str
     data: memoryview
+    start: int
+    alone: bool
 
 
-def cut_out(data: bytes | bytearray | memoryview) -> tuple[bytes, dict[str, Bulk]]:
+def cut_out(data: bytes | bytearray | memoryview, shortest: int = SHORTEST) -> tuple[bytes, dict[str, Bulk]]:
     """A ``PredictRequest`` without its long values, and these by the input that they belong to.
 
     Args:
         data: the message, perhaps malformed; what is cut out of it are views.
+        shortest: bytes of a value that is long, at least 1.
 
     Returns:
         all of the message, and nothing, where nothing can be cut out. What is returned as message is a
         ``PredictRequest`` if, and only if, ``data`` is one.
     """
-    if len(data) >= SHORTEST:
+    if len(data) >= shortest:
         view = memoryview(data).toreadonly()
         try:
-            parts, bulk = _request(view)
+            parts, bulk = _request(view, shortest)
         except (MalformedError, IndexError, UnicodeDecodeError):
             bulk = {}
         if bulk:
@@ -72,7 +77,7 @@ def cut_out(data: bytes | bytearray | memoryview) -> tuple[bytes, dict[str, Bulk
     return data if isinstance(data, bytes) else bytes(data), {}
 
 
-def _request(data: memoryview) -> tuple[list[bytes | memoryview], dict[str, Bulk]]:
+def _request(data: memoryview, shortest: int) -> tuple[list[bytes | memoryview], dict[str, Bulk]]:
     parts: list[bytes | memoryview] = []
     bulk: dict[str, Bulk] = {}
     keys: set[bytes] = set()
@@ -93,7 +98,7 @@ def _request(data: memoryview) -> tuple[list[bytes | memoryview], dict[str, Bulk
         if key in keys:
             raise MalformedError
         keys.add(key)
-        found = _tensor(value) if len(value) >= SHORTEST else None
+        found = _tensor(value, at - len(value), shortest) if len(value) >= shortest else None
         if found is None:
             parts.append(data[start:at])
         else:
@@ -118,10 +123,13 @@ def _entry(data: memoryview) -> tuple[bytes, memoryview]:
     return key, data[at:]
 
 
-def _tensor(data: memoryview) -> tuple[bytes, Bulk] | None:
-    """A tensor without its long value, and that; None where it has none. A second one stays where it is."""
+def _tensor(data: memoryview, offset: int, shortest: int) -> tuple[bytes, Bulk] | None:
+    """A tensor without its long value, and that; None where it has none. A second one stays where it is.
+
+    The tensor begins at ``offset`` in the message.
+    """
     rest: list[memoryview] = []
-    bulk: Bulk | None = None
+    long: tuple[str, int, int] | None = None
     fields, at, seen = 0, 0, set()
     while at < len(data):
         tag, start = data[at], at
@@ -137,14 +145,17 @@ def _tensor(data: memoryview) -> tuple[bytes, Bulk] | None:
         if tag != _SHAPE and (tag not in _ITEMS or tag in seen):
             raise MalformedError
         seen.add(tag)
-        if bulk is None and tag != _SHAPE and length >= SHORTEST:
+        if long is None and tag != _SHAPE and length >= shortest:
             name, size = _ITEMS[tag]
             if length % size:
                 raise MalformedError
-            bulk = Bulk(name, data[value:at])
+            long = name, value, at
         else:
             rest.append(data[start:at])
-    return None if bulk is None else (b"".join(rest), bulk)
+    if long is None:
+        return None
+    name, start, at = long
+    return b"".join(rest), Bulk(name, data[start:at], offset + start, len(seen - {_SHAPE}) == 1)
 
 
 def _after_number(data: memoryview, at: int) -> int:

@@ -12,16 +12,14 @@ import numpy as np
 from ensconce.serving.batching.pace import Pace, agree
 from ensconce.serving.batching.padding import check_rows, merge_inputs, split_outputs
 from ensconce.serving.batching.parameters import Parameters
-from ensconce.serving.batching.tasks import Part
+from ensconce.serving.batching.tasks import Outcome, Part
 from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["Computed", "Outcome", "compute"]
+__all__ = ["Computed", "compute"]
 
 _log = logging.getLogger(__name__)
-
-Outcome = dict[str, Array] | RequestError
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,14 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
     """
     start, worked = time.perf_counter(), time.thread_time()
     request = parts[0].request
-    if request.mates is None:
+    if request.plan.mates is None:
         outcome = _alone(parts[0])
         seconds = time.perf_counter() - start
-        if request.shape is not None:
-            request.pace.worked(request.shape, request.rows, time.thread_time() - worked)
-        return Computed([outcome], request.rows, 0, started, seconds)
-    if parameters is None and not request.pace.proved and len(parts) > 1:
-        outcomes = _tried(parts, request.pace)
+        if request.plan.shape is not None:
+            request.plan.pace.worked(request.plan.shape, request.plan.rows, time.thread_time() - worked)
+        return Computed([outcome], request.plan.rows, 0, started, seconds)
+    if parameters is None and not request.plan.pace.proved and len(parts) > 1:
+        outcomes = _tried(parts, request.plan.pace)
         return Computed(outcomes, max(part.rows for part in parts), 0, started, time.perf_counter() - start)
     rows = sum(part.rows for part in parts)
     padded = parameters.padded(rows) if parameters is not None else rows
@@ -75,9 +73,9 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
         return Computed([error] if len(parts) == 1 else None, padded, padded - rows, started, seconds)
     seconds = time.perf_counter() - start
     if parameters is None:
-        request.pace.measured(rows, seconds)
-        if request.shape is not None:
-            request.pace.worked(request.shape, rows, time.thread_time() - worked)
+        request.plan.pace.measured(rows, seconds)
+        if request.plan.shape is not None:
+            request.plan.pace.worked(request.plan.shape, rows, time.thread_time() - worked)
     whole = len(parts) == 1 and padded == rows
     split = [outputs] if whole else split_outputs(outputs, [part.rows for part in parts])
     return Computed(split, padded, padded - rows, started, seconds)
@@ -106,7 +104,7 @@ def _tried(parts: Sequence[Part], pace: Pace) -> list[Outcome]:
         request = parts[0].request
         _log.warning(
             "signature %s of model %s version %d gives other results when requests are merged; they no longer are",
-            request.signature,
+            request.plan.signature,
             request.loaded.name,
             request.loaded.version,
         )
@@ -128,7 +126,7 @@ def _predict(parts: Sequence[Part], rows: int) -> dict[str, Array]:
             inputs = parts[0].inputs()
         else:
             inputs = merge_inputs([part.inputs() for part in parts], rows)
-        outputs = request.loaded.servable.predict(request.signature, inputs, request.outputs)
+        outputs = request.loaded.servable.predict(request.plan.signature, inputs, request.plan.outputs)
         if not (isinstance(outputs, dict) and all(isinstance(each, np.ndarray) for each in outputs.values())):
             raise TypeError
         return outputs

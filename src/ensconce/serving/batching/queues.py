@@ -65,7 +65,9 @@ class Batch:
     def is_quick(self) -> bool:
         """Whether it is known to be computed in less time than it takes to wake a thread."""
         request = self.request
-        return request.shape is not None and request.pace.is_quick(request.shape, self.rows, len(self.parts))
+        return request.plan.shape is not None and request.plan.pace.is_quick(
+            request.plan.shape, self.rows, len(self.parts)
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -111,7 +113,7 @@ class Queues:
         """
         lane = self._lanes.get(request.loaded.name) or _Lane()
         self._check_bounds(request, lane)
-        key = (id(request.loaded.servable), request.signature, request.outputs)
+        key = (id(request.loaded.servable), request.plan.signature, request.plan.outputs)
         queue = lane.queues.get(key) or _Queue(self._terms(request))
         _check_queue(queue, request)
         self._lanes[request.loaded.name] = lane
@@ -120,9 +122,9 @@ class Queues:
             request.parts.add(part)
             _place(queue, part, now)
         self.requests += 1
-        self.bytes += request.nbytes
+        self.bytes += request.plan.nbytes
         lane.requests += 1
-        lane.bytes += request.nbytes
+        lane.bytes += request.plan.nbytes
 
     def _check_bounds(self, request: Request, lane: _Lane) -> None:
         bounds = self._bounds
@@ -132,9 +134,9 @@ class Queues:
                 f"{_FULL}; currently {self.requests} requests are being served, {lane.requests} of them by model "
                 f"{request.loaded.name}, and at most {bounds.requests} and {bounds.requests_per_model} are",
             )
-        self.check_bytes(request.nbytes)
-        if lane.bytes + request.nbytes > bounds.bytes_per_model:
-            raise _too_many_bytes(request.nbytes, lane.bytes, bounds.bytes_per_model)
+        self.check_bytes(request.plan.nbytes)
+        if lane.bytes + request.plan.nbytes > bounds.bytes_per_model:
+            raise _too_many_bytes(request.plan.nbytes, lane.bytes, bounds.bytes_per_model)
 
     def check_bytes(self, nbytes: int) -> None:
         """Refuse more bytes than there is room for.
@@ -200,9 +202,9 @@ class Queues:
             return False
         lane = self._lanes[request.loaded.name]
         lane.requests -= 1
-        lane.bytes -= request.nbytes
+        lane.bytes -= request.plan.nbytes
         self.requests -= 1
-        self.bytes -= request.nbytes
+        self.bytes -= request.plan.nbytes
         self._forget_if_empty(request.loaded.name, lane)
         return True
 
@@ -227,7 +229,7 @@ class Queues:
         """Let a part that is running, and not done, wait once more, by itself."""
         request = part.request
         lane = self._lanes[request.loaded.name]
-        key = (id(request.loaded.servable), request.signature, request.outputs)
+        key = (id(request.loaded.servable), request.plan.signature, request.plan.outputs)
         queue = lane.queues.setdefault(key, _Queue(self._terms(request)))
         _begin(queue, None, now, part)
 
@@ -261,48 +263,48 @@ class Queues:
 def _check_queue(queue: _Queue, request: Request) -> None:
     """Whether there is room; ``ValidateBatchTaskQueueCapacity`` and ``SchedulingCapacityInternal``."""
     terms = queue.terms
-    if terms.request_rows is not None and request.rows > terms.request_rows:
-        raise invalid(f"Task size {request.rows} is larger than maximum input batch size {terms.request_rows}")
+    if terms.request_rows is not None and request.plan.rows > terms.request_rows:
+        raise invalid(f"Task size {request.plan.rows} is larger than maximum input batch size {terms.request_rows}")
     if terms.batches is None:
         return
     here, most = len(queue.batches), terms.rows()
     tail = _open_for(queue, request)
-    if terms.splits and request.mates is not None:
+    if terms.splits and request.plan.mates is not None:
         capacity = (terms.batches - here) * most + (most - tail.rows if tail is not None else 0)
-        if request.rows > capacity:
+        if request.plan.rows > capacity:
             raise RequestError(
                 Code.UNAVAILABLE,
-                f"{_FULL}; task size is {request.rows} but scheduling capacity is only {capacity} "
+                f"{_FULL}; task size is {request.plan.rows} but scheduling capacity is only {capacity} "
                 f"(num_enqueued_batches={here}, max_enqueued_batches={terms.batches}, "
                 f"open_batch_size={tail.rows if tail is not None else 0}, max_execution_batch_size={most})",
             )
-    elif (tail is None or tail.rows + request.rows > most) and here >= terms.batches:
+    elif (tail is None or tail.rows + request.plan.rows > most) and here >= terms.batches:
         raise RequestError(
             Code.UNAVAILABLE, f"{_FULL}; currently {here} batches enqueued and max_enqueued_batches is {terms.batches}"
         )
 
 
 def _open_for(queue: _Queue, request: Request) -> Batch | None:
-    return queue.open.get(request.mates) if request.mates is not None else None
+    return queue.open.get(request.plan.mates) if request.plan.mates is not None else None
 
 
 def _parts(queue: _Queue, request: Request) -> Iterator[Part]:
     """The request in pieces that fit: the first fills the open batch, the others take a batch each."""
     most = queue.terms.rows()
-    if not queue.terms.splits or request.mates is None:
-        yield Part(request, 0, request.rows)
+    if not queue.terms.splits or request.plan.mates is None:
+        yield Part(request, 0, request.plan.rows)
         return
     tail, at = _open_for(queue, request), 0
     room = most - tail.rows if tail is not None else most
-    while at < request.rows:
-        stop = min(at + (room or most), request.rows)
+    while at < request.plan.rows:
+        stop = min(at + (room or most), request.plan.rows)
         yield Part(request, at, stop)
         at, room = stop, most
 
 
 def _place(queue: _Queue, part: Part, now: float) -> None:
     """Into the open batch if it fits, otherwise into a new one."""
-    mates, terms, most = part.request.mates, queue.terms, queue.terms.rows()
+    mates, terms, most = part.request.plan.mates, queue.terms, queue.terms.rows()
     batch = _open_for(queue, part.request)
     if batch is not None and (
         batch.rows + part.rows > most or (terms.bytes is not None and batch.nbytes + part.nbytes > terms.bytes)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from ensconce.serving.batching.compute import Computed, Outcome, compute
-from ensconce.serving.batching.mates import bytes_of, common_rows, counted_rows, fits, shapes_of
-from ensconce.serving.batching.pace import Pace, Paces
+from ensconce.serving.batching.compute import Computed, compute
+from ensconce.serving.batching.pace import Paces
 from ensconce.serving.batching.parameters import Bounds, Parameters
+from ensconce.serving.batching.plans import Plan, make_plan
 from ensconce.serving.batching.queues import Queues, Terms
-from ensconce.serving.batching.tasks import Part, Request
+from ensconce.serving.batching.tasks import Outcome, Part, Request
 from ensconce.serving.manager import LoadedServable
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.signatures import MAX_AXIS, Signature, find_signature
@@ -132,29 +132,67 @@ class Scheduler:
             arrays that may be views of larger ones, of which other rows are other clients'.
 
         Raises:
-            RequestError: whatever is wrong with the request alone; UNAVAILABLE, too many wait, or the scheduler is
-                closed; RESOURCE_EXHAUSTED, inputs take too much memory; INTERNAL, the model failed in a way that it
-                should not.
+            RequestError: as :meth:`plan` and :meth:`begin`; whatever is wrong with the request alone; UNAVAILABLE, the
+                scheduler has been closed; INTERNAL, the model failed in a way that it should not.
         """
-        now = self._loop.time()
         signature = find_signature(loaded.servable.signatures, signature_name)
         signature.check_names(inputs)
         inputs = signature.complete(inputs)
+        future: asyncio.Future[dict[str, Array]] = self._loop.create_future()
+
+        def tell(outcome: Outcome) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, RequestError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        request = self.begin(loaded, self.plan(loaded, signature, inputs, output_filter), inputs, tell)
+        try:
+            return await future
+        finally:
+            if not future.done() or future.cancelled():
+                self.leave(request)
+
+    def plan(
+        self,
+        loaded: LoadedServable,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        output_filter: Sequence[str] = (),
+    ) -> Plan:
+        """How these inputs are computed, and all others of the same types and shapes, as long as the plan holds.
+
+        Args:
+            loaded: whose.
+            signature: of it.
+            inputs: all of the signature's, and no others.
+            output_filter: names of outputs; none means all.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT or FAILED_PRECONDITION, something is wrong with inputs or outputs.
+        """
         pace = self._paces.of(loaded.servable, signature)
-        rows, mates, shape = self._mates(pace, signature, inputs)
-        request = Request(
-            loaded,
-            signature.name,
-            signature.choose_outputs(output_filter),
-            pace,
-            inputs,
-            rows,
-            mates,
-            shape,
-            sum([bytes_of(array) for array in inputs.values()]),
-            now,
-            self._loop.create_future(),
-        )
+        return make_plan(pace, signature, inputs, output_filter, self._parameters, merge=self._merge)
+
+    def begin(
+        self, loaded: LoadedServable, plan: Plan, inputs: Mapping[str, Array], tell: Callable[[Outcome], object]
+    ) -> Request:
+        """Let a request wait for its turn; in the event loop.
+
+        Args:
+            loaded: whose.
+            plan: made by :meth:`plan` for this servable, and inputs of the same types and shapes.
+            inputs: must stay as they are until the outcome is told.
+            tell: see :class:`Request`.
+
+        Raises:
+            RequestError: UNAVAILABLE, too many wait, or the scheduler is closed; RESOURCE_EXHAUSTED, inputs take too
+                much memory; INVALID_ARGUMENT, there are more rows than may be.
+        """
+        now = self._loop.time()
+        request = Request(loaded, plan, inputs, now, tell)
         with self._lock:
             if self._stopping:
                 raise RequestError(Code.UNAVAILABLE, _STOPPING)
@@ -165,12 +203,12 @@ class Scheduler:
             wake.put(None)
         if self._parameters is not None:
             self._arm(now)
-        try:
-            return await request.future
-        finally:
-            if not request.future.done() or request.future.cancelled():
-                with self._lock:
-                    self._queues.leave(request)
+        return request
+
+    def leave(self, request: Request) -> None:
+        """Nobody wants to be told of this request any more: if it waits, it is not computed."""
+        with self._lock:
+            self._queues.leave(request)
 
     async def close(self) -> None:
         """Let what is being computed end and be answered, refuse what waits, and end the threads."""
@@ -183,33 +221,11 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         for request in waiting:
-            if not request.future.done():
-                request.future.set_exception(RequestError(Code.UNAVAILABLE, _STOPPING))
+            request.tell(RequestError(Code.UNAVAILABLE, _STOPPING))
         await asyncio.shield(self._ended)
         for thread in self._threads:
             # It has said that it ends, as its last word.
             thread.join()
-
-    def _mates(
-        self, pace: Pace, signature: Signature, inputs: Mapping[str, Array]
-    ) -> tuple[int, Hashable | None, Hashable | None]:
-        """The request's rows, what requests must have in common with it to be merged, None where none can be, and what
-        its time depends on besides, None where that cannot be told.
-
-        Raises:
-            RequestError: INVALID_ARGUMENT, parameters ask for merging, and rows cannot be counted.
-        """
-        parameters = self._parameters
-        if not fits(signature, inputs):
-            return 0, None, None
-        if pace.merges and (self._merge or parameters is not None):
-            rows = common_rows(inputs) if parameters is None else counted_rows(inputs)
-            if rows:
-                padded = parameters is not None and parameters.pad_variable_length_inputs
-                mates = shapes_of(signature, inputs, padded=padded)
-                return rows, mates, mates if parameters is None and pace.timed else None
-        shapes = tuple([array.shape for array in inputs.values()])
-        return 0, None, shapes if parameters is None and pace.timed else None
 
     def _terms(self, request: Request) -> Terms:
         parameters = self._parameters
@@ -223,7 +239,7 @@ class Scheduler:
                 parameters.enable_large_batch_splitting,
                 None,
             )
-        pace = request.pace
+        pace = request.plan.pace
         return Terms(lambda: pace.limit, None, 0.0, None, False, _MERGED_BYTES)
 
     def _arm(self, now: float) -> None:
@@ -261,7 +277,7 @@ class Scheduler:
         if batch is not None:
             parts, request = list(batch.parts), batch.request
             computed = compute(parts, None, started)
-            request.pace.occupied(request.shape, batch.rows, computed.seconds)
+            request.plan.pace.occupied(request.plan.shape, batch.rows, computed.seconds)
             with self._lock:
                 self._settle(parts, computed)
         self._deliver()
@@ -335,7 +351,7 @@ class Scheduler:
                 BatchRecord(
                     first.loaded.name,
                     first.loaded.version,
-                    first.signature,
+                    first.plan.signature,
                     len(parts),
                     computed.rows,
                     computed.padding,
@@ -372,12 +388,7 @@ class Scheduler:
         if wake is not None:
             wake.put(None)
         for request, error in answers:
-            if request.future.done():
-                continue
-            if error is not None:
-                request.future.set_exception(error)
-            else:
-                request.future.set_result(_joined(request))
+            request.tell(error or _joined(request))
         if self._observe is not None:
             for record in records:
                 self._observe(record)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ensconce.serving.batching.pace import Pace
+from ensconce.serving.batching.plans import Plan
 from ensconce.serving.manager import LoadedServable
+from ensconce.tfserving.refusal import RequestError
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["Part", "Request"]
+__all__ = ["Outcome", "Part", "Request"]
+
+
+Outcome = dict[str, Array] | RequestError
+"""What becomes of a request: outputs by name, or why there are none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -20,32 +24,20 @@ class Request:
 
     Attributes:
         loaded: whom it asks.
-        signature: the signature's name.
-        outputs: the outputs wanted, in order.
-        pace: what is known of the signature.
+        plan: how.
         inputs: checked against the signature.
-        rows: the 0th dimension of the inputs; 0 when it is not to be merged.
-        mates: what must be equal in requests that are merged with this one; None when there can be no such.
-        shape: what its time depends on besides its rows; None when that cannot be told.
-        nbytes: of the inputs.
         arrived: when.
-        future: whom the event loop tells.
+        tell: told the outcome in the event loop, perhaps even when nobody waits any more; raises nothing.
         parts: what is left of it, waiting or being computed.
         results: outputs of the parts that are done, by their first row.
         gone: whether nobody waits for the answer any more.
     """
 
     loaded: LoadedServable
-    signature: str
-    outputs: tuple[str, ...]
-    pace: Pace
+    plan: Plan
     inputs: Mapping[str, Array]
-    rows: int
-    mates: Hashable | None
-    shape: Hashable | None
-    nbytes: int
     arrived: float
-    future: asyncio.Future[dict[str, Array]]
+    tell: Callable[[Outcome], object]
     parts: set[Part] = field(default_factory=set)
     results: dict[int, dict[str, Array]] = field(default_factory=dict)
     gone: bool = False
@@ -68,12 +60,12 @@ class Part:
     def inputs(self) -> Mapping[str, Array]:
         """The request's inputs, these rows of them."""
         request = self.request
-        if self.rows == request.rows:
+        if self.rows == request.plan.rows:
             return request.inputs
         return {name: array[self.start : self.stop] for name, array in request.inputs.items()}
 
     @property
     def nbytes(self) -> int:
         """Its share of the request's bytes."""
-        request = self.request
-        return request.nbytes if self.rows == request.rows else request.nbytes * self.rows // request.rows
+        plan = self.request.plan
+        return plan.nbytes if self.rows == plan.rows else plan.nbytes * self.rows // plan.rows

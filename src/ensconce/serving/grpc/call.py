@@ -27,7 +27,7 @@ from ensconce.serving.observing import Answered, Method, Observe
 from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 
-__all__ = ["Call", "Front", "Message", "Note", "Streaming", "Unary", "UnaryCall"]
+__all__ = ["Call", "Front", "Message", "Note", "Streaming", "Tell", "Unary", "UnaryCall"]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,9 @@ Message = bytes | bytearray | memoryview
 """Views are of memory that nothing else is put into."""
 Handle = Callable[[Message, Note], Coroutine[Any, Any, bytes]]
 Messages = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+Tell = Callable[[bytes | BaseException], object]
+Quick = Callable[[Message, Note, Tell], Callable[[], object] | None]
+"""Begins to answer at once, without a task, and gives a way to stop that; None where it cannot. Raises RequestError."""
 
 _GRPC: Final = b"application/grpc"
 
@@ -60,10 +63,12 @@ class Unary:
     Attributes:
         handle: answers, and notes what the call was about.
         name: under which calls are counted; empty where nobody counts.
+        quick: asked first, if given.
     """
 
     handle: Handle
     name: Method = ""
+    quick: Quick | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,7 @@ class Call(Stream):
 class UnaryCall(Call):
     """A call of a method with one request and one response."""
 
-    __slots__ = ("_body", "_method", "_note", "_prefix", "_since")
+    __slots__ = ("_body", "_method", "_note", "_prefix", "_since", "_stop")
 
     def __init__(
         self, front: Front, connection: Connection, stream_id: int, request: Request, method: Unary | None
@@ -197,6 +202,7 @@ class UnaryCall(Call):
         self._body: bytearray | None = None
         self._prefix: Prefix | None = None
         self._note = Note()
+        self._stop: Callable[[], object] | None = None
         self._since = connection.now()
 
     def begin(self, *, ended: bool) -> None:
@@ -243,9 +249,34 @@ class UnaryCall(Call):
         message = bytes(data[PREFIX_SIZE:]) if body is None else memoryview(body)[PREFIX_SIZE:]
         self._body = None
         self._since = self.connection.now()
-        assert self._method is not None
-        handle = self._unzipped if prefix.is_compressed else self._method.handle
+        method = self._method
+        assert method is not None
+        if method.quick is not None and not prefix.is_compressed:
+            try:
+                self._stop = method.quick(message, self._note, self._answered)
+            except RequestError as error:
+                self.failed(error)
+                return
+            if self._stop is not None:
+                return
+        handle = self._unzipped if prefix.is_compressed else method.handle
         self._task = asyncio.get_running_loop().create_task(self._run(handle, message))
+
+    def _answered(self, outcome: bytes | BaseException) -> None:
+        if self._stop is None:
+            return  # nobody wants it any more
+        self._stop = None
+        if isinstance(outcome, BaseException):
+            self.failed(outcome)
+        else:
+            self._reply(outcome)
+
+    def end(self) -> None:
+        """Nothing more happens on behalf of this call."""
+        super().end()
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
 
     async def _unzipped(self, message: Message, note: Note) -> bytes:
         assert self._method is not None

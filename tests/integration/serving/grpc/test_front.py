@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hpack import Decoder
 
+from ensconce.serving.batching.pace import Pace
+from ensconce.serving.batching.plans import Plan
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.grpc.call import Front, Unary, UnaryCall
 from ensconce.serving.grpc.messages import parse
@@ -71,6 +73,19 @@ class Slow:
             self.cancelled.release()
             raise
         return loaded.servable.predict(signature_name, inputs, output_filter)
+
+    def plan(
+        self, loaded: LoadedServable, signature: Signature, inputs: Any, output_filter: Sequence[str] = ()
+    ) -> Plan:
+        return Plan(signature.name, signature.choose_outputs(output_filter), Pace(False), 0, None, None, 0)
+
+    def begin(self, loaded: LoadedServable, plan: Plan, inputs: Any, tell: Callable[[Any], object]) -> Any:
+        task = asyncio.create_task(self.predict(loaded, plan.signature, inputs, plan.outputs))
+        task.add_done_callback(lambda done: done.cancelled() or tell(done.result()))
+        return task
+
+    def leave(self, request: asyncio.Task[Any]) -> None:
+        request.cancel()
 
 
 @dataclass
