@@ -13,6 +13,7 @@ from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, IpAddress, ListenConfig, ModelConfig, ServingConfig
+from ensconce.models.layout import Engine
 from ensconce.strict import StrictModel
 
 __all__ = [
@@ -118,7 +119,19 @@ class PostgresqlState(StrictModel):
 class ModelEntry(ModelConfig):
     """A model that every replica serves: its versions that are present, whose keys are live, and that it asks for."""
 
-    engine: Literal["openvino"] = "openvino"
+    engine: Literal["openvino", "tensorflow-serving"] = "openvino"
+
+    @property
+    def form(self) -> Engine:
+        """What its versions are on disk: Google's program reads SavedModels."""
+        return "tensorflow" if self.engine == "tensorflow-serving" else self.engine
+
+    @property
+    def only_version(self) -> int:
+        """The one version that it names; the deployment has been checked to name one where the engine demands it."""
+        assert self.versions is not None
+        assert self.versions.specific is not None
+        return self.versions.specific[0]
 
 
 class Deployment(StrictModel):
@@ -141,6 +154,26 @@ class Deployment(StrictModel):
         entry = self.enclave
         if self.platform.kind != "gramine" and (entry.size, entry.hosts, entry.nameservers) != (None, None, None):
             raise ValueError("enclave.size, enclave.hosts and enclave.nameservers are for platform.kind gramine")
+        return self
+
+    @property
+    def is_tensorflow_serving(self) -> bool:
+        """Google's own program serves, not ours."""
+        return any(model.engine == "tensorflow-serving" for model in self.models)
+
+    @model_validator(mode="after")
+    def _googles_program_has_one_key(self) -> Deployment:
+        if not self.is_tensorflow_serving:
+            return self
+        if self.platform.kind != "gramine":
+            raise ValueError("engine tensorflow-serving needs platform.kind gramine")
+        model = self.models[0]
+        specific = None if model.versions is None else model.versions.specific
+        if len(self.models) > 1 or specific is None or len(specific) != 1:
+            raise ValueError("engine tensorflow-serving serves one model and one version, versions: {specific: [N]}")
+        serving = self.serving or ServingConfig()
+        if model.precision is not None or serving.metrics_path is not None or serving.allow_reload:
+            raise ValueError("precision, metrics_path and allow_reload are not for engine tensorflow-serving")
         return self
 
     @field_validator("models")

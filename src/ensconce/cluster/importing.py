@@ -72,7 +72,7 @@ def import_and_seal(
     """
     check_name(name)
     check_version(version)
-    engines = {model.name: model.engine for model in owner.deployment().models}
+    engines = {model.name: model.form for model in owner.deployment().models}
     if name not in engines:
         raise InputError(
             "model.name",

@@ -17,6 +17,7 @@ from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
 from ensconce.audit.verify import verify_log
+from ensconce.cluster import tensorflow_serving
 from ensconce.cluster.deployment import Deployment, FolderState
 from ensconce.cluster.keystore_entry import FileEntry, unlock_of
 from ensconce.cluster.recorded import RecordedKeystore
@@ -213,7 +214,7 @@ class OwnerFolder:
             self.bundle / "models",
             name=name,
             version=version,
-            engine=models[name].engine,
+            engine=models[name].form,
             keystore=RecordedKeystore(keystore, log),
             signing_key=self._owner_key(keystore),
             now=unix_now,
@@ -243,8 +244,24 @@ class OwnerFolder:
         text = new_text(self, FileEntry())
         keystore = self.keystore()
         log = self.audit_log(keystore)
-        signing_key = get_private_key(keystore, "signing/enclave", "rsa")
-        spec = EnclaveSpec(
+        if deployment.is_tensorflow_serving:
+            identity = tensorflow_serving.build(deployment, self.bundle, keystore, self.authority(keystore), progress)
+        else:
+            identity = build_enclave(
+                self.bundle,
+                self._spec(deployment, keystore),
+                get_private_key(keystore, "signing/enclave", "rsa"),
+                now=unix_now,
+                progress=progress,
+            )
+        write_aside(self.bundle / "ensconce.yaml", text.encode())
+        # By which the host knows what it fetches for the owner's; nothing that is released depends on it.
+        write_aside(self.bundle / "owner.pub", read_bounded(self.public_key_file, _MAX_PEM))
+        log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
+        return identity
+
+    def _spec(self, deployment: Deployment, keystore: SealedKeystore) -> EnclaveSpec:
+        return EnclaveSpec(
             domain=deployment.service.domain,
             models=tuple(ModelConfig(**model.model_dump(exclude={"engine"})) for model in deployment.models),
             serving=deployment.serving or ServingConfig(),
@@ -260,12 +277,6 @@ class OwnerFolder:
             nameservers=tuple(deployment.enclave.nameservers or ()),
             enclave_size=deployment.enclave.size,
         )
-        identity = build_enclave(self.bundle, spec, signing_key, now=unix_now, progress=progress)
-        write_aside(self.bundle / "ensconce.yaml", text.encode())
-        # By which the host knows what it fetches for the owner's; nothing that is released depends on it.
-        write_aside(self.bundle / "owner.pub", read_bounded(self.public_key_file, _MAX_PEM))
-        log.append("enclave.built", mr_enclave=identity.mr_enclave.hex(), mr_signer=identity.mr_signer.hex())
-        return identity
 
     def enclave_identity(self) -> EnclaveIdentity:
         """The identity of the enclave in the bundle, read from its SIGSTRUCT.

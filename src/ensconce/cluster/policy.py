@@ -22,6 +22,7 @@ from ensconce.audit.entry import Entry
 from ensconce.audit.reader import LogReader
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.state import open_state
+from ensconce.cluster.tensorflow_serving import wire_v1_of
 from ensconce.enclave.build import EnclaveIdentity
 from ensconce.errors import InputError, RefusedError
 from ensconce.files import read_bounded, write_aside
@@ -168,6 +169,7 @@ def write_policy(owner: OwnerFolder, identity: EnclaveIdentity, root: str, repla
                 name=f"{deployment.service.domain} replica",
                 mr_enclave=identity.mr_enclave,
                 receives=tuple(receivable(model.name) for model in deployment.models),
+                wire_v1=wire_v1_of(deployment),
             ),
         ),
     )
