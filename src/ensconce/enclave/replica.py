@@ -228,7 +228,10 @@ class _Replica:
 
     async def _start(self) -> Ports:
         """Listen where the configuration says; several replicas on one machine cannot, and take free ports instead."""
+        from ensconce.serving.collection import set_aside
         from ensconce.serving.server import ModelServer
+
+        set_aside()
 
         async def start(grpc: str, rest: str) -> Ports:
             self._server = ModelServer(
