@@ -35,7 +35,7 @@ from ensconce.serving.limits import Limits
 from ensconce.serving.loading import Loader, LoadOptions
 from ensconce.serving.metrics import Metrics
 from ensconce.serving.replay import replay
-from ensconce.serving.request_log import LogWriter, RequestLog, sampling_rates
+from ensconce.serving.request_log import LogWriter, RequestLog, rates_of
 from ensconce.serving.rest import RestOptions
 from ensconce.serving.warmup import warming_up
 from ensconce.tfserving.messages import ReloadConfigResponse
@@ -117,7 +117,7 @@ async def _serve(options: Options) -> None:
             rest=rest,
             reload=_reload(core),
             metrics=metrics,
-            request_log=RequestLog(log.write, lambda: sampling_rates(core.config), logged=metrics.logged),
+            request_log=RequestLog(log.write, rates_of(lambda: core.config), logged=metrics.logged),
             check_method_names=options.enable_signature_method_name_check,
             as_content=options.enable_serialization_as_tensor_content,
             services={PROFILER_SERVICE: profiler_methods()} if options.enable_profiler else {},
