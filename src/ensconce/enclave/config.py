@@ -192,14 +192,22 @@ class ServingConfig(StrictModel):
     Attributes:
         poll_seconds: seconds between two looks for new versions; 0 looks only when the replica starts.
         batching: how requests are merged; adaptively, without a delay, when None.
+        merge: whether they are merged at all.
         metrics_path: where REST tells metrics; nowhere when None.
         allow_reload: whether clients may change versions and labels of these models (``HandleReloadConfigRequest``).
     """
 
     poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
     batching: BatchingConfig | None = None
+    merge: bool = True
     metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
     allow_reload: bool = False
+
+    @model_validator(mode="after")
+    def _merges_as_asked(self) -> ServingConfig:
+        if self.batching is not None and not self.merge:
+            raise ValueError("batching says how requests are merged, so merge is true where it is given")
+        return self
 
     @model_validator(mode="after")
     def _metrics_beside_the_api(self) -> ServingConfig:

@@ -203,6 +203,7 @@ class _Replica:
         serving = self._config.serving
         return FrontOptions(
             batching=serving.batching.parameters() if serving.batching is not None else None,
+            merge=serving.merge,
             rest=RestOptions(metrics_path=serving.metrics_path),
             reload=self._reload if serving.allow_reload else None,
             metrics=self._metrics,

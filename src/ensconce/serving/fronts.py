@@ -35,6 +35,7 @@ class FrontOptions:
     Attributes:
         limits: what a client may ask for.
         batching: TensorFlow Serving's parameters; without them what waits is merged, and nothing is delayed.
+        merge: whether requests are merged at all without them.
         rest: how REST is served.
         reload: answers ``HandleReloadConfigRequest``, which is refused where there is none.
         metrics: counts; told at ``rest.metrics_path``, and nowhere when that is None.
@@ -48,6 +49,7 @@ class FrontOptions:
 
     limits: Limits = field(default_factory=Limits)
     batching: Parameters | None = None
+    merge: bool = True
     rest: RestOptions = field(default_factory=RestOptions)
     reload: Reload | None = None
     metrics: Metrics | None = None
@@ -71,6 +73,7 @@ class Fronts:
         metrics = options.metrics
         self.scheduler = Scheduler(
             options.batching,
+            merge=options.merge,
             bounds=Bounds.of(limits.requests),
             observe=metrics.computed if metrics is not None else None,
         )

@@ -72,6 +72,7 @@ def test_what_is_dumped_is_read_back(tmp_path: Path) -> None:
         ("serving", {"batching": {"max_batch_size": 0}}),
         ("serving", {"batching": {"max_batch_size": 8, "allowed_batch_sizes": [4]}}),
         ("serving", {"batching": {"surprise": 8}}),
+        ("serving", {"batching": {"max_batch_size": 8}, "merge": False}),
         ("provisioning.servers", []),
         ("provisioning.servers", ["127.0.0.1"]),
         ("provisioning.servers", ["127.0.0.1:65536"]),
