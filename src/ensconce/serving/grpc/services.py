@@ -113,7 +113,7 @@ def serving_methods(
             elif sum([array.nbytes for array in outcome.values()]) <= small_bytes:
                 try:
                     answer = write(prediction, outcome)
-                except RequestError as error:
+                except Exception as error:  # whoever is told next must not miss it for this one
                     tell(error)
                 else:
                     tell(answer)

@@ -368,6 +368,17 @@ async def test_compressed_messages_hold_the_memory_that_they_become(served: Serv
         call.cancel()
 
 
+async def test_an_output_that_cannot_be_written_is_told_of_by_its_kind_alone(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Echo, "predict", lambda *_: {"y": np.array(["secret \ud800"], object)})
+    served.scheduler.open.set()
+    for _ in range(2):  # read by protobuf, and then as one like it
+        answer = await refused(served.predict(ask(1.0), timeout=10))
+        assert answer == ("INTERNAL", "Internal error: UnicodeEncodeError")
+    assert "secret" not in caplog.text
+
+
 async def test_questions_with_many_fields_keep_nobody_waiting(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     readers = []
 
