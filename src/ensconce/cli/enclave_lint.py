@@ -48,7 +48,7 @@ def _print(path: Path, result: tuple[Finding, ...] | EnsconceError) -> None:
         return
     for each in result:
         line = f":{each.line}" if each.line is not None else ""
-        invariant = f" (breaks {each.invariant})" if each.invariant else ""
+        invariant = f" (breaks {each.invariant})" if each.invariant and each.severity == "refuse" else ""
         say(_shown(f"{path}{line}: {each.severity}: {each.problem} [{each.check}]"))
         say(f"  attack: {each.attack}{invariant}")
         say(f"  remedy: {each.remedy}")

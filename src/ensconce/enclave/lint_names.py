@@ -27,7 +27,8 @@ _POLICY = re.compile(r"^(dynamic_config|ra_config|policy)\.(json|ya?ml|toml)$")
 _TRUST = re.compile(r"\.(crt|cer|der|pem|ca-bundle)$|^(ca|ca-certificates|cacert|trust)", re.I)
 _SECRET = re.compile(
     r"(\.(key|p12|pfx|jks|keystore|kdbx|asc)|^ssl\.cfg|[-_.]key\.pem|^key\.pem|privkey\d*\.pem)$"
-    r"|^id_(rsa|dsa|ecdsa|ed25519)$|^(wrap|private)[-_]?key|secret|passw(or)?d|credential",
+    r"|^id_(rsa|dsa|ecdsa|ed25519)$|^(wrap|private)[-_]?key"
+    r"|(^|[-_.])(secrets?|passw(or)?ds?|credentials?)(\.\w{1,5})?$",
     re.I,
 )
 _CONFIG = re.compile(r"\.(cfg|conf|config|cnf|ini|json|ya?ml|toml|xml|properties|env|rc|pbtxt|prototxt)$", re.I)

@@ -29,6 +29,7 @@ _STATEMENT = re.compile(r"\{%[-+]?\s*(\w*)(.*?)[-+]?%\}", re.DOTALL)
 _LITERAL = re.compile(r"\s*(\w+)\s*=\s*(?:\"([^\"'\\{}]*)\"|'([^\"'\\{}]*)')\s*")
 _BRANCHES = frozenset({"elif", "else"})
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")
+_MAKE = re.compile(r"\s*\$\(\w+\)\s*")
 _VALUE = re.compile(r"(?:true|false|[-+]?\d+|0x[0-9a-fA-F]+)")
 
 
@@ -76,8 +77,8 @@ class Reading:
 
 
 def is_template(value: object) -> bool:
-    """The value, or a part of it, is known only when the template is rendered."""
-    return isinstance(value, str) and "{{" in value
+    """The value, or a part of it, is known only when the template is rendered; ``$(...)`` is Graphene's."""
+    return isinstance(value, str) and ("{{" in value or "$(" in value)
 
 
 def read_manifest(data: bytes) -> tuple[Reading, ...]:
@@ -127,6 +128,7 @@ def _parsed(body: str, imports: tuple[int, ...] = ()) -> Reading:
     try:
         document = tomllib.loads(body)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        imports += tuple(at for at, line in enumerate(body.split("\n"), start=1) if _MAKE.fullmatch(line))
         body = _quoted(body)
         try:
             document = tomllib.loads(body)
@@ -153,13 +155,20 @@ def _check_depth(document: dict[str, Any]) -> None:
 
 
 def _quoted(text: str) -> str:
-    """Graphene's first format, in which values are bare words, as TOML."""
+    """Graphene's first format as TOML: values are bare words, and ``make`` fills in lines of its own."""
     lines = []
     for line in text.split("\n"):
         key, equals, rest = line.partition("=")
         value, mark, comment = rest.partition("#")
         value = value.strip()
-        if equals and _KEY.fullmatch(key.strip()) and value and value[0] not in "\"'[{" and not _VALUE.fullmatch(value):
+        if _MAKE.fullmatch(line):
+            line = ""
+        elif (
+            equals
+            and _KEY.fullmatch(key.strip())
+            and value[:1] not in ('"', "'", "[", "{")
+            and not _VALUE.fullmatch(value)
+        ):
             line = f"{key}= '{value.replace(chr(39), '`')}' {mark}{comment}"
         lines.append(line)
     return "\n".join(lines)

@@ -138,6 +138,9 @@ def test_what_is_missing_or_otherwise_is_found(old: str, new: str, code: str) ->
         ("file:ssl/ca.crt", "trust"),
         ("file:ssl.cfg", "secret"),
         ("file:server.key", "secret"),
+        ("file:secret.json", "secret"),
+        ("file:db_password", "secret"),
+        ("file:secret_prov_client", "data"),
         ("file:/tmp", "temporary"),
         ("file:/tmp/work/", "temporary"),
         ("file:data/", "folder"),
@@ -230,8 +233,11 @@ fs.mount.lib.uri = file:../lib
 sgx.trusted_files.server = file:server
 sgx.allowed_files.tmp = file:/tmp
 sgx.thread_num = 4
+loader.env.PWD =
+$(TRUSTED_LIBS)
 """
     findings = found(text)
+    assert findings["template.import"].line == 13
     assert {"debug.default", "attestation.none", "allowed_files.temporary", "key.legacy"} <= set(findings)
     assert findings["allowed_files.temporary"].line == 10
     assert "entrypoint.host" not in findings
