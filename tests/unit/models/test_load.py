@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,7 @@ import pytest
 from ensconce.encfile import encrypt_file
 from ensconce.errors import EnsconceError, InputError, IntegrityError
 from ensconce.models.contents import contents_bytes, parse_contents
+from ensconce.models.layout import scan
 from ensconce.models.load import open_sealed
 
 if TYPE_CHECKING:
@@ -150,6 +154,68 @@ def test_a_folder_that_is_a_link(sealed: Owner, part: str) -> None:
     path.rename(sealed.models.parent / "elsewhere")
     path.symlink_to(sealed.models.parent / "elsewhere")
     assert refused(sealed).check == "model.layout"
+
+
+def _a_link_to(target: str) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        file.unlink()
+        file.symlink_to(target)
+
+    return change
+
+
+def _cut_off(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 4096)
+
+
+@pytest.mark.parametrize(
+    "change", [_a_link_to("/dev/zero"), _a_link_to("signatures.json"), _to_fifo, _to_folder, _cut_off, Path.unlink]
+)
+def test_what_changes_after_it_was_looked_at(
+    sealed: Owner, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    def looked(folder: Path, problem: type[IntegrityError]) -> object:
+        found = scan(folder, problem)
+        change(folder / "model.bin")
+        return found
+
+    monkeypatch.setattr("ensconce.models.load.scan", looked)
+    assert "file model.bin" in (refused(sealed, kind=EnsconceError).found or "")
+
+
+def test_folders_that_are_swapped_all_the_time(sealed: Owner) -> None:
+    sealed.seal(2)
+    folder, stop = sealed.models / "digits", threading.Event()
+    genuine = [(folder / str(number) / "model.bin").read_bytes() for number in (1, 2)]
+
+    def swap() -> None:
+        while not stop.is_set():
+            for old, new in (("1", "aside"), ("2", "1"), ("aside", "2")):
+                (folder / old).rename(folder / new)
+
+    def overwrite() -> None:
+        # Half of one version's ciphertext in the other's place, while it is read.
+        at = 4096 * (len(genuine[0]) // 8192)
+        while not stop.is_set():
+            for data in genuine:
+                with contextlib.suppress(OSError), (folder / "1" / "model.bin").open("r+b") as file:
+                    file.seek(at)
+                    file.write(data[at:])
+
+    threads = [threading.Thread(target=each) for each in (swap, overwrite)]
+    for thread in threads:
+        thread.start()
+    opened, until = [], time.monotonic() + 0.5
+    try:
+        while time.monotonic() < until:
+            with contextlib.suppress(InputError, IntegrityError):
+                opened.append(open_sealed(sealed.models, "digits", 1, sealed.key()))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    plain = sealed.plain()
+    assert all(files == plain for files in opened)
 
 
 def test_a_version_that_is_not_there(sealed: Owner) -> None:
