@@ -24,6 +24,7 @@ from benchmarks.serving import models as made
 from benchmarks.serving import tables
 from benchmarks.serving.contestants import InProcess, Settings
 from benchmarks.serving.measure import Entry, agreement, cells_of, check, measure
+from benchmarks.serving.network import unpaced
 from benchmarks.serving.other_servers import WAYS, Other
 from benchmarks.serving.ours import Deployed, Plain, PlainRest
 from benchmarks.serving.results import Cell, Run
@@ -52,6 +53,8 @@ def main() -> None:
     options = _options()
     work: Path = options.work.resolve()
     begin = time.monotonic()
+    network = unpaced()
+    print(f"TCP on loopback: {network}", flush=True)
     models = made.prepare(work / "models", options.tensorflow)
     settings = Settings(
         work, models.converted, models.saved, models.inputs, options.environments, options.tensorflow.absolute()
@@ -69,7 +72,7 @@ def main() -> None:
         agreed = _agreement(entries, images)
         for entry in entries:
             entry.contestant.pause()
-        facts = _facts(options, agreed)
+        facts = _facts(options, agreed, network)
         print(f"ready after {time.monotonic() - begin:.0f} s; load {facts['load']:.1f}", flush=True)
         found = measure(
             entries,
@@ -130,7 +133,7 @@ def _agreement(entries: list[Entry], images: dict[str, Any]) -> dict[str, float]
     return found
 
 
-def _facts(options: argparse.Namespace, agreed: dict[str, float]) -> dict[str, Any]:
+def _facts(options: argparse.Namespace, agreed: dict[str, float], network: str) -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = {"Python": sys.version.split()[0]}
@@ -144,6 +147,7 @@ def _facts(options: argparse.Namespace, agreed: dict[str, float]) -> dict[str, A
         "processor": names[0] if names else "unknown",
         "processors": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
+        "network": network,
         "when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "rounds": options.rounds,
         "versions": versions,

@@ -55,6 +55,7 @@ def markdown(found: Mapping[Cell, Runs], labels: Mapping[str, str], facts: Mappi
     """For the documentation."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     machine = f"{facts['processor']}, {facts['processors']} processors, load {facts['load']:.1f} before"
+    machine += f"; TCP: {facts['network']}"
     lines = [f"{machine}; {facts['when']} UTC; {facts['rounds']} rounds; {versions}.", ""]
     lines += [f"* Top-1 agreement, {name}: {value:.2%}" for name, value in facts["agreement"].items()]
     for model in dict.fromkeys(cell.model for cell in found):

@@ -84,13 +84,14 @@ def test_results_survive_their_file_and_become_tables() -> None:
     labels = {"engine": "the engine", "plain": "the server"}
     facts = {
         "processor": "P", "processors": 2, "load": 0.0, "when": "now", "rounds": 3, "versions": {"V": "1"},
-        "agreement": {"bf16": 0.995},
+        "agreement": {"bf16": 0.995}, "network": "reno",
     }  # fmt: skip
     assert from_json(to_json(found, labels, facts)) == found
     page = markdown(found, labels, facts)
     assert "| the engine | 2,000 (1,000 to 3,000) |" in page
     assert "| batch 8, 16 at once: plain / engine, requests/s | 0.50 (0.33 to 0.75) |" in page
     assert "Top-1 agreement, bf16: 99.50%" in page
+    assert "P, 2 processors, load 0.0 before; TCP: reno; now UTC" in page
     assert "tiny, batch 8, concurrency 16" in text(found, labels)
 
 
