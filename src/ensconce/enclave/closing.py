@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from ensconce.enclave.early import INDEX
 from ensconce.enclave.elf import loaded_part, soname
 from ensconce.enclave.gramine import Gramine
 from ensconce.enclave.image import Image
 from ensconce.enclave.layers import ImageFile, hash_file
+from ensconce.enclave.manifest import BULK, FOLDER
 from ensconce.errors import InputError
 
 __all__ = ["LIBOS", "RUNTIME", "SYSTEM", "close"]
+
+# Folders whose libraries the replica checks itself, and the packages that need them, in the order of their imports.
+_ASIDE = Path(BULK).name
+_BULK = {"site/numpy.libs": "numpy", "site/openvino/libs": "openvino"}
 
 RUNTIME = "gramine"
 """Where Gramine's own files lie in the image: found first by whatever looks for libraries."""
@@ -61,6 +69,8 @@ def close(image: Image, out: Path, gramine: Gramine) -> Image:
                 interpreter = target
                 # Gramine starts what could be started outside.
                 (out / target).chmod(0o755)
+        bulk = tuple(file for file in image.files if str(Path(file.path).parent) in _BULK)
+        files.append(_set_aside(bulk, out))
     except OSError as error:
         raise InputError(
             "image.stage",
@@ -68,9 +78,29 @@ def close(image: Image, out: Path, gramine: Gramine) -> Image:
             found=str(error.filename or out),
             remedy="free some space, or check the permissions",
         ) from error
-    return dataclasses.replace(
-        image, interpreter=interpreter, files=tuple(sorted((*image.files, *files))), system_files=()
-    )
+    listed = sorted({*image.files, *files} - {*bulk})
+    return dataclasses.replace(image, interpreter=interpreter, files=tuple(listed), system_files=(), bulk=bulk)
+
+
+def _set_aside(bulk: Sequence[ImageFile], out: Path) -> ImageFile:
+    """Move libraries to where Gramine lets them pass, and list them."""
+    (out / _ASIDE).mkdir()
+    entries = []
+    packages = list(_BULK.values())
+    for file in bulk:
+        name = Path(file.path).name
+        (out / file.path).rename(out / _ASIDE / name)
+        entries.append(
+            {
+                "package": _BULK[str(Path(file.path).parent)],
+                "file": f"{BULK}/{name}",
+                "target": f"{FOLDER}/image/{file.path}",
+                "size": file.size,
+                "sha256": file.sha256,
+            }
+        )
+    entries.sort(key=lambda entry: (packages.index(str(entry["package"])), entry["size"]))
+    return _write(out, Path(INDEX).name, json.dumps(entries, indent=1).encode())
 
 
 def _write(out: Path, target: str, data: bytes) -> ImageFile:

@@ -22,6 +22,7 @@ from ensconce.errors import InputError
 
 __all__ = [
     "ENTRY_MODULE",
+    "GRAMINE_ENTRY_MODULE",
     "NEVER_INSIDE",
     "Item",
     "distribution_items",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 ENTRY_MODULE = "ensconce.enclave.replica"
+GRAMINE_ENTRY_MODULE = "ensconce.enclave.early"
 
 # What the replica imports of others; whatever these require comes along.
 _ROOTS = (
@@ -263,7 +265,7 @@ def distribution_items(distribution: importlib.metadata.Distribution) -> list[It
 
 
 def own_items(package: Path) -> list[Item]:
-    """The modules of Ensconce that the replica can reach, found by following import statements from it.
+    """The modules of Ensconce that the replica can reach, found by following import statements from where it begins.
 
     An import inside a function counts, one under ``if TYPE_CHECKING:`` does not.
 
@@ -274,7 +276,7 @@ def own_items(package: Path) -> list[Item]:
         InputError: the entry module is missing.
     """
     found: dict[str, Path] = {}
-    waiting = [ENTRY_MODULE]
+    waiting = [ENTRY_MODULE, GRAMINE_ENTRY_MODULE]
     while waiting:
         name = waiting.pop()
         path = _module_file(package, name)

@@ -8,13 +8,15 @@ the file in which the replica says where it listens.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from ensconce.enclave.closing import LIBOS, RUNTIME, SYSTEM
+from ensconce.enclave.contents import GRAMINE_ENTRY_MODULE
 from ensconce.enclave.image import Image
-from ensconce.enclave.manifest import ALLOWED_FILES, ARGUMENTS, CONFIG, FOLDER, EnclaveSpec
+from ensconce.enclave.manifest import BULK, CONFIG, FOLDER, HARMLESS_FILES, EnclaveSpec
 from ensconce.enclave.manifest_text import lines, value
 from ensconce.enclave.sizes import Sizes
-from ensconce.enclave.trace import ENVIRONMENT
+from ensconce.enclave.trace import ENVIRONMENT, FLAGS
 from ensconce.serving.tls import MEMORY_FOLDER
 
 __all__ = ["IMAGE", "names_files", "render_gramine"]
@@ -27,6 +29,8 @@ _WHY_ALLOWED = {
     "file:models/": "ciphertext: the replica opens it under the owner's key and its own path, or not at all",
     "file:ready.json": "where the replica listens, for whoever routes requests; the replica never reads it",
     "file:ready.json.part": "the same file before it has its name",
+    f"file:{BULK}/": "the largest libraries: the replica reads each once and compares its SHA-256 with bulk.json below"
+    " before a byte\n  # of it runs (ensconce.enclave.early); Gramine's own check takes a second longer",
 }
 
 
@@ -62,14 +66,16 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                     "uri": f"file:{IMAGE}/{LIBOS}", "sha256": hashes[LIBOS]}),
                 ("The program, and all of its command line: the host adds and drops nothing.", "libos.entrypoint",
                  interpreter),
-                (None, "loader.argv", [interpreter, *ARGUMENTS]),
+                (None, "loader.argv", [interpreter, *FLAGS, "-m", GRAMINE_ENTRY_MODULE, CONFIG]),
                 ("The whole environment; nothing is passed through.", "loader.env",
                  {"LD_LIBRARY_PATH": _LIBRARIES, **ENVIRONMENT}),
                 ("Other levels tell the host of system calls and their arguments.", "loader.log_level", "error"),
-                ("Names are looked up here, and nowhere in the host's /etc; and a folder in the enclave's own memory,"
-                 " for the moment\nin which OpenSSL reads a private key from a file.", "fs.mounts", [
+                ("Names are looked up here, and nowhere in the host's /etc; and folders in the enclave's own memory:"
+                 " for the moment\nin which OpenSSL reads a private key from a file, and for libraries once they are"
+                 " checked.", "fs.mounts", [
                      *({"path": f"/etc/{name}", "uri": f"file:{FOLDER}/{name}"} for name in names_files(spec)),
-                     {"type": "tmpfs", "path": str(MEMORY_FOLDER)}]),
+                     {"type": "tmpfs", "path": str(MEMORY_FOLDER)},
+                     *({"type": "tmpfs", "path": f"/{IMAGE}/{folder}"} for folder in _folders(image))]),
                 ("How the host asks for a clean end. It can end the enclave anyway; the handler only sets an event.",
                  "sys.enable_sigterm_injection", True),
                 ("The replica starts no process; each would be another enclave of this size.",
@@ -88,13 +94,17 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                 (sizes.threads_reason + ".", "sgx.max_threads", sizes.threads),
             )),
             "# What the host may change at any time, and why that is harmless.\nsgx.allowed_files = [\n",
-            *(f"  # {_WHY_ALLOWED[uri]}\n  {value(uri)},\n" for uri in ALLOWED_FILES),
+            *(f"  # {_WHY_ALLOWED[uri]}\n  {value(uri)},\n" for uri in HARMLESS_FILES),
             "]\n",
             "# What the replica opens, and the bytes that it must find there.\nsgx.trusted_files = [\n",
             *(f'  {{ uri = {value(f"file:{path}")}, sha256 = "{digest}" }},\n' for path, digest in trusted.items()),
             "]\n",
         )
     )  # fmt: skip
+
+
+def _folders(image: Image) -> list[str]:
+    return sorted({str(Path(file.path).parent) for file in image.bulk})
 
 
 def _sha256(data: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from ensconce.enclave.contents import ENTRY_MODULE
+from ensconce.enclave.contents import ENTRY_MODULE, GRAMINE_ENTRY_MODULE
 from ensconce.enclave.lint_evidence import evidence_findings
 from ensconce.enclave.lint_files import Files, file_findings
 from ensconce.enclave.lint_finding import Finding, Hit
@@ -17,7 +17,7 @@ from ensconce.enclave.lint_keys import options
 from ensconce.enclave.lint_rule import Severity
 from ensconce.enclave.lint_source import Reading, read_manifest
 from ensconce.enclave.lint_tfserving import tfserving_findings
-from ensconce.enclave.manifest import ALLOWED_FILES
+from ensconce.enclave.manifest import HARMLESS_FILES
 from ensconce.errors import RefusedError
 from ensconce.platform.manifest import Manifest
 
@@ -70,7 +70,7 @@ def check_signable(findings: tuple[Finding, ...]) -> None:
 
 def _hits(reading: Reading) -> Iterator[Hit]:
     ours = _is_ours(reading)
-    files = Files.of(reading, frozenset(ALLOWED_FILES) if ours else frozenset())
+    files = Files.of(reading, frozenset(HARMLESS_FILES) if ours else frozenset())
     yield from arguments(reading, files)
     yield from environment(reading, files)
     yield from switches(reading)
@@ -83,4 +83,6 @@ def _hits(reading: Reading) -> Iterator[Hit]:
 def _is_ours(reading: Reading) -> bool:
     """It starts our replica, which takes what the host may write for what it is."""
     argv = reading.get("loader.argv")
-    return isinstance(argv, list) and any(pair == ("-m", ENTRY_MODULE) for pair in itertools.pairwise(argv))
+    return isinstance(argv, list) and any(
+        pair in (("-m", ENTRY_MODULE), ("-m", GRAMINE_ENTRY_MODULE)) for pair in itertools.pairwise(argv)
+    )

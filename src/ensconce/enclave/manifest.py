@@ -26,7 +26,7 @@ from ensconce.enclave.contents import ENTRY_MODULE
 from ensconce.enclave.image import Image
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
 
-__all__ = ["ALLOWED_FILES", "ARGUMENTS", "CONFIG", "FOLDER", "EnclaveSpec", "render"]
+__all__ = ["ALLOWED_FILES", "ARGUMENTS", "BULK", "CONFIG", "FOLDER", "HARMLESS_FILES", "EnclaveSpec", "render"]
 
 FOLDER = "enclave"
 """The enclave's folder, seen from a replica's working folder and from the bundle."""
@@ -41,8 +41,14 @@ That path is written out: an interpreter that is called by its name alone, and h
 for the place where it was built, and runs what a file ``pybuilddir.txt`` there leads to.
 """
 
+BULK = f"{FOLDER}/image/bulk"
+"""Where libraries lie that a replica under Gramine checks itself (:mod:`ensconce.enclave.early`)."""
+
 ALLOWED_FILES = ("file:models/", "file:ready.json", "file:ready.json.part")
 """What the host may change and the replica may write: ciphertext, and the note that it is ready."""
+
+HARMLESS_FILES = (*ALLOWED_FILES, f"file:{BULK}/")
+"""What a manifest of ours may allow: the same, and the libraries that nobody believes before they are checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
