@@ -28,6 +28,7 @@ GROUPS = {
         "replica run",
         "kubernetes render",
         "kubernetes values",
+        "kubernetes status",
     ),
     "The client": ("verify", "predict", "audit witness"),
     "Tools": (

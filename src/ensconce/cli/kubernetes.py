@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices
+from ensconce.cli.output import notices, print_json, print_table
+from ensconce.errors import InputError
+
+if TYPE_CHECKING:
+    from ensconce.cluster.kubernetes.status import Proved, Replica
 
 __all__ = ["app"]
 
@@ -86,11 +91,95 @@ def values(
     typer.echo(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000), nl=False)
 
 
+@app.command("status")
+def status(
+    namespace: Annotated[str, typer.Option(help="Where the replicas are.")] = "ensconce",
+    name: Annotated[str | None, typer.Option(help="Of the deployment; all of the namespace when not given.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The measurements that you accept.")] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="The owner's authority, ca.pem.")] = None,
+    pccs: Annotated[
+        str | None, typer.Option("--pccs", envvar="ENSCONCE_PCCS", help="Where collateral comes from, or a bundle.")
+    ] = None,
+    pods: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What `kubectl get pods -o json` printed; - is standard input.")
+    ] = None,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Connect to the pods' own addresses, not through kubectl.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say of each replica on which node it is, and verify it: measurement, verdict, certificate, requests.
+
+    Asks the cluster with kubectl, as you. With --policy, --ca and --pccs, each ready replica proves itself over a
+    connection of its own; without them, there is only the cluster's word. Exit status: 4 or 3 when a ready replica is
+    refused, 5 when one is not reached.
+
+    Examples:
+
+    \b
+      ensconce kubernetes status --name digits --policy policy.yaml --ca ca.pem \\
+        --pccs https://pccs.example.test:8081
+    """
+    from ensconce.cluster.kubernetes import status as act
+
+    found = act.read_pods(_pods(namespace, name, pods))
+    given = [policy, ca, pccs]
+    if any(each is not None for each in given) and policy is not None and ca is not None and pccs is not None:
+        from ensconce.cluster.client import open_appraiser, read_authority
+
+        client = act.Client(open_appraiser(policy, pccs), read_authority(ca))
+        proved = act.prove(found, client, act.directly if direct else act.through_kubectl)
+    elif any(each is not None for each in given):
+        raise InputError("usage", "--policy, --ca and --pccs belong together", remedy="give all three, or none")
+    else:
+        proved = [None] * len(found)
+    if json:
+        print_json(
+            [
+                {**vars(replica), "proved": None if proof is None else proof.to_json_object()}
+                for replica, proof in zip(found, proved, strict=True)
+            ]
+        )
+    else:
+        _print_table(found, proved)
+    errors = [proof.error for proof in proved if proof is not None and proof.error is not None]
+    if errors:
+        raise typer.Exit(max(error.exit_status for error in errors))
+
+
+def _pods(namespace: str, name: str | None, pods: str | None) -> list[dict[str, Any]]:
+    from ensconce.cluster.kubernetes import kubectl
+    from ensconce.files import read_bounded
+
+    if pods == "-":
+        return kubectl.parse_pods(sys.stdin.buffer.read(kubectl.MAX_PODS + 1))
+    if pods is not None:
+        return kubectl.parse_pods(read_bounded(Path(pods), kubectl.MAX_PODS))
+    labels = ["app.kubernetes.io/name=ensconce", "app.kubernetes.io/component=replica"]
+    labels += [] if name is None else [f"app.kubernetes.io/instance={name}"]
+    return kubectl.get_pods(namespace, ",".join(labels))
+
+
+def _print_table(found: list[Replica], proved: list[Proved | None]) -> None:
+    rows = []
+    for replica, proof in zip(found, proved, strict=True):
+        state = "ready" if replica.ready else replica.phase
+        meant = (replica.measurement or "")[:12]
+        if proof is None:
+            judged = [meant, "not asked", "", ""]
+        elif proof.error is not None:
+            judged = [meant, proof.error.check, "", ""]
+        else:
+            verdict = f"{proof.status} ({(proof.root or '').partition(':')[0]})"
+            requests = "" if proof.requests is None else str(proof.requests)
+            judged = [(proof.measurement or "")[:12], verdict, proof.not_after or "", requests]
+        rows.append([replica.pod, replica.node or "", state, str(replica.restarts), *judged])
+    print_table(["pod", "node", "state", "restarts", "mr_enclave", "verdict", "until", "requests"], rows)
+
+
 def _chosen(
     name: str | None, namespace: str | None, image: str | None, models: str | None, host: list[str] | None, vendor: bool
 ) -> dict[str, Any]:
-    from ensconce.errors import InputError
-
     chosen: dict[str, Any] = {
         key: value for key, value in (("name", name), ("namespace", namespace), ("image", image)) if value is not None
     }

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ensconce.demo.stage import Stage
+from ensconce.demo.stage import DOMAIN, Stage
 from ensconce.platform.simulated.enrolment import root_name_at
 from ensconce.platform.simulated.pki import SimulatedVendor
 
@@ -32,6 +32,29 @@ def asked(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
     except urllib.error.URLError:
         return 0, ""
+
+
+def replicas_of(stage: Stage, ready: dict[str, Any]) -> Any:
+    """What ``ensconce kubernetes status`` says of a cluster with this replica alone."""
+    pod = {
+        "metadata": {"name": "digits-1", "namespace": "ensconce", "annotations": {"ensconce/domain": DOMAIN}},
+        "spec": {
+            "nodeName": "here",
+            "containers": [{"name": "replica", "ports": [{"name": "grpc", "containerPort": ready["grpc"]}]}],
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": "127.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+    (stage.client / "pods.json").write_text(json.dumps({"items": [pod]}))
+    return stage.run(
+        *("kubernetes", "status", "--pods", str(stage.client / "pods.json"), "--direct", "--json"),
+        *("--policy", str(stage.client / "policy.yaml"), "--ca", str(stage.client / "ca.pem")),
+        *("--pccs", f"http://127.0.0.1:{stage.ports.pccs}"),
+        party="client",
+    )
 
 
 @pytest.fixture
@@ -85,6 +108,10 @@ def test_a_pod_from_birth_to_drain(stage: Stage, vendor: str, pod: Callable[...,
     assert verified["verdict"]["root"] == home.root_name
     # The machine's own: no other has its PPID, and not the one that the vendor's seed yields.
     assert verified["verdict"]["ppid"] != home.machine().ppid.hex()
+    (seen,) = replicas_of(stage, ready)
+    assert (seen["node"], seen["ready"], seen["proved"]["accepted"]) == ("here", True, True)
+    assert seen["proved"]["measurement"] == verified["verdict"]["mr_enclave"]
+    assert seen["proved"]["not_after"] == verified["certificate_not_after"]
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err

@@ -46,7 +46,9 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     """
     deployment = Deployment.load(bundle / "ensconce.yaml")
     given = _merged(_read(host), chosen)
-    for name in sorted(given.keys() & _OWNERS):
+    ports = given.get("ports")
+    owners = {f"ports.{each}" for each in ports if each in ("grpc", "rest")} if isinstance(ports, dict) else set()
+    for name in sorted((given.keys() & _OWNERS) | owners):
         raise InputError(
             "kubernetes.values",
             f"{name} is the owner's to say",
@@ -68,7 +70,7 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     return values
 
 
-_OWNERS = frozenset({"domain", "enclave", "platform", "ports", "provisioning"})
+_OWNERS = frozenset({"domain", "enclave", "metricsPath", "platform", "provisioning"})
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _defaults(bundle: Path, deployment: Deployment) -> dict[str, Any]:
         "namespace": "ensconce",
         "platform": deployment.platform.kind,
         "domain": config.domain,
+        "metricsPath": config.serving.metrics_path,
         "replicas": deployment.replicas,
         "ports": {"grpc": ports[0].port, "rest": ports[1].port},
         "enclave": {
@@ -144,7 +147,7 @@ def _fill(bundle: Path, deployment: Deployment, fields: dict[str, Any]) -> None:
     sgx = fields.setdefault("sgx", {}) if fields["platform"] == "gramine" else None
     if isinstance(sgx, dict):
         sgx.setdefault("epcMebibytes", _enclave_mebibytes(fields["enclave"]["manifest"]))
-    if fields.get("autoscaling") and (deployment.serving is None or deployment.serving.metrics_path is None):
+    if fields.get("autoscaling") and fields["metricsPath"] is None:
         raise InputError(
             "kubernetes.autoscaling",
             "replicas tell no metrics to scale by",

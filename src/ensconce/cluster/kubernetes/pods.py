@@ -51,6 +51,8 @@ def replicas(values: Values, config_map: str) -> Object:
 
 def _pod_metadata(values: Values) -> Object:
     annotations = {"ensconce/mr-enclave": values.enclave.measurement, "ensconce/domain": values.domain}
+    if values.metrics_path is not None:
+        annotations["ensconce/metrics-path"] = values.metrics_path
     if values.sgx is not None:
         # Intel's webhook leaves the socket to the container of this name, in a volume of the pod.
         annotations["sgx.intel.com/quote-provider"] = "aesmd"

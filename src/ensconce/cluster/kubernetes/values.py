@@ -257,6 +257,7 @@ class Values(_Part):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     platform: Literal["simulated", "gramine"]
     domain: Domain
+    metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
     replicas: Annotated[int, Field(ge=1, le=64)]
     spare: Annotated[int, Field(ge=0, le=64)] = 0
     ports: Ports

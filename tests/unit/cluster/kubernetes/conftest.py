@@ -14,7 +14,7 @@ from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.kubernetes.bundle import read_values
 from ensconce.cluster.kubernetes.objects import render
 from ensconce.cluster.kubernetes.values import Values
-from ensconce.enclave.config import ListenConfig, ModelConfig, ProvisioningConfig, ReplicaConfig
+from ensconce.enclave.config import ListenConfig, ModelConfig, ProvisioningConfig, ReplicaConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key, sign_manifest
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure
@@ -71,6 +71,7 @@ def bundle(tmp_path: Path, signing_key: Any) -> Callable[..., Path]:
                 server_name=deployment.provisioning.server_name,
                 ca_pem="-----BEGIN CERTIFICATE-----\n",
             ),
+            serving=deployment.serving or ServingConfig(),
             listen=listen or ListenConfig(grpc="0.0.0.0:8500", rest="0.0.0.0:8501"),
         )
         (folder / "enclave" / "server.json").write_bytes(config.dump())

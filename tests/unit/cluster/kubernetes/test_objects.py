@@ -281,9 +281,12 @@ def test_simulated_replicas_take_no_device(values: Read, objects: Objects) -> No
 
 
 def test_what_the_owner_says_no_host_changes(values: Read) -> None:
-    for name in ("domain", "enclave", "platform", "ports", "provisioning"):
+    for name in ("domain", "enclave", "metricsPath", "platform", "provisioning"):
         with pytest.raises(InputError, match=f"{name} is the owner's to say"):
             values(**{name: {}})
+    with pytest.raises(InputError, match=r"ports\.grpc is the owner's to say"):
+        values(ports={"grpc": 1})
+    assert values(ports={"health": 9000}).ports.health == 9000
 
 
 @pytest.mark.parametrize(

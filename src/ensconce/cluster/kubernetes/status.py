@@ -1,0 +1,230 @@
+"""How the replicas of a deployment are: what the cluster says of each, and what the replica itself proves.
+
+The two are kept apart. Pod, node, readiness and the measurement that was meant to run are the cluster's words. Verdict,
+measurement, certificate and requests come over a connection that the policy accepted, or there are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from cryptography import x509
+
+from ensconce.addresses import Address
+from ensconce.appraisal.appraiser import Appraiser
+from ensconce.client.attested import connect_tls
+from ensconce.client.rest import http_client
+from ensconce.cluster.kubernetes import kubectl
+from ensconce.errors import EnsconceError, InputError
+from ensconce.evidence.report import SgxReport
+from ensconce.times import utc_text
+
+__all__ = [
+    "MEASUREMENT",
+    "METRICS",
+    "Client",
+    "Proved",
+    "Replica",
+    "Way",
+    "directly",
+    "prove",
+    "read_pods",
+    "through_kubectl",
+]
+
+MEASUREMENT = "ensconce/mr-enclave"
+DOMAIN = "ensconce/domain"
+METRICS = "ensconce/metrics-path"
+
+_REQUESTS = ":tensorflow:serving:request_count{"
+_MAX_PAGE = 4 * 1024 * 1024
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """What the cluster says of one replica.
+
+    Attributes:
+        pod: name of the pod.
+        namespace: of the pod.
+        node: on which node it is; None before it is on one.
+        phase: Kubernetes' word for where it is in its life; ``Terminating`` when it is to go.
+        ready: kubelet found it ready.
+        restarts: of its container.
+        address: of the pod.
+        ports: by name.
+        domain: the service's name.
+        measurement: MRENCLAVE that is meant to run there.
+        metrics_path: where it tells metrics.
+    """
+
+    pod: str
+    namespace: str
+    node: str | None
+    phase: str
+    ready: bool
+    restarts: int
+    address: str | None
+    ports: dict[str, int]
+    domain: str | None
+    measurement: str | None
+    metrics_path: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proved:
+    """What a replica has proved, or why it has not.
+
+    Attributes:
+        error: why it was not accepted or not reached; None when it was accepted.
+        replica: names its key.
+        identity: the policy's name for it.
+        measurement: MRENCLAVE in its evidence.
+        root: whose platform it is on.
+        status: of the platform, in Intel's words.
+        not_after: end of its certificate.
+        requests: that it has counted since its start, all models and codes together; None where it tells no metrics.
+    """
+
+    error: EnsconceError | None = None
+    replica: str | None = None
+    identity: str | None = None
+    measurement: str | None = None
+    root: str | None = None
+    status: str | None = None
+    not_after: str | None = None
+    requests: int | None = None
+
+    def to_json_object(self) -> dict[str, Any]:
+        """As ``--json`` shows it."""
+        fields = {name: value for name, value in vars(self).items() if name != "error"}
+        return {"accepted": self.error is None, **fields, "error": self.error.fields() if self.error else None}
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who judges.
+
+    Attributes:
+        appraiser: under the client's policy.
+        authority: the owner's.
+    """
+
+    appraiser: Appraiser
+    authority: x509.Certificate
+
+
+Way = Callable[[Replica, tuple[int, ...]], AbstractContextManager[dict[int, Address]]]
+"""Opens a way to some ports of a replica's pod; gives an address for each port."""
+
+
+def read_pods(pods: Iterable[dict[str, Any]]) -> list[Replica]:
+    """The replicas among pods, by name.
+
+    Raises:
+        InputError: ``kubectl.pods``: a pod is not what Kubernetes writes.
+    """
+    try:
+        found = [_replica(pod) for pod in pods]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError("kubectl.pods", "a pod lacks what every pod has", found=type(error).__name__) from error
+    return sorted((each for each in found if each.domain is not None), key=lambda each: each.pod)
+
+
+def _replica(pod: dict[str, Any]) -> Replica:
+    meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
+    notes = meta.get("annotations", {})
+    container: dict[str, Any] = next((each for each in spec["containers"] if each["name"] == "replica"), {})
+    states = [each for each in status.get("containerStatuses", []) if each["name"] == "replica"]
+    return Replica(
+        pod=meta["name"],
+        namespace=meta["namespace"],
+        node=spec.get("nodeName"),
+        phase="Terminating" if "deletionTimestamp" in meta else status.get("phase", "Unknown"),
+        ready=any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", [])),
+        restarts=sum(int(each.get("restartCount", 0)) for each in states),
+        address=status.get("podIP"),
+        ports={each["name"]: int(each["containerPort"]) for each in container.get("ports", [])},
+        domain=notes.get(DOMAIN),
+        measurement=notes.get(MEASUREMENT),
+        metrics_path=notes.get(METRICS),
+    )
+
+
+@contextlib.contextmanager
+def directly(replica: Replica, ports: tuple[int, ...]) -> Iterator[dict[int, Address]]:
+    """To the pod's own address, from where that is reached: a node, or another pod."""
+    yield {port: Address(replica.address or "", port) for port in ports}
+
+
+@contextlib.contextmanager
+def through_kubectl(replica: Replica, ports: tuple[int, ...]) -> Iterator[dict[int, Address]]:
+    """Through the API server and kubelet, from wherever kubectl works; they see the ciphertext of TLS."""
+    with kubectl.forwarded(replica.namespace, replica.pod, ports) as local:
+        yield {port: Address("127.0.0.1", local[port]) for port in ports}
+
+
+def prove(replicas: list[Replica], client: Client, way: Way) -> list[Proved | None]:
+    """Verify each replica that is ready, a few at a time; None for one that is not."""
+
+    def one(replica: Replica) -> Proved | None:
+        if not replica.ready or replica.domain is None or "grpc" not in replica.ports:
+            return None
+        try:
+            return _prove(replica, replica.domain, client, way)
+        except EnsconceError as error:
+            return Proved(error=error)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(one, replicas))
+
+
+def _prove(replica: Replica, domain: str, client: Client, way: Way) -> Proved:
+    grpc, rest = replica.ports["grpc"], replica.ports.get("rest")
+    metrics = replica.metrics_path if rest is not None else None
+    ports = (grpc,) if metrics is None or rest is None else (grpc, rest)
+    with way(replica, ports) as addresses:
+        with connect_tls(
+            addresses[grpc], domain, client.appraiser, authority=client.authority, alpn="h2"
+        ) as connection:
+            acceptance = connection.acceptance
+            report = acceptance.report
+            proved = {
+                "replica": connection.replica_id,
+                "identity": acceptance.identity.name,
+                "measurement": report.mr_enclave.hex() if isinstance(report, SgxReport) else None,
+                "root": acceptance.verdict.root,
+                "status": acceptance.verdict.status.value,
+                "not_after": utc_text(connection.accepted.certificate.not_valid_after_utc.timestamp()),
+            }
+        requests = None
+        if metrics is not None and rest is not None:
+            requests = _requests(addresses[rest], domain, client, metrics)
+    return Proved(**proved, requests=requests)  # type: ignore[arg-type]  # text, all of them
+
+
+def _requests(address: Address, domain: str, client: Client, path: str) -> int | None:
+    """The requests that the replica has counted; over a connection that was accepted, as the one before."""
+    with http_client(address, domain, client.appraiser, authority=client.authority) as http:
+        try:
+            with http.stream("GET", path) as answer:
+                page = b""
+                for part in answer.iter_bytes():
+                    page += part
+                    if len(page) > _MAX_PAGE:
+                        return None
+        except httpx.HTTPError:
+            return None
+    if answer.status_code != 200:
+        return None
+    counts = [
+        line.rpartition(" ")[2] for line in page.decode(errors="replace").splitlines() if line.startswith(_REQUESTS)
+    ]
+    return sum(int(count) for count in counts if count.isascii() and count.isdecimal())
