@@ -200,10 +200,15 @@ class Owner:
                 folder / "attestation", lambda data: make_quote(self.vendor, replace(report, report_data=data))
             )
         )
+        # File by file: Gramine's own keys/ stays where keys go.
+        mounts = "".join(
+            f'  {{ path = "/dev/attestation/{name}", uri = "file:attestation/{name}" }},\n'
+            for name in ("user_report_data", "quote")
+        )
         manifest = folder / "enclave" / "server.manifest"
         text = manifest.read_text()
         for old, new in (
-            ("fs.mounts = [\n", 'fs.mounts = [\n  { path = "/dev/attestation", uri = "file:attestation" },\n'),
+            ("fs.mounts = [\n", f"fs.mounts = [\n{mounts}"),
             ("sgx.allowed_files = [\n", 'sgx.allowed_files = [\n  "file:attestation/",\n'),
         ):
             assert old in text
