@@ -132,7 +132,7 @@ images: setup
 	@PYTHON=$(BIN)/python nice deploy/images/build $(IMAGES)
 
 images-test: $(VENV)/.dev
-	@ENSCONCE_IMAGES=1 nice $(BIN)/python -m pytest tests/e2e/images $(PYTEST_ARGS)
+	@ENSCONCE_IMAGES_TEST=1 PYTHON=$(BIN)/python nice $(BIN)/python -m pytest tests/e2e/images $(PYTEST_ARGS)
 
 proto: $(VENV)/.dev
 	@$(BIN)/python proto/compile.py

@@ -39,7 +39,6 @@ case $1 in
     ! $target/bin/python -c 'import openvino_telemetry' 2> /dev/null
     # Bytecode that depends on nothing but the source: nobody may write any where it runs, and no clock is asked.
     compile $target/lib
-    install -d -m 0700 /run/ensconce
     ;;
   ensconce) # from /dist, into the environment
     target=$prefix
@@ -53,8 +52,10 @@ case $1 in
   complete) # finds all its libraries: the program $2
     ! ldd "$2" | grep 'not found'
     ;;
-  sbom) # the bill of materials of image $2
-    mkdir -p /usr/share/ensconce
-    $prefix/bin/python -I /context/sbom.py "$2" > /usr/share/ensconce/sbom.spdx.json
+  finish) # the rest of image $2: its bill of materials, and the only folder that it may write to
+    install -d /opt/skeleton/usr/share/ensconce /opt/skeleton/run
+    # Also what is mounted there gets this mode from some runtimes.
+    install -d -m 1777 /opt/skeleton/run/ensconce
+    $prefix/bin/python -I /context/sbom.py "$2" > /opt/skeleton/usr/share/ensconce/sbom.spdx.json
     ;;
 esac

@@ -74,7 +74,7 @@ def test_an_image_is_copied_together_and_runs_as_nobody(stages: dict[str, Stage]
     assert all(copied.startswith("--from=") for copied in stage.said("COPY"))
     assert stage.said("USER") == ["10001:10001"]
     assert stage.said("ENTRYPOINT") == ['["ensconce"]']
-    assert any("sbom" in command for command in stages[f"{name}-parts"].said("RUN"))
+    assert any(f"finish {name}" in command for command in stages[f"{name}-parts"].said("RUN"))
     labels = " ".join(stage.said("LABEL"))
     assert f'title="ensconce-{name}"' in labels
     for label in ("description", "licenses", "version", "revision"):
