@@ -31,7 +31,7 @@ _FORGET_AFTER: Final = 512
 _KEPT: Final = 5
 _ENOUGH: Final = 3
 # Waking a thread, and the loop again, costs 50 to 100 us where cores fall asleep in between.
-_QUICK_S: Final = 0.0005
+_QUICK_S: Final = 0.0003
 _STALL_S: Final = 0.02
 _MOST_SHAPES: Final = 128
 
