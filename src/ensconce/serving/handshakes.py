@@ -65,7 +65,8 @@ class Handshakes:
         return len(self._under_way)
 
     def listen(self, listener: socket.socket, context: ssl.SSLContext) -> None:
-        """Take what comes to a listening socket, which does not block and is closed at the end."""
+        """Take what comes to a listening socket, which is closed at the end."""
+        listener.setblocking(False)
         self._listeners.add(listener)
         self._loop.add_reader(listener, self._take, listener, context)
 
@@ -96,6 +97,7 @@ class Handshakes:
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_PAUSE_SECONDS, self._take_again, listener, context)
                 return
+            accepted.setblocking(False)
             self._begin(accepted, address[0] if isinstance(address, tuple) else "", context)
 
     def _take_again(self, listener: socket.socket, context: ssl.SSLContext) -> None:
