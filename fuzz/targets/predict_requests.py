@@ -1,11 +1,14 @@
 """Predictions as clients ask for them: what our reader cuts out of a request is what protocol buffers' own finds there.
 
+And where a pattern is made of a request, whatever matches it is read as protobuf reads it.
+
 Each ``LONG`` in an input stands for a kilobyte of it and more, so that small inputs make long values.
 Oracle: protobuf.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,10 +17,11 @@ from google.protobuf.message import DecodeError
 
 from ensconce.tfserving.bulk import SHORTEST, cut_out
 from ensconce.tfserving.messages import PredictRequest, TensorProto
+from ensconce.tfserving.pattern import pattern_of
 from ensconce.tfserving.refusal import RequestError
 from ensconce.tfserving.tensor import from_proto
 from ensconce.tfserving.wire import varint
-from fuzz.target import Refused, Target, attempt, holds
+from fuzz.target import InvariantError, Refused, Target, attempt, holds
 
 __all__ = ["TARGET", "check"]
 
@@ -47,7 +51,33 @@ def check(data: bytes) -> bool:
             left.inputs[name].MergeFromString(varint(number << 3 | 2) + varint(len(cut.data)) + bytes(cut.data))
     written = left.SerializeToString(deterministic=True)
     holds(written == whole.SerializeToString(deterministic=True), "another message")
+    inputs = {
+        name: attempt(partial(from_proto, each, limit=_LIMIT), RequestError) for name, each in whole.inputs.items()
+    }
+    if not any(isinstance(each, Refused) for each in inputs.values()):
+        _check_pattern(data, whole, inputs)
     return True
+
+
+def _check_pattern(data: bytes, message: Any, inputs: Mapping[str, Any]) -> None:
+    """A request with other values in the same places is the same but for these."""
+    pattern = pattern_of(data, inputs)
+    if pattern is None:
+        return
+    other = np.frombuffer(data, np.uint8).copy()
+    for cut in cut_out(data, 1)[1].values():
+        other[cut.start : cut.start + len(cut.data)] ^= 0x55
+    found, same = pattern.inputs(other.tobytes()), _read(other.tobytes())
+    if found is None or same is None:
+        raise InvariantError("values that no reader takes")
+    holds(found.keys() == set(same.inputs), "other inputs")
+    for name, array in found.items():
+        right = from_proto(same.inputs[name], limit=_LIMIT)
+        holds((array.dtype, array.shape) == (right.dtype, right.shape), "another tensor than protobuf's")
+        holds(array.tobytes() == right.tobytes(), "other values than protobuf's")
+    for each in (message, same):
+        each.inputs.clear()
+    holds(message == same, "another request")
 
 
 def _read(data: bytes) -> Any:
@@ -78,6 +108,7 @@ def seeds() -> dict[str, bytes]:
         "good-complex": entry(b"\x08\x08" + shape + _field(0x4A, long)),
         "good-both": entry(floats + _field(0x22, long)),
         "good-twice": entry(floats) + entry(content),
+        "good-few": spec + entry(b"\x08\x01\x12\x04\x12\x02\x08\x02" + _field(0x2A, b"12345678")),
         "good-two": entry(floats) + entry(content, key=b"z"),
         "good-merged": entry(floats, floats),
         "good-unpacked": entry(floats + b"\x2d\0\0\0\0"),

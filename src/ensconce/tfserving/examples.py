@@ -30,6 +30,8 @@ __all__ = ["FeatureSpec", "parse_examples"]
 _HIGH: Final = bytes(range(0x80, 0x100))
 # What an empty string costs in an array of objects: a pointer.
 _STRING_COST: Final = 8
+# What one costs while it is read: the pointer, an object's head, and its place among the records.
+_READ_COST: Final = 128
 
 
 @dataclass(frozen=True)
@@ -319,7 +321,7 @@ def _values(value: bytes, name: str, index: int, spec: FeatureSpec, limit: int) 
         raise _FaultError(
             index, f"{where}Data types don't match. Data type: {kind.label} but expected type: {spec.kind.label}"
         )
-    most = limit // _STRING_COST if spec.variable else spec.count
+    most = limit // (_READ_COST if kind.message is None else _STRING_COST) if spec.variable else spec.count
     try:
         # What follows the list is not looked at.
         [(_, content)] = records(value, (kind.tag,), 1)
