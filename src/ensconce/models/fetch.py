@@ -157,6 +157,9 @@ def _check_url(url: str) -> None:
         raise InputError(
             "fetch.url", "nothing is fetched from this URL", found=ascii(url)[:200], rule="https, and a host"
         )
+    if parsed.userinfo:
+        # It would be told in errors, of this program's and of others that see its arguments.
+        raise InputError("fetch.url", "the URL holds a user or a password", remedy="leave them out")
 
 
 def _is_here(host: str) -> bool:

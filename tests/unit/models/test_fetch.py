@@ -142,6 +142,13 @@ def test_urls_that_are_not_asked(refuses: Callable[..., Exception], url: str) ->
     assert error.check == "fetch.url"
 
 
+def test_a_password_is_not_told(refuses: Callable[..., Exception]) -> None:
+    error = refuses("https://somebody:hidden@127.0.0.1:1/m.pb")
+    assert isinstance(error, InputError)
+    assert error.check == "fetch.url"
+    assert "hidden" not in str(error)
+
+
 @pytest.mark.parametrize("sha256", [None, "", "ab" * 31, "g" * 64])
 def test_nothing_is_fetched_without_a_hash(refuses: Callable[..., Exception], sha256: str | None) -> None:
     error = refuses("http://127.0.0.1:1/", sha256)
