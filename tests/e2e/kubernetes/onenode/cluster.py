@@ -38,23 +38,23 @@ class Cluster:
         pause = self.machine.folder / "pause.tar"
         write_image(pause, configuration.PAUSE, {"/pause": self._programs.built / "pause"}, ["/pause"])
         self.load_image(pause)
-        ready = self._command("get", "--raw", "/readyz")
+        ready = self.command("get", "--raw", "/readyz")
         self.wait(lambda: self._answers(apiserver, ready), "kube-apiserver")
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"):
             self._spawn(name, self._programs[name])
         self.wait(self._node_ready, "the node")
         self.wait(
-            lambda: self.machine.run(self._command("get", "serviceaccount", "default"), check=False).returncode == 0,
+            lambda: self.machine.run(self.command("get", "serviceaccount", "default"), check=False).returncode == 0,
             "accounts",
         )
 
     def load_image(self, archive: Path) -> None:
         """Put an image from an archive where the kubelet finds it."""
-        self.machine.run(["ctr", "--namespace=k8s.io", "images", "import", archive])
+        self.machine.run(["ctr", "--connect-timeout=600s", "--namespace=k8s.io", "images", "import", archive])
 
     def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 600) -> str:
         """What kubectl prints, as an administrator; raises :class:`MachineError` when it refuses."""
-        return self.machine.run(self._command(*arguments), stdin=stdin.encode(), timeout=timeout).stdout.decode()
+        return self.machine.run(self.command(*arguments), stdin=stdin.encode(), timeout=timeout).stdout.decode()
 
     def apply(self, objects: str | Sequence[Mapping[str, Any]]) -> str:
         """Apply objects (YAML, or mappings) on the server's side."""
@@ -77,7 +77,7 @@ class Cluster:
     def watch(self, kind: str) -> subprocess.Popen[bytes]:
         """A process that prints every event of a kind in any namespace, as JSON, until the machine ends."""
         options = ("--all-namespaces", "--watch", "--output-watch-events", "--output=json")
-        command = self.machine.inside(self._command("get", kind, *options))
+        command = self.machine.inside(self.command("get", kind, *options))
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def wait(self, reached: Callable[[], object], what: str, seconds: float = 600) -> None:
@@ -90,7 +90,8 @@ class Cluster:
                 raise MachineError(f"still waiting for {what} after {seconds:.0f} s; logs are in {self.machine.logs}")
             time.sleep(0.2)
 
-    def _command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """kubectl's command line, as an administrator; for :meth:`Machine.run`."""
         return [self._programs["kubectl"], f"--kubeconfig={_FOLDER / 'admin.kubeconfig'}", *arguments]
 
     def _spawn(self, name: str, program: str) -> Program:

@@ -134,6 +134,7 @@ def _apiserver(folder: Path) -> list[tuple[str, Any]]:
         ("kubelet-certificate-authority", folder / "ca.crt"),
         ("kubelet-client-certificate", folder / "apiserver-kubelet-client.crt"),
         ("kubelet-client-key", folder / "apiserver-kubelet-client.key"),
+        ("kubelet-preferred-address-types", "InternalIP"),
         ("service-account-issuer", f"https://kubernetes.default.svc.{_DOMAIN}"),
         ("service-account-key-file", folder / "service-accounts.pub"),
         ("service-account-signing-key-file", folder / "service-accounts.key"),

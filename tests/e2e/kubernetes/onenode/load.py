@@ -67,7 +67,7 @@ class Load:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *_python_path()])},
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -97,6 +97,10 @@ class Load:
     def _read(self) -> None:
         assert self._process.stdout is not None
         self._lines.extend(self._process.stdout)
+
+
+def _python_path() -> list[str]:
+    return [each for each in [os.environ.get("PYTHONPATH")] if each]
 
 
 def per_replica(calls: Sequence[Call]) -> Counter[str]:

@@ -145,8 +145,8 @@ class Machine:
         inside, environment = self.inside(command), {**os.environ, **(env or {})}
         done = subprocess.run(inside, input=stdin, capture_output=True, timeout=timeout, env=environment)
         if check and done.returncode:
-            said = (done.stderr or done.stdout).decode(errors="replace").strip()
-            raise MachineError(f"{' '.join(map(str, command))} failed ({done.returncode}): {said[-2000:]}")
+            said = (done.stdout[-2000:] + done.stderr[-2000:]).decode(errors="replace").strip()
+            raise MachineError(f"{' '.join(map(str, command))} failed ({done.returncode}): {said}")
         return done
 
     def stop(self) -> None:

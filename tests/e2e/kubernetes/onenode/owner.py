@@ -73,15 +73,18 @@ class Owner:
     def build_enclave(self) -> str:
         """Build the enclave, in the image whose files it will find where it runs; gives its MRENCLAVE."""
         self._builds += 1
-        mount = f"type=bind,src={self.folder},dst={self.folder},options=rbind:rw"
+        # The image's program is nobody in particular, with 10001 for a number.
+        self._machine.run(["chown", "-R", "10001:10001", self.folder])
         self._machine.run(
             [
-                *("ctr", "--namespace=k8s.io", "run", "--rm", "--user=0", f"--mount={mount}"),
+                *("ctr", "--connect-timeout=600s", "--namespace=k8s.io", "run", "--rm"),
+                f"--mount=type=bind,src={self.folder},dst=/owner,options=rbind:rw",
+                "--mount=type=tmpfs,src=tmpfs,dst=/run/ensconce,options=mode=1777",
                 *(self._image, f"enclave-build-{self._builds}"),
-                *("ensconce", "enclave", "build", "--owner", self.folder, "--json"),
-            ],
-            timeout=600,
+                *("ensconce", "enclave", "build", "--owner", "/owner", "--json"),
+            ]
         )
+        self._machine.run(["chown", "-R", "0:0", self.folder])
         return self.measurement
 
     @property
