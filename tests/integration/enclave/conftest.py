@@ -32,7 +32,7 @@ from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT, EnclaveIdentity, EnclaveSpec, build_enclave
-from ensconce.enclave.config import ModelConfig, ServingConfig
+from ensconce.enclave.config import ListenConfig, ModelConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key
 from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
@@ -48,6 +48,7 @@ SERVER_NAME = "provisioning.example.test"
 DEADLINE_S = 60.0
 DIGITS = ModelConfig(name="digits")
 QUICK = ServingConfig(poll_seconds=0.05)
+ANY_PORTS = ListenConfig()
 
 
 def now() -> int:
@@ -177,6 +178,7 @@ class World:
         port: int,
         model: ModelConfig = DIGITS,
         serving: ServingConfig = QUICK,
+        listen: ListenConfig = ANY_PORTS,
     ) -> EnclaveIdentity:
         """An enclave that asks the provisioning server at ``port``."""
         bundle.mkdir(exist_ok=True)
@@ -187,6 +189,7 @@ class World:
             provisioning_server_name=SERVER_NAME,
             ca_pem=self.authority.certificate_pem.decode(),
             serving=serving,
+            listen=listen,
         )
         return build_enclave(bundle, spec, new_signing_key(), now)
 

@@ -1,0 +1,64 @@
+"""Starting Gramine in a container: what is executed and where, how it ends, and what is passed on of its words."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ensconce.cluster.pod.enclaves import start
+from ensconce.errors import InputError
+
+
+@pytest.fixture
+def gramine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A program called gramine-sgx that does what the test says."""
+
+    def make(script: str) -> None:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        program = tmp_path / "bin" / "gramine-sgx"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin") + os.pathsep + os.environ["PATH"])
+
+    return make
+
+
+def test_gramine_runs_in_a_fresh_folder_with_links(tmp_path: Path, gramine: Callable[[str], None]) -> None:
+    gramine('echo "$1"; pwd; ls; echo words >&2; exit 7')
+    (tmp_path / "run" / "replica").mkdir(parents=True)
+    (tmp_path / "run" / "replica" / "ready.json").write_text("of an earlier life")
+    outputs = io.BytesIO(), io.BytesIO()
+    started = start("gramine", tmp_path / "bundle", tmp_path / "run", None, outputs)
+    assert started.enclave.status() == 7
+    started.enclave.close()
+    said = outputs[0].getvalue().decode().split()
+    assert said == ["enclave/server", str(tmp_path / "run" / "replica"), "enclave", "models"]
+    assert outputs[1].getvalue() == started.errors.tail == b"words\n"
+
+
+def test_a_signal_reaches_it(
+    tmp_path: Path, gramine: Callable[[str], None], wait_for: Callable[[Callable[[], object], str], None]
+) -> None:
+    gramine("trap 'exit 0' TERM; echo here; while :; do sleep 0.01; done")
+    outputs = io.BytesIO(), io.BytesIO()
+    started = start("gramine", tmp_path / "bundle", tmp_path / "run", None, outputs)
+    wait_for(outputs[0].getvalue, "its first word")
+    started.enclave.signal(signal.SIGTERM)
+    assert started.enclave.status() == 0
+    started.enclave.signal(signal.SIGTERM)
+    started.enclave.close()
+
+
+def test_no_gramine_and_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outputs = io.BytesIO(), io.BytesIO()
+    with pytest.raises(InputError, match=r"replica\.gramine"):
+        start("gramine", tmp_path / "bundle", tmp_path / "run", None, outputs)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"replica\.run"):
+        start("gramine", tmp_path / "bundle", tmp_path / "file", None, outputs)
