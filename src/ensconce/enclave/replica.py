@@ -57,12 +57,25 @@ T = TypeVar("T")
 
 
 class _Telling(logging.Handler):
-    """Warnings of the serving stack are events, too. No log of ours holds a payload; traces may, so none is told."""
+    """Warnings of the serving stack are events, too. No log of ours holds a payload; traces may, so none is told.
+
+    Nor is any text of others: asyncio's quotes what callbacks were called with, and the errors that they raised.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         # What becomes of versions is told by whoever loads them.
-        if record.name != "ensconce.serving.lifecycle":
-            _tell("log", level=record.levelname, logger=record.name, text=record.getMessage())
+        if record.name == "ensconce.serving.lifecycle":
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        if record.name.startswith("ensconce."):
+            text = record.getMessage()
+        else:
+            text = (
+                f"{type(error).__name__} at {place_of(error)}"
+                if error is not None
+                else f"{record.module}:{record.lineno}"
+            )
+        _tell("log", level=record.levelname, logger=record.name, text=text)
 
 
 class _Stop(BaseException):

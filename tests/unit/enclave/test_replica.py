@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import json
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +93,30 @@ def test_only_versions_that_the_policy_chooses_are_asked_for(
     with pytest.raises(RefusedError):
         replica._run(config(latest=1))
     assert asked[1:] == [[("digits", 3)], [("digits", 1), ("digits", 2), ("digits", 3)]]
+
+
+def test_texts_of_others_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    logger, loop = logging.getLogger("asyncio"), asyncio.new_event_loop()
+    telling = replica._Telling()
+    logger.addHandler(telling)
+    try:
+        future = loop.create_future()
+        future.set_exception(ValueError("a client's secret"))
+        # What asyncio does with an exception that nobody has asked for.
+        context = {"message": "Future exception was never retrieved", "exception": future.exception(), "future": future}
+        loop.call_exception_handler(context)
+        logger.warning("socket.send() raised exception of %s", "a client's secret")
+        logging.getLogger("ensconce.serving.x").addHandler(telling)
+        logging.getLogger("ensconce.serving.x").warning("of ours: %d", 1)
+    finally:
+        logger.removeHandler(telling)
+        logging.getLogger("ensconce.serving.x").removeHandler(telling)
+        loop.close()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["logger"], each["level"]) for each in told][:2] == [("asyncio", "ERROR"), ("asyncio", "WARNING")]
+    assert told[0]["text"] == "ValueError at an unknown place"
+    assert told[2]["text"] == "of ours: 1"
+    assert "secret" not in str(told)
 
 
 def test_nothing_is_asked_for_where_there_is_nothing_or_too_much(
