@@ -95,6 +95,13 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _defaults(bundle: Path, deployment: Deployment) -> dict[str, Any]:
+    if deployment.is_tensorflow_serving:
+        raise InputError(
+            "kubernetes.engine",
+            "there are no objects for the engine tensorflow-serving yet",
+            rule="engine openvino",
+            remedy="import the model for openvino, or write objects that start `gramine-sgx enclave/server`",
+        )
     config = ReplicaConfig.load(bundle / CONFIG)
     ports = [Address.parse(address, lowest_port=0) for address in (config.listen.grpc, config.listen.rest)]
     if 0 in [address.port for address in ports] or any(address.host.startswith(("127.", "::1")) for address in ports):

@@ -313,6 +313,16 @@ def test_an_enclave_that_nobody_finds_in_a_pod(bundle: Callable[..., Path]) -> N
             read_values(bundle(listen=listen), None, {})
 
 
+def test_googles_program_is_not_rendered_yet(bundle: Callable[..., Path]) -> None:
+    folder = bundle(
+        platform={"kind": "gramine", "pccs": "127.0.0.1:8081"},
+        models=[{"name": "digits", "engine": "tensorflow-serving", "versions": {"specific": [1]}}],
+        serving=None,
+    )
+    with pytest.raises(InputError, match=r"kubernetes\.engine"):
+        read_values(folder, None, {})
+
+
 def test_the_commands(bundle: Callable[..., Path], host_file: Path) -> None:
     arguments = [str(bundle()), "--values", str(host_file), "--name", "numbers"]
     done = CliRunner().invoke(app, ["kubernetes", "render", *arguments])
