@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ensconce.models.importing.child import carry_out
+from ensconce.models.importing.order import Order, kind_of
+from ensconce.models.importing.record import ImportRecord
+from ensconce.serving.engines.openvino import OpenVinoServable
 
 Floats = NDArray[np.float32]
 
@@ -127,3 +134,71 @@ def tiny(tmp_path: Path) -> Tiny:
     (folder / "m.pb").write_bytes(frozen_graph(weights))
     np.savez(folder / "samples.npz", x=x, input=x)
     return Tiny(folder / "m.onnx", folder / "m.pb", folder / "samples.npz", weights, x)
+
+
+Carry = Callable[..., tuple[ImportRecord, Path]]
+
+
+@pytest.fixture
+def carry(tmp_path: Path) -> Carry:
+    count = iter(range(99))
+
+    def run(source: Path, **options: Any) -> tuple[ImportRecord, Path]:
+        folder = tmp_path / f"import-{next(count)}"
+        (folder / "version").mkdir(parents=True)
+        (folder / "work").mkdir()
+        wanted: dict[str, Any] = {
+            "source": str(source),
+            "kind": kind_of(source),
+            "engine": "openvino",
+            "precision": "f32",
+            "samples": None,
+            "inputs": (),
+            "outputs": (),
+            "tolerance": 0.001,
+            "target": str(folder / "version"),
+            "work": str(folder / "work"),
+        }
+        record = carry_out(Order(**(wanted | options)), lambda *_: None)
+        # Of an ONNX file there is a copy with nothing beside it.
+        assert [path.name for path in (folder / "work").iterdir()] in ([], ["alone"])
+        return record, folder / "version"
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[[Path], OpenVinoServable]:
+    """What an import made, loaded."""
+
+    def load(folder: Path) -> OpenVinoServable:
+        return OpenVinoServable({path.name: path.read_bytes() for path in folder.iterdir()})
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def saved() -> Callable[..., Path]:
+    """Writes SavedModels as TensorFlow 1 does: what ``signatures`` builds, as (inputs, outputs, method)."""
+    tf = pytest.importorskip("tensorflow", reason="TensorFlow, which writes SavedModels, is not installed")
+    v1 = tf.compat.v1
+
+    def write(folder: Path, signatures: Callable[[], dict[str, Any]], **options: Any) -> Path:
+        with tf.Graph().as_default(), v1.Session() as session:
+            built = signatures()
+            session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+
+            def infos(tensors: dict[str, Any]) -> dict[str, Any]:
+                return {name: v1.saved_model.utils.build_tensor_info(tensor) for name, tensor in tensors.items()}
+
+            definitions = {
+                name: v1.saved_model.build_signature_def(infos(inputs), infos(outputs), f"tensorflow/serving/{method}")
+                for name, (inputs, outputs, method) in built.items()
+            }
+            builder = v1.saved_model.Builder(str(folder))
+            tags, begin = options.get("tags", ["serve"]), v1.tables_initializer()
+            builder.add_meta_graph_and_variables(session, tags, definitions, main_op=begin, strip_default_attrs=True)
+            builder.save()
+        return folder
+
+    return write

@@ -1,4 +1,4 @@
-"""SavedModels of every style, and what else needs TensorFlow, ONNX Runtime or NNCF: skipped where these are absent."""
+"""SavedModels of every style."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensconce.errors import InputError
-from ensconce.models.importing.child import carry_out
-from ensconce.models.importing.order import Order, kind_of
 from ensconce.models.importing.record import ImportRecord
-from ensconce.serving.engines.openvino import OpenVinoServable
 from ensconce.tfserving.messages import Example
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow, which writes and reads SavedModels, is not installed")
@@ -39,57 +35,6 @@ def examples(x: Any, **more: list[int]) -> Any:
             example.features.feature[name].int64_list.value.extend(values)
         rows.append(example.SerializeToString())
     return np.array(rows, object)
-
-
-@pytest.fixture
-def carry(tmp_path: Path) -> Carry:
-    count = iter(range(99))
-
-    def run(source: Path, **options: Any) -> tuple[ImportRecord, Path]:
-        folder = tmp_path / f"import-{next(count)}"
-        (folder / "version").mkdir(parents=True)
-        (folder / "work").mkdir()
-        wanted: dict[str, Any] = {
-            "source": str(source),
-            "kind": kind_of(source),
-            "engine": "openvino",
-            "precision": "f32",
-            "samples": None,
-            "inputs": (),
-            "outputs": (),
-            "tolerance": 0.001,
-            "target": str(folder / "version"),
-            "work": str(folder / "work"),
-        }
-        record = carry_out(Order(**(wanted | options)), lambda *_: None)
-        assert not list((folder / "work").iterdir())
-        return record, folder / "version"
-
-    return run
-
-
-def served(folder: Path) -> OpenVinoServable:
-    return OpenVinoServable({path.name: path.read_bytes() for path in folder.iterdir()})
-
-
-def saved(folder: Path, signatures: Callable[[], dict[str, Any]], **options: Any) -> Path:
-    """A SavedModel as TensorFlow 1 writes it: what ``signatures`` builds, as (inputs, outputs, method)."""
-    with tf.Graph().as_default(), v1.Session() as session:
-        built = signatures()
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-
-        def infos(tensors: dict[str, Any]) -> dict[str, Any]:
-            return {name: v1.saved_model.utils.build_tensor_info(tensor) for name, tensor in tensors.items()}
-
-        definitions = {
-            name: v1.saved_model.build_signature_def(infos(inputs), infos(outputs), f"tensorflow/serving/{method}")
-            for name, (inputs, outputs, method) in built.items()
-        }
-        builder = v1.saved_model.Builder(str(folder))
-        tags, begin = options.get("tags", ["serve"]), v1.tables_initializer()
-        builder.add_meta_graph_and_variables(session, tags, definitions, main_op=begin, strip_default_attrs=True)
-        builder.save()
-    return folder
 
 
 def classifier() -> dict[str, Any]:
@@ -121,7 +66,7 @@ def classifier() -> dict[str, Any]:
     }
 
 
-def test_signatures_of_tensorflow_1(tmp_path: Path, carry: Carry) -> None:
+def test_signatures_of_tensorflow_1(tmp_path: Path, carry: Carry, saved: Any, served: Any) -> None:
     record, folder = carry(saved(tmp_path / "m", classifier))
     assert record.kind == "saved-model"
     assert record.agreement is not None
@@ -160,7 +105,7 @@ def test_signatures_of_tensorflow_1(tmp_path: Path, carry: Carry) -> None:
     assert described["serving_default"]["inputs"]["x"]["tensor"] == "x:0"
 
 
-def test_keras(tmp_path: Path, carry: Carry) -> None:
+def test_keras(tmp_path: Path, carry: Carry, served: Any) -> None:
     layers = tf.keras.layers
     whole = [layers.Conv2D(3, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(5, activation="softmax")]
     model = tf.keras.Sequential([tf.keras.Input((8, 8, 1), name="image"), *whole])
@@ -178,7 +123,7 @@ def test_keras(tmp_path: Path, carry: Carry) -> None:
     assert (record.agreement.samples, record.agreement.random) == (12, False)
 
 
-def test_a_model_of_keras_that_restores_copies_of_its_variables(carry: Carry) -> None:
+def test_a_model_of_keras_that_restores_copies_of_its_variables(carry: Carry, served: Any) -> None:
     digits = Path(__file__).parents[4] / "examples" / "digits"
     with np.load(digits / "heldout.npz") as held_out:
         images, labels = held_out["images"].astype(np.float32)[..., None], held_out["labels"]
@@ -187,7 +132,7 @@ def test_a_model_of_keras_that_restores_copies_of_its_variables(carry: Carry) ->
     assert (answer["classes"] == labels).mean() > 0.98
 
 
-def test_signatures_of_tensorflow_2(tmp_path: Path, carry: Carry) -> None:
+def test_signatures_of_tensorflow_2(tmp_path: Path, carry: Carry, served: Any) -> None:
     class Model(tf.Module):
         def __init__(self) -> None:
             self.w = tf.Variable(W)
@@ -216,7 +161,7 @@ def test_signatures_of_tensorflow_2(tmp_path: Path, carry: Carry) -> None:
     assert np.array_equal(answer["y"], answer["again"])
 
 
-def test_signatures_that_say_nothing_of_types_and_shapes(tmp_path: Path, carry: Carry) -> None:
+def test_signatures_that_say_nothing_of_types_and_shapes(tmp_path: Path, carry: Carry, saved: Any, served: Any) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
     source = saved(tmp_path / "m", classifier)
@@ -233,7 +178,7 @@ def test_signatures_that_say_nothing_of_types_and_shapes(tmp_path: Path, carry: 
     assert signatures["serving_default"].outputs["y"].dtype.name == "DT_FLOAT"
 
 
-def test_the_older_parser(tmp_path: Path, carry: Carry) -> None:
+def test_the_older_parser(tmp_path: Path, carry: Carry, saved: Any, served: Any) -> None:
     def build() -> dict[str, Any]:
         serialized = v1.placeholder(tf.string, [None])
         parsed = tf.raw_ops.ParseExample(
@@ -253,91 +198,14 @@ def test_the_older_parser(tmp_path: Path, carry: Carry) -> None:
     np.testing.assert_allclose(answer["outputs"], expected, atol=1e-5)
 
 
-def test_samples_for_examples_are_their_features(tmp_path: Path, carry: Carry) -> None:
+def test_samples_for_examples_are_their_features(tmp_path: Path, carry: Carry, saved: Any) -> None:
     np.savez(tmp_path / "s.npz", x=X, bias=np.zeros((20, 1), np.int64))
     record, _ = carry(saved(tmp_path / "m", classifier), samples=str(tmp_path / "s.npz"))
     assert record.agreement is not None
     assert (record.agreement.samples, record.agreement.random) == (20, False)
 
 
-def parsing(**features: Any) -> Callable[[], dict[str, Any]]:
-    def build() -> dict[str, Any]:
-        serialized = v1.placeholder(tf.string, [None])
-        parsed = v1.parse_example(serialized, features)
-        dense = (tf.sparse.to_dense(each) if isinstance(each, tf.SparseTensor) else each for each in parsed.values())
-        outputs = {name: tf.identity(each) for name, each in zip(parsed, dense, strict=True)}
-        return {"s": ({"inputs": serialized}, outputs, "predict")}
-
-    return build
-
-
-def strings_in() -> dict[str, Any]:
-    text = v1.placeholder(tf.string, [None])
-    return {"s": ({"text": text}, {"length": tf.strings.length(text)}, "predict")}
-
-
-def strings_out() -> dict[str, Any]:
-    x = v1.placeholder(tf.float32, [None, 3])
-    return {"s": ({"x": x}, {"text": tf.as_string(x), "y": x + 1}, "predict")}
-
-
-def words_alone() -> dict[str, Any]:
-    x = v1.placeholder(tf.float32, [None, 3])
-    return {"s": ({"x": x}, {"text": tf.tile([["a", "b"]], [tf.shape(x)[0], 1])}, "predict")}
-
-
-def one_string() -> dict[str, Any]:
-    x = v1.placeholder(tf.float32, [None, 3])
-    return {"s": ({"x": x}, {"text": tf.constant("a"), "y": x + 1}, "predict")}
-
-
-def other_table() -> dict[str, Any]:
-    x = v1.placeholder(tf.int64, [None])
-    keys = tf.constant([10, 20], tf.int64)
-    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, tf.constant(["a", "b"])), "?")
-    return {"s": ({"x": x}, {"text": table.lookup(x), "y": x + 1}, "predict")}
-
-
-def no_utf8() -> dict[str, Any]:
-    x = v1.placeholder(tf.int32, [None])
-    return {"s": ({"x": x}, {"text": tf.gather(tf.constant([b"\xff", b"b"]), x), "y": x + 1}, "predict")}
-
-
-def counter() -> dict[str, Any]:
-    variable = v1.get_variable("v", initializer=0.0, use_resource=False)
-    return {"s": ({"by": (by := v1.placeholder(tf.float32, []))}, {"y": v1.assign_add(variable, by)}, "predict")}
-
-
-def unknown_operation() -> dict[str, Any]:
-    x = v1.placeholder(tf.float32, [None, 3])
-    return {"s": ({"x": x}, {"y": tf.linalg.pinv(x)}, "predict")}
-
-
-@pytest.mark.parametrize(
-    ("build", "text"),
-    [
-        (strings_in, "takes strings that are no tf.Example"),
-        (strings_out, "output text is of strings that it computes"),
-        (words_alone, "nothing but constant strings"),
-        (one_string, "not the same row for every example"),
-        (other_table, "labels numbered from 0"),
-        (no_utf8, "not UTF-8"),
-        (unknown_operation, "OpenVINO cannot convert"),
-        (counter, "changes its own variables"),
-        (parsing(x=tf.io.VarLenFeature(tf.int64)), "sparse features"),
-        (parsing(x=tf.io.VarLenFeature(tf.int64), y=tf.io.FixedLenFeature([1], tf.int64)), "sparse features"),
-        (parsing(x=tf.io.FixedLenFeature([1], tf.string)), "of type string"),
-        (parsing(x=tf.io.FixedLenSequenceFeature([1], tf.int64, allow_missing=True)), "left open"),
-    ],
-)
-def test_what_cannot_be_converted(tmp_path: Path, carry: Carry, build: Any, text: str) -> None:
-    with pytest.raises(InputError, match=text) as caught:
-        carry(saved(tmp_path / "m", build))
-    assert caught.value.check == "import.convert"
-    assert "--engine tensorflow" in str(caught.value.remedy)
-
-
-def test_scalars(tmp_path: Path, carry: Carry) -> None:
+def test_scalars(tmp_path: Path, carry: Carry, saved: Any, served: Any) -> None:
     def build() -> dict[str, Any]:
         x = v1.placeholder(tf.float32, [])
         return {"serving_default": ({"x": x}, {"y": x / 2 + 3}, "predict")}
@@ -348,117 +216,7 @@ def test_scalars(tmp_path: Path, carry: Carry) -> None:
     assert (record.agreement.samples, record.agreement.top1) == (8, None)
 
 
-def test_what_the_original_cannot_be_asked(tmp_path: Path, carry: Carry) -> None:
-    def build() -> dict[str, Any]:
-        x = v1.placeholder(tf.int32, [None])
-        return {"s": ({"x": x}, {"y": tf.gather(tf.constant([1.0]), x)}, "predict")}
-
-    with pytest.raises(InputError, match="the original cannot compute") as caught:
-        carry(saved(tmp_path / "m", build))
-    assert caught.value.check == "import.samples"
-    np.savez(tmp_path / "s.npz", x=np.zeros(3, np.int32))
-    carry(tmp_path / "m", samples=str(tmp_path / "s.npz"))
-
-
-def test_sources_that_tensorflow_does_not_serve(tmp_path: Path, carry: Carry) -> None:
-    def add() -> dict[str, Any]:
-        x = v1.placeholder(tf.float32, [None])
-        return {"s": ({"x": x}, {"y": x + 1}, "predict")}
-
-    carry(saved(tmp_path / "other", add, tags=["other"]))  # the only graph that there is
-    tf.saved_model.save(tf.Module(), str(tmp_path / "none"))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"\xff")
-    for name in ("none", "broken"):
-        with pytest.raises(InputError) as caught:
-            carry(tmp_path / name)
-        assert caught.value.check == "import.source"
-
-
-def test_for_tensorflow_as_it_is(tmp_path: Path, carry: Carry) -> None:
-    source = saved(tmp_path / "m", strings_in)
-    (source / "assets.extra").mkdir()
-    (source / "assets.extra" / "note").write_bytes(b"x")
-    record, folder = carry(source, engine="tensorflow")
-    files = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    assert files == {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert record.agreement is None
-    (source / "saved_model.pb").write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"import\.source"):
-        carry(source, engine="tensorflow")
-
-
-def test_int8(tmp_path: Path, carry: Carry) -> None:
-    pytest.importorskip("nncf", reason="NNCF, which makes int8 models, is not installed")
-    weights = np.random.default_rng(1).standard_normal((3, 3, 3, 8)).astype(np.float32)
-    dense = np.random.default_rng(2).standard_normal((8, 5)).astype(np.float32)
-
-    def build() -> dict[str, Any]:
-        x = v1.placeholder(tf.float32, [None, 8, 8, 3])
-        h = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(x, tf.constant(weights), 1, "SAME")), [1, 2])
-        return {"serving_default": ({"x": x}, {"y": tf.matmul(h, tf.constant(dense))}, "predict")}
-
-    images = np.random.default_rng(3).standard_normal((30, 8, 8, 3)).astype(np.float32)
-    np.savez(tmp_path / "s.npz", x=images)
-    source = saved(tmp_path / "m", build)
-    record, folder = carry(source, precision="int8", samples=str(tmp_path / "s.npz"), tolerance=0.2)
-    assert 'precision="I8"' in (folder / "model.xml").read_text()
-    with tf.Graph().as_default(), v1.Session() as session:
-        v1.saved_model.load(session, ["serve"], str(source))
-        expected = session.run("MatMul:0", {"Placeholder:0": images})
-    answers = served(folder).predict("", {"x": images})["y"]
-    apart = np.abs(answers.astype(np.float64) - expected)
-    assert record.agreement is not None
-    assert record.agreement.max_abs == pytest.approx(apart.max(), rel=0.05)
-    assert record.agreement.max_rel == pytest.approx(apart.max() / np.abs(expected).max(), rel=0.05)
-    assert record.agreement.top1 == np.mean(answers.argmax(-1) == expected.argmax(-1))
-    assert 0 < record.agreement.max_rel < 0.2
-
-
-def test_int8_of_a_signature_without_samples(tmp_path: Path, carry: Carry) -> None:
-    pytest.importorskip("nncf", reason="NNCF, which makes int8 models, is not installed")
-
-    def build() -> dict[str, Any]:
-        x, z = v1.placeholder(tf.float32, [None, 4]), v1.placeholder(tf.float32, [None, 3])
-        return {"a": ({"x": x}, {"y": x @ W}, "predict"), "b": ({"z": z}, {"y": z + 1}, "predict")}
-
-    np.savez(tmp_path / "s.npz", x=X)
-    with pytest.raises(InputError, match="int8 needs samples for signature b"):
-        carry(saved(tmp_path / "m", build), precision="int8", samples=str(tmp_path / "s.npz"))
-
-
-def test_tensorflow_lite(tmp_path: Path, carry: Carry) -> None:
-    @tf.function(input_signature=[tf.TensorSpec([None, 4], name="x")])
-    def model(x: Any) -> Any:
-        return tf.nn.softmax(x @ W)
-
-    lite = tf.lite.TFLiteConverter.from_concrete_functions([model.get_concrete_function()]).convert()
-    (tmp_path / "m.tflite").write_bytes(lite)
-    np.save(tmp_path / "s.npy", X)
-    record, folder = carry(tmp_path / "m.tflite", samples=str(tmp_path / "s.npy"))
-    servable = served(folder)
-    (signature,) = servable.signatures.values()
-    answer = servable.predict("", {next(iter(signature.inputs)): X})
-    np.testing.assert_allclose(next(iter(answer.values())), softmax(X @ W), atol=1e-6)
-    assert record.agreement is not None
-    assert "Lite" in record.agreement.original or record.agreement.original == "LiteRT"
-
-
-def test_onnx_by_its_own_runtime(tiny: Any, carry: Carry) -> None:
-    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-    record, _ = carry(tiny.onnx)
-    assert record.agreement is not None
-    assert record.agreement.original.startswith("ONNX Runtime")
-
-
-def test_a_frozen_graph_by_tensorflow(tiny: Any, carry: Carry) -> None:
-    record, folder = carry(tiny.frozen, inputs=("input",), outputs=("predict",), samples=str(tiny.samples))
-    assert record.agreement is not None
-    assert record.agreement.original.startswith("TensorFlow")
-    np.testing.assert_allclose(served(folder).predict("", {"input": tiny.x})["predict"], tiny.answers(), atol=1e-6)
-
-
-def test_graphs_are_shared_only_where_they_are_the_same(tmp_path: Path, carry: Carry) -> None:
+def test_graphs_are_shared_only_where_they_are_the_same(tmp_path: Path, carry: Carry, saved: Any, served: Any) -> None:
     def build() -> dict[str, Any]:
         a, b, c = (v1.placeholder(tf.float32, [None, 4], name) for name in "abc")
         wide = v1.placeholder(tf.float32, [None, None], "wide")
