@@ -19,6 +19,7 @@ from ensconce.enclave.gramine_manifest import names_files, render_gramine
 from ensconce.enclave.image import Image, build_image
 from ensconce.enclave.lint import lint
 from ensconce.enclave.manifest import FOLDER, EnclaveSpec, render
+from ensconce.enclave.reach import cut
 from ensconce.enclave.sign import check_signing_key, sign_manifest
 from ensconce.enclave.sizes import Sizes, held
 from ensconce.errors import InputError
@@ -141,7 +142,7 @@ def build_enclave(
 
 def _render_for(gramine: Gramine, spec: EnclaveSpec, image: Image, bundle: Path, staging: Path) -> bytes:
     """Close the image, write the files that only Gramine needs, and render the manifest."""
-    closed = close(image, staging / "image", gramine)
+    closed = close(cut(image, staging / "image"), staging / "image", gramine)
     for name, data in names_files(spec).items():
         write_aside(staging / name, data)
     sizes = Sizes.of(held(bundle / "models", spec.models), spec.engine_threads)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ensconce.errors import InputError
 
-__all__ = ["ENVIRONMENT", "FLAGS", "interpreter_path", "system_files"]
+__all__ = ["ENVIRONMENT", "FLAGS", "interpreter_path", "loaded_modules", "system_files"]
 
 FLAGS = ("-P", "-s", "-S", "-B")
 """The interpreter's flags: no path but ours, no site packages of user or machine, no bytecode written."""
@@ -52,7 +52,7 @@ with open("/proc/self/maps") as maps:
         path = line.rstrip("\\n").split(maxsplit=5)[5:]
         if path and path[0].startswith("/") and os.path.isfile(path[0]) and not path[0].startswith(root):
             mapped.add(path[0])
-print(json.dumps({"foreign": foreign, "mapped": sorted(mapped), "unwelcome": [
+print(json.dumps({"foreign": foreign, "mapped": sorted(mapped), "modules": sorted(sys.modules), "unwelcome": [
     name for name in wanted["unwelcome"] if name in sys.modules]}), flush=True)
 os._exit(0)
 """
@@ -80,6 +80,22 @@ def system_files(
     Raises:
         InputError: the image does not run, or runs code from outside of it.
     """
+    told = _told(image, modules, shared_objects, unwelcome)
+    return tuple(Path(path) for path in told["mapped"])
+
+
+def loaded_modules(image: Path, modules: Sequence[str]) -> tuple[str, ...]:
+    """The modules that are loaded once ``modules`` are, sorted by name.
+
+    Raises:
+        InputError: as :func:`system_files`.
+    """
+    return tuple(_told(image, modules, (), ())["modules"])
+
+
+def _told(
+    image: Path, modules: Sequence[str], shared_objects: Sequence[str], unwelcome: Sequence[str]
+) -> dict[str, list[str]]:
     with tempfile.TemporaryDirectory(prefix="ensconce-trace-") as name:
         folder = Path(name)
         (folder / "enclave").mkdir()
@@ -105,7 +121,7 @@ def system_files(
             found=(run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1][:300],
             remedy="use an interpreter that starts with an empty environment, with every dependency installed by pip",
         )
-    told = json.loads(run.stdout.splitlines()[-1])
+    told: dict[str, list[str]] = json.loads(run.stdout.splitlines()[-1])
     if told["foreign"] or told["unwelcome"]:
         raise InputError(
             "image.closed",
@@ -113,4 +129,4 @@ def system_files(
             found=", ".join([*told["foreign"], *told["unwelcome"]])[:300],
             remedy="report this with the versions of Python and of the packages",
         )
-    return tuple(Path(path) for path in told["mapped"])
+    return told
