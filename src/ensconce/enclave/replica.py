@@ -70,12 +70,20 @@ class _Telling(logging.Handler):
         if record.name.startswith("ensconce."):
             text = record.getMessage()
         else:
-            text = (
-                f"{type(error).__name__} at {place_of(error)}"
-                if error is not None
-                else f"{record.module}:{record.lineno}"
-            )
+            text = _kind(error) if error is not None else f"{record.module}:{record.lineno}"
         _tell("log", level=record.levelname, logger=record.name, text=text)
+
+
+def _kind(error: BaseException) -> str:
+    """All that is told of an error whose text may quote a request or a model."""
+    return f"{type(error).__name__} at {place_of(error)}"
+
+
+def _unexpected(what: Any) -> None:
+    """In the place of the interpreter's own, which write an error's text: an error that nobody catches, in a thread, or
+    where nobody could."""
+    text = _kind(what.exc_value) if what.exc_value is not None else what.exc_type.__name__
+    _tell("log", level="ERROR", logger="python", text=text)
 
 
 class _Stop(BaseException):
@@ -89,6 +97,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     logging.basicConfig(level=logging.WARNING, handlers=[_Telling()])
+    threading.excepthook = sys.unraisablehook = _unexpected
     status = 0
     try:
         if len(sys.argv) != 2:
@@ -99,9 +108,8 @@ def main() -> None:
         pass
     except EnsconceError as error:
         status = _fail(error)
-    except Exception as error:  # The message may quote a request or a model, so only its kind is told.
-        found = f"{type(error).__name__} at {place_of(error)}"
-        status = _fail(EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=found))
+    except Exception as error:
+        status = _fail(EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=_kind(error)))
     _READY.unlink(missing_ok=True)
     _tell("stopped", status=status)
     # Threads of the serving stack, or a renewal under way, have nothing left to finish.

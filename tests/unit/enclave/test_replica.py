@@ -6,6 +6,8 @@ import asyncio
 import gc
 import json
 import logging
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +119,43 @@ def test_texts_of_others_are_not_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert told[0]["text"] == "ValueError at an unknown place"
     assert told[2]["text"] == "of ours: 1"
     assert "secret" not in str(told)
+
+
+def test_errors_that_nobody_catches_are_told_by_their_kind(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for module, hook in ((threading, "excepthook"), (sys, "unraisablehook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))  # as it was, in the end
+
+    def fail() -> None:
+        raise ValueError("a client's secret")
+
+    class Failing:
+        def __del__(self) -> None:
+            fail()
+
+    class Serving:
+        def __init__(self, *_: object) -> None:
+            thread = threading.Thread(target=fail)
+            thread.start()
+            thread.join()
+            Failing()
+            raise ValueError("a client's secret")
+
+    ended: list[int] = []
+    monkeypatch.setattr(replica, "_run", Serving)
+    monkeypatch.setattr(replica.ReplicaConfig, "load", lambda _: None)
+    monkeypatch.setattr(replica.os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["replica", "server.json"])
+    monkeypatch.setattr(sys, "path", sys.path)
+    monkeypatch.setattr(replica.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(replica.logging, "basicConfig", lambda **_: None)
+    replica.main()
+    said = capfd.readouterr()
+    assert ended == [1]
+    assert said.out.count("ValueError at ") == 2
+    assert "replica.bug" in said.err
+    assert "secret" not in said.out + said.err
 
 
 def test_nothing_is_asked_for_where_there_is_nothing_or_too_much(
