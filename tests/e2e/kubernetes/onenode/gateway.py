@@ -7,6 +7,7 @@ It takes what the story needs: listeners of protocol TLS and mode Passthrough, r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -40,6 +41,11 @@ stream {{
 """
 
 
+_KINDS = ("gateways", "tlsroutes", "services", "endpointslices")
+_Key = tuple[str, str, str]
+"""Kind, namespace, name."""
+
+
 @dataclass(frozen=True, order=True)
 class Route:
     """A server name at a port of the gateway, and the endpoints that are ready behind it."""
@@ -58,7 +64,7 @@ class Gateway:
         self.folder = cluster.machine.folder / "gateway"
         self.routes: list[Route] = []
         self.reloads = 0
-        self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._objects: dict[str, dict[_Key, dict[str, Any]]] = {kind: {} for kind in _KINDS}
         self._changed = threading.Condition()
         self._failure: Exception | None = None
 
@@ -70,7 +76,7 @@ class Gateway:
         self._write()
         self._machine.run(["nginx", "-t", "-c", self.folder / "nginx.conf"])
         self._machine.spawn("nginx", ["nginx", "-c", str(self.folder / "nginx.conf")])
-        for kind in ("gateways", "tlsroutes", "services", "endpointslices"):
+        for kind in _KINDS:
             threading.Thread(target=self._watch, args=(kind,), daemon=True).start()
         threading.Thread(target=self._apply, daemon=True).start()
 
@@ -81,24 +87,37 @@ class Gateway:
         return {endpoint for route in self.routes if route.name == name for endpoint in route.endpoints}
 
     def _watch(self, kind: str) -> None:
-        watch = self._cluster.watch(kind)
-        assert watch.stdout is not None
-        output = watch.stdout.fileno()
-        for event in _documents(iter(lambda: os.read(output, 1 << 16).decode(), "")):
-            thing = event["object"]
-            key = (thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"])
-            with self._changed:
-                if event["type"] == "DELETED":
-                    self._objects.pop(key, None)
-                else:
-                    self._objects[key] = thing
-                self._changed.notify()
+        """Know every object of a kind. A connection that breaks is made anew; nothing is forgotten meanwhile."""
+        while True:
+            with contextlib.suppress(MachineError):
+                self._replace(kind, self._cluster.get(kind, "--all-namespaces"))
+                watch = self._cluster.watch(kind)
+                assert watch.stdout is not None
+                output = watch.stdout.fileno()
+                for event in _documents(iter(lambda end=output: os.read(end, 1 << 16).decode(), "")):  # type: ignore[misc]
+                    self._note(kind, event["object"], gone=event["type"] == "DELETED")
+                watch.wait()
+            if not self._machine.running:
+                return
+
+    def _replace(self, kind: str, objects: list[dict[str, Any]]) -> None:
+        with self._changed:
+            self._objects[kind] = {_key(each): each for each in objects}
+            self._changed.notify()
+
+    def _note(self, kind: str, thing: dict[str, Any], *, gone: bool) -> None:
+        with self._changed:
+            if gone:
+                self._objects[kind].pop(_key(thing), None)
+            else:
+                self._objects[kind][_key(thing)] = thing
+            self._changed.notify()
 
     def _apply(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait()
-                routes = _routes(self._objects)
+                routes = _routes({key: each for things in self._objects.values() for key, each in things.items()})
             if routes == self.routes:
                 continue
             self.routes = routes
@@ -135,7 +154,7 @@ def _server(port: int, routes: list[Route]) -> str:
     )
 
 
-def _routes(objects: dict[tuple[str, str, str], dict[str, Any]]) -> list[Route]:
+def _routes(objects: dict[_Key, dict[str, Any]]) -> list[Route]:
     routes = []
     for (kind, namespace, _), route in objects.items():
         if kind != "TLSRoute":
@@ -152,9 +171,11 @@ def _routes(objects: dict[tuple[str, str, str], dict[str, Any]]) -> list[Route]:
     return sorted(routes)
 
 
-def _endpoints(
-    objects: dict[tuple[str, str, str], dict[str, Any]], namespace: str, service: str, port: int
-) -> tuple[str, ...]:
+def _key(thing: dict[str, Any]) -> _Key:
+    return thing["kind"], thing["metadata"]["namespace"], thing["metadata"]["name"]
+
+
+def _endpoints(objects: dict[_Key, dict[str, Any]], namespace: str, service: str, port: int) -> tuple[str, ...]:
     """``address:port`` of every ready endpoint of a Service's port."""
     found = objects.get(("Service", namespace, service))
     names = {each.get("name", "") for each in found["spec"]["ports"] if each["port"] == port} if found else set()

@@ -108,6 +108,11 @@ class Machine:
         self._pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text())
         self._make_cgroups()
 
+    @property
+    def running(self) -> bool:
+        """Whether anything can still be run in it."""
+        return self._init is not None and self._init.poll() is None
+
     def inside(self, command: Sequence[str | Path]) -> list[str]:
         """``command`` as it must be run from outside to work in the machine."""
         # Only a child is in the PID namespace. nsenter's own fork would stop itself whenever its child is stopped, and
