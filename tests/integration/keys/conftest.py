@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ensconce.errors import EnsconceError
 from ensconce.keys.vault import VaultTransit
 
 POLICY = "".join(f'path "transit/{do}/ensconce" {{ capabilities = ["update"] }}\n' for do in ("encrypt", "decrypt"))
@@ -332,6 +333,21 @@ def real_server(tmp_path_factory: pytest.TempPathFactory, find_port: Callable[[]
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., EnsconceError]:
+    """The error of an act: of this kind and check, with a remedy, and without a token."""
+
+    def refused(act: Callable[[], object], kind: type[EnsconceError], check: str) -> EnsconceError:
+        with pytest.raises(kind) as caught:
+            act()
+        assert caught.value.check == check, caught.value
+        assert caught.value.remedy
+        assert "s." not in str(caught.value.found or "").split()
+        return caught.value
+
+    return refused
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
+from ensconce.errors import InputError, IntegrityError, UnreachableError
 from ensconce.keys import FolderPlace, SealedKeystore, SecretBuffer, new_key_file
 from ensconce.keys.header import parse_header
 
@@ -23,16 +22,7 @@ def root() -> SecretBuffer:
     return SecretBuffer.of(ROOT)
 
 
-def refused(act: Callable[[], object], kind: type[EnsconceError], check: str) -> EnsconceError:
-    with pytest.raises(kind) as caught:
-        act()
-    assert caught.value.check == check, caught.value
-    assert caught.value.remedy
-    assert "s." not in str(caught.value.found or "").split()
-    return caught.value
-
-
-def test_what_was_wrapped_unwraps_and_for_nothing_else(vault: Vault) -> None:
+def test_what_was_wrapped_unwraps_and_for_nothing_else(vault: Vault, refused: Any) -> None:
     transit = vault.transit()
     wrapped = transit.wrap(root(), BINDING)
     assert wrapped.startswith("vault:v1:")
@@ -42,7 +32,7 @@ def test_what_was_wrapped_unwraps_and_for_nothing_else(vault: Vault) -> None:
 
 
 @pytest.mark.parametrize("damage", ["garbage", "vault:v1:AAAA", "vault:v1:!!!!", "last"])
-def test_a_damaged_wrapped_key(vault: Vault, damage: str) -> None:
+def test_a_damaged_wrapped_key(vault: Vault, damage: str, refused: Any) -> None:
     transit = vault.transit()
     if damage == "last":
         wrapped = transit.wrap(root(), BINDING)
@@ -60,7 +50,7 @@ def test_a_keystore_through_its_life(vault: Vault, tmp_path: Path) -> None:
     assert header.label.deployment == "d.test"
 
 
-def test_rotating_vaults_key_and_wrapping_anew(vault: Vault, tmp_path: Path) -> None:
+def test_rotating_vaults_key_and_wrapping_anew(vault: Vault, tmp_path: Path, refused: Any) -> None:
     transit = vault.transit()
     keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), transit)
     keystore.put("a", b"x", kind="secret")
@@ -79,7 +69,7 @@ def test_rotating_vaults_key_and_wrapping_anew(vault: Vault, tmp_path: Path) -> 
     assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
 
 
-def test_from_a_key_file_to_vault_and_back(vault: Vault, tmp_path: Path) -> None:
+def test_from_a_key_file_to_vault_and_back(vault: Vault, tmp_path: Path, refused: Any) -> None:
     file, transit = new_key_file(tmp_path / "key"), vault.transit()
     keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), file)
     keystore.put("a", b"x", kind="secret")
@@ -91,7 +81,7 @@ def test_from_a_key_file_to_vault_and_back(vault: Vault, tmp_path: Path) -> None
     refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), InputError, "keystore.unlock")
 
 
-def test_a_token_that_may_wrap_and_not_unwrap_changes_nothing(vault: Vault, tmp_path: Path) -> None:
+def test_a_token_that_may_wrap_and_not_unwrap_changes_nothing(vault: Vault, tmp_path: Path, refused: Any) -> None:
     file = new_key_file(tmp_path / "key")
     keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), file)
     before = (tmp_path / "k" / "keystore.sealed").read_bytes()
@@ -102,7 +92,7 @@ def test_a_token_that_may_wrap_and_not_unwrap_changes_nothing(vault: Vault, tmp_
     assert SealedKeystore.open(FolderPlace(tmp_path / "k"), file).entries() == ()
 
 
-def test_a_key_a_mount_or_a_policy_that_is_not_there(vault: Vault) -> None:
+def test_a_key_a_mount_or_a_policy_that_is_not_there(vault: Vault, refused: Any) -> None:
     wrapped = vault.transit().wrap(root(), BINDING)
     everything = vault.token('path "*" { capabilities = ["create", "update"] }\n')
     there = vault.transit(token_file=everything)
@@ -116,7 +106,7 @@ def test_a_key_a_mount_or_a_policy_that_is_not_there(vault: Vault) -> None:
         assert bytes(again.view) == ROOT
 
 
-def test_a_token_that_vault_does_not_know_or_has_revoked(vault: Vault) -> None:
+def test_a_token_that_vault_does_not_know_or_has_revoked(vault: Vault, refused: Any) -> None:
     token_file = vault.token()
     transit = vault.transit(token_file=token_file)
     wrapped = transit.wrap(root(), BINDING)
@@ -132,7 +122,7 @@ def test_a_token_that_vault_does_not_know_or_has_revoked(vault: Vault) -> None:
 
 
 @pytest.mark.parametrize("options", [{"type": "rsa-2048"}, {"derived": True}])
-def test_a_key_of_the_wrong_type(vault: Vault, options: dict[str, object]) -> None:
+def test_a_key_of_the_wrong_type(vault: Vault, options: dict[str, object], refused: Any) -> None:
     name = "rsa" if "type" in options else "derived"
     vault.admin("POST", f"transit/keys/{name}", **options)
     everything = vault.token('path "transit/*" { capabilities = ["update"] }\n')
@@ -141,7 +131,7 @@ def test_a_key_of_the_wrong_type(vault: Vault, options: dict[str, object]) -> No
     assert "aes256-gcm96" in (error.remedy or "")
 
 
-def test_a_sealed_vault(vault: Vault, tmp_path: Path) -> None:
+def test_a_sealed_vault(vault: Vault, tmp_path: Path, refused: Any) -> None:
     transit = vault.transit()
     keystore = SealedKeystore.create(FolderPlace(tmp_path / "k"), transit)
     with vault.sealed():
@@ -155,6 +145,6 @@ def test_a_sealed_vault(vault: Vault, tmp_path: Path) -> None:
     assert SealedKeystore.open(FolderPlace(tmp_path / "k"), transit).get("a") == b"x"
 
 
-def test_a_certificate_that_nobody_vouches_for(vault: Vault) -> None:
+def test_a_certificate_that_nobody_vouches_for(vault: Vault, refused: Any) -> None:
     transit = vault.transit(ca_file=None)
     refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.tls")

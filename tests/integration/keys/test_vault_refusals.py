@@ -31,15 +31,6 @@ def root() -> SecretBuffer:
     return SecretBuffer.of(ROOT)
 
 
-def refused(act: Callable[[], object], kind: type[EnsconceError], check: str) -> EnsconceError:
-    with pytest.raises(kind) as caught:
-        act()
-    assert caught.value.check == check, caught.value
-    assert caught.value.remedy
-    assert "s." not in str(caught.value.found or "").split()
-    return caught.value
-
-
 @pytest.mark.parametrize(
     ("status", "body", "check"),
     [
@@ -63,20 +54,22 @@ def refused(act: Callable[[], object], kind: type[EnsconceError], check: str) ->
         (204, b"", "vault.answer"),
     ],
 )
-def test_strange_answers(fake_vault: Vault, fake: FakeVault, status: int, body: bytes, check: str) -> None:
+def test_strange_answers(
+    fake_vault: Vault, fake: FakeVault, status: int, body: bytes, check: str, refused: Any
+) -> None:
     transit = fake_vault.transit()
     fake.answers.append((status, body))
     refused(lambda: transit.wrap(root(), BINDING), UnreachableError, check)
 
 
 @pytest.mark.parametrize("plaintext", ["", "AAAA", "!!!!", "QUJD" * 20])
-def test_an_unwrapped_key_that_is_none(fake_vault: Vault, fake: FakeVault, plaintext: str) -> None:
+def test_an_unwrapped_key_that_is_none(fake_vault: Vault, fake: FakeVault, plaintext: str, refused: Any) -> None:
     transit = fake_vault.transit()
     fake.answers.append((200, json.dumps({"data": {"plaintext": plaintext}}).encode()))
     refused(lambda: transit.unwrap("vault:v1:x", BINDING), UnreachableError, "vault.answer")
 
 
-def test_what_a_server_says_is_shown_in_one_short_line(fake_vault: Vault, fake: FakeVault) -> None:
+def test_what_a_server_says_is_shown_in_one_short_line(fake_vault: Vault, fake: FakeVault, refused: Any) -> None:
     transit = fake_vault.transit()
     fake.answers.append((400, json.dumps({"errors": ["\x1b[2J\n" + "x" * 5000]}).encode()))
     error = refused(lambda: transit.wrap(root(), BINDING), InputError, "vault.request")
@@ -130,14 +123,14 @@ def test_a_keys_name_cannot_lead_elsewhere(fake_vault: Vault, fake: FakeVault) -
     assert fake.asked[-1][1] == "transit/encrypt/x%3Fy%23z"
 
 
-def test_nobody_answers(fake_vault: Vault, find_port: Callable[[], int]) -> None:
+def test_nobody_answers(fake_vault: Vault, find_port: Callable[[], int], refused: Any) -> None:
     transit = fake_vault.transit(address=f"https://127.0.0.1:{find_port()}")
     refused(lambda: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")
 
 
 @pytest.mark.parametrize("more", [b"a", b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_an_answer_that_never_ends(
-    more: bytes, fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    more: bytes, fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, refused: Any
 ) -> None:
     done = threading.Event()
 
@@ -158,7 +151,7 @@ def test_an_answer_that_never_ends(
 
 
 def test_a_server_that_says_nothing(
-    fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    fake_vault: Vault, listen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, refused: Any
 ) -> None:
     done = threading.Event()
     monkeypatch.setattr("ensconce.keys.vault._TIMEOUT_S", 0.2)
@@ -198,25 +191,25 @@ def test_a_proxy_of_the_environment_is_not_asked(fake_vault: Vault, monkeypatch:
         *("https://v.test/path", "https://v.test/?q=1", "https://v.test/#f", "https://v.test:99999"),
     ],
 )
-def test_addresses_that_are_none(fake_vault: Vault, address: str) -> None:
+def test_addresses_that_are_none(fake_vault: Vault, address: str, refused: Any) -> None:
     refused(lambda: fake_vault.transit(address=address).wrap(root(), BINDING), InputError, "vault.address")
 
 
-def test_http_is_taken_on_this_machine_alone(fake_vault: Vault) -> None:
+def test_http_is_taken_on_this_machine_alone(fake_vault: Vault, refused: Any) -> None:
     for host in ("127.0.0.1", "localhost", "[::1]"):
         transit = fake_vault.transit(address=f"http://{host}:1")
         refused(lambda transit=transit: transit.wrap(root(), BINDING), UnreachableError, "vault.unreachable")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"caf\xc3\xa9", b"x" * 8193])
-def test_token_files_that_hold_none(fake_vault: Vault, tmp_path: Path, content: bytes) -> None:
+def test_token_files_that_hold_none(fake_vault: Vault, tmp_path: Path, content: bytes, refused: Any) -> None:
     path = tmp_path / "t"
     path.write_bytes(content)
     path.chmod(0o600)
     refused(lambda: fake_vault.transit(token_file=path).wrap(root(), BINDING), InputError, "vault.token_file")
 
 
-def test_token_files_that_others_can_read_or_that_are_none(fake_vault: Vault, tmp_path: Path) -> None:
+def test_token_files_that_others_can_read_or_that_are_none(fake_vault: Vault, tmp_path: Path, refused: Any) -> None:
     good = fake_vault.token()
     for mode in (0o644, 0o604, 0o620, 0o602):
         good.chmod(mode)
@@ -233,14 +226,14 @@ def test_token_files_that_others_can_read_or_that_are_none(fake_vault: Vault, tm
         )  # type: ignore[misc]
 
 
-def test_authorities_that_are_none(fake_vault: Vault, tmp_path: Path) -> None:
+def test_authorities_that_are_none(fake_vault: Vault, tmp_path: Path, refused: Any) -> None:
     (tmp_path / "empty").touch()
     for path in (tmp_path / "missing", tmp_path / "empty", tmp_path):
         transit = fake_vault.transit(ca_file=path)
         refused(lambda transit=transit: transit.wrap(root(), BINDING), InputError, "vault.ca_file")  # type: ignore[misc]
 
 
-def test_the_root_key_is_bound_to_its_own_header(fake_vault: Vault, tmp_path: Path) -> None:
+def test_the_root_key_is_bound_to_its_own_header(fake_vault: Vault, tmp_path: Path, refused: Any) -> None:
     """One keystore's wrapped key in another's header opens nothing, though Vault would unwrap it."""
     transit = fake_vault.transit()
     for name in ("a", "b"):
@@ -252,7 +245,7 @@ def test_the_root_key_is_bound_to_its_own_header(fake_vault: Vault, tmp_path: Pa
     refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "a"), transit), IntegrityError, "vault.ciphertext")
 
 
-def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path: Path) -> None:
+def test_the_wrong_sort_never_asks(fake_vault: Vault, fake: FakeVault, tmp_path: Path, refused: Any) -> None:
     SealedKeystore.create(FolderPlace(tmp_path / "k"), new_key_file(tmp_path / "key"))
     transit, before = fake_vault.transit(), len(fake.asked)
     refused(lambda: SealedKeystore.open(FolderPlace(tmp_path / "k"), transit), InputError, "keystore.unlock")
