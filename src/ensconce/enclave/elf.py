@@ -43,7 +43,7 @@ def soname(data: bytes) -> str | None:
         )
         start = strings + entries[_DT_SONAME]
         return data[start : data.index(b"\0", start)].decode("ascii")
-    except (struct.error, KeyError, StopIteration, ValueError) as error:
+    except (struct.error, KeyError, StopIteration, ValueError, OverflowError) as error:
         raise _damaged() from error
 
 
@@ -56,7 +56,7 @@ def loaded_part(data: bytes) -> bytes:
     try:
         end = max(offset + size for kind, offset, _, size in _segments(data) if kind == _PT_LOAD)
         header = list(_HEADER.unpack_from(data))
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise _damaged() from error
     # No section table any more: its offset, its number of entries, and the entry with the sections' names.
     header[6] = header[12] = header[13] = 0
