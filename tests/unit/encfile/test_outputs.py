@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ensconce import encfile
+from ensconce.encfile.fileio import read_at, reader
 from ensconce.errors import InputError
 
 KEY = bytes(range(16))
@@ -154,3 +156,40 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", program, str(tmp_path)]
     grown = int(subprocess.run(arguments, check=True, capture_output=True).stdout)
     assert grown < 4096, f"{grown} KiB more for 160 MiB"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory"), OverflowError()])
+def test_a_plaintext_that_there_is_no_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def nothing(_size: int) -> memoryview:
+        raise error
+
+    (tmp_path / "in").write_bytes(bytes(5000))
+    encrypt(tmp_path / "in", tmp_path / "out")
+    monkeypatch.setattr("ensconce.encfile.decrypt.room", nothing)
+    with pytest.raises(InputError) as caught:
+        encfile.decrypt_to_memory(tmp_path / "out", KEY, verify_path="x")
+    assert (caught.value.check, caught.value.found) == ("encfile.memory", "7168 bytes needed")
+
+
+def test_a_device_that_fails_and_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"short")
+    with (tmp_path / "in").open("rb") as file:
+        for read in (partial(_read_at, file.fileno()), reader(file.fileno(), tmp_path / "in")):
+            with pytest.raises(InputError) as caught:
+                read(memoryview(bytearray(10)), 0)
+            assert caught.value.check == "encfile.input_changed"
+    # Closed behind their backs, which is as good as a device that fails.
+    file = (tmp_path / "in").open("rb")
+    handle = file.fileno()
+    readers = [partial(_read_at, handle), reader(handle, tmp_path / "in")]
+    file.close()
+    for read in readers:
+        with pytest.raises(InputError, match="Bad file descriptor") as caught:
+            read(memoryview(bytearray(1)), 0)
+        assert caught.value.check == "encfile.input"
+
+
+def _read_at(handle: int, view: memoryview, offset: int) -> None:
+    read_at(handle, view, offset, Path("a file"))

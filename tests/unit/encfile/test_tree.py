@@ -135,3 +135,18 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     encfile.encrypt_tree(folder, tmp_path / "enc", KEY, embedded_root="m")
     encfile.decrypt_tree(tmp_path / "enc", tmp_path / "out", KEY, verify_root="m")
     assert (tmp_path / "out" / name).read_bytes() == b"x"
+
+
+def test_a_target_that_comes_while_the_tree_is_made(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def somebody_else(_folder: Path) -> None:
+        (tmp_path / "enc").mkdir()
+        (tmp_path / "enc" / "theirs").write_bytes(b"")
+
+    monkeypatch.setattr("ensconce.encfile.tree.sync_folder", somebody_else)
+    with pytest.raises(InputError) as caught:
+        encfile.encrypt_tree(source, tmp_path / "enc", KEY, embedded_root="m")
+    assert caught.value.check == "encfile.output"
+    assert names(tmp_path) == ["enc", "saved"]
+    assert names(tmp_path / "enc") == ["theirs"]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from google.protobuf import text_format
 
 from ensconce.errors import InputError
 from ensconce.modelserver.certificates import issue_files, write_files
+from ensconce.modelserver.files import tls_of
 from ensconce.tfserving.messages import SSLConfig
 from ensconce.tfserving.text import parse_text
 
@@ -114,3 +116,14 @@ def test_an_empty_folder_is_filled_and_a_missing_parent_refused(tmp_path: Path) 
     with pytest.raises(InputError) as caught:
         made(tmp_path / "nowhere")
     assert caught.value.check == "tls.folder"
+
+
+def test_an_authority_that_is_none_is_refused_and_not_told(tmp_path: Path) -> None:
+    folder = made(tmp_path, mutual=True)
+    config = parse_text(SSLConfig, (folder / "ssl.cfg").read_bytes(), "ssl.cfg")
+    config.custom_ca = "no certificate"
+    (folder / "ssl.cfg").write_text(text_format.MessageToString(config))
+    with pytest.raises(InputError) as caught:
+        tls_of(folder / "ssl.cfg")
+    assert caught.value.check == "config.custom_ca"
+    assert "no certificate" not in (caught.value.found or "")

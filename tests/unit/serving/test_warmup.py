@@ -123,3 +123,10 @@ def test_a_request_that_fails_fails_the_load(tmp_path: Path, loading: Any) -> No
     (tmp_path / WARMUP_FILE).write_bytes(record(log("predict_log")))
     with pytest.raises(RequestError, match="input size"):
         warming_up(loading, replay)("m", 1, tmp_path)
+
+
+def test_a_record_that_is_too_long_is_not_read() -> None:
+    size = struct.pack("<Q", 1 << 40)
+    code, text = refused(size + struct.pack("<I", masked_crc32c(size)))
+    assert code is Code.RESOURCE_EXHAUSTED
+    assert "1099511627776 bytes" in text

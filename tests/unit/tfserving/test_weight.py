@@ -76,3 +76,32 @@ def test_what_can_be_parsed_is_not_called_malformed(data: bytes) -> None:
 def test_what_is_cut_off_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError):
         check_weight(PredictRequest.DESCRIPTOR, data)
+
+
+def _nested(depth: int) -> bytes:
+    """Messages within messages."""
+    data = b""
+    for _ in range(depth):
+        data = _within(0x0A, data)
+    return data
+
+
+@pytest.mark.parametrize("data", [b"\x0e\0", b"\x0f\0", b"\x02\0", b"\x0a\x05a", b"\x09\0", b"\xff" * 11])
+def test_what_is_no_message_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        check_weight(PredictRequest.DESCRIPTOR, data)
+
+
+def test_messages_are_not_followed_for_ever() -> None:
+    class Field:
+        number, message_type, cpp_type = 1, None, None
+
+    class Endless:
+        """A message of itself, which none of ours is."""
+
+        fields = (Field,)
+
+    Field.message_type = Endless  # type: ignore[assignment]
+    check_weight(Endless, _nested(100))
+    with pytest.raises(MalformedError):
+        check_weight(Endless, _nested(102))

@@ -208,3 +208,10 @@ def test_telemetry_is_refused(tiny: Any, carry: Carry, monkeypatch: pytest.Monke
     with pytest.raises(InputError) as caught:
         carry(tiny.onnx)
     assert caught.value.check == "engine.telemetry"
+
+
+def test_without_openvino_nothing_is_converted(tiny: Any, carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError) as caught:
+        carry(tiny.onnx)
+    assert caught.value.check == "engine.openvino"

@@ -71,3 +71,15 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(InputError, match=r"model\.layout"):
         source_sha256(tmp_path)
+
+
+def test_a_source_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> str:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("ensconce.models.importing.order._sha256", fail)
+    (tmp_path / "m.onnx").write_bytes(b"")
+    for source in (tmp_path, tmp_path / "m.onnx"):
+        with pytest.raises(InputError, match=r"m\.onnx: Input/output error") as caught:
+            source_sha256(source)
+        assert caught.value.check == "import.source"
