@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -283,12 +284,15 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _unpacked(self, head: Head, body: bytes) -> Response:
         """The answer to a request whose body is compressed."""
-        taken = 0
+        lock, taken, is_wanted = threading.Lock(), 0, True
 
         def take(amount: int) -> bool:
             nonlocal taken
-            taken += amount if (has := self._memory.take(amount)) else 0
-            return has
+            with lock:
+                if not is_wanted or not self._memory.take(amount):
+                    return False
+                taken += amount
+                return True
 
         try:
             plain = await asyncio.to_thread(gunzip, body, self._limits.body_bytes, take)
@@ -297,6 +301,9 @@ class Connection(asyncio.BufferedProtocol):
             )
             return answer if isinstance(answer, Response) else await answer
         finally:
+            with lock:
+                # The thread may not have ended: what it took from now on, nobody would give back.
+                is_wanted = False
             self._memory.give(taken)
 
     async def _run(self, answer: Awaitable[Response], head: Head) -> None:

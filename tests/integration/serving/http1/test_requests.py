@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+import pytest
 
 from ensconce.serving.http1.messages import HttpError, Request, Response
 
@@ -71,6 +74,34 @@ async def test_compressed_bodies(start: Start) -> None:
     for packed, status in ((bomb, 413), (b"not gzip", 400)):
         peer.send(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
         assert (await peer.answer())[0] == status
+    assert world.server.memory.used == 0
+
+
+async def test_what_is_decompressed_for_who_is_gone_is_counted_no_longer(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gone, told = threading.Event(), threading.Event(), list[bool]()
+
+    def slowly(data: bytes, limit: int, take: Callable[[int], bool]) -> bytes:
+        told.append(take(1000))
+        begun.set()
+        gone.wait(10)
+        told.append(take(1000))
+        return b""
+
+    monkeypatch.setattr("ensconce.serving.http1.connection.gunzip", slowly)
+    world = await start()
+    peer = await world.connect()
+    peer.send(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na")
+    await asyncio.to_thread(begun.wait, 10)
+    peer.writer.transport.abort()
+    async with asyncio.timeout(10):
+        while world.server.connections:
+            await asyncio.sleep(0.01)
+        gone.set()
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+    assert told == [True, False]
     assert world.server.memory.used == 0
 
 
