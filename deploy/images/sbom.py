@@ -3,7 +3,7 @@
 Run in the image, ``python -I sbom.py NAME``, it lists the packages of the interpreter that runs it (with the SHA-256 of
 the wheel that each came from, where the wheels are at hand), the packages of Debian's that are installed, the
 interpreter where it is none of these, and what enclaves execute. The same image gives the same bytes: the time is that
-of SOURCE_DATE_EPOCH, and the name space is a hash of the rest. ``python -I sbom.py --staged FILE``, run where enclaves
+of the stamp, and the name space is a hash of the rest. ``python -I sbom.py --staged FILE``, run where enclaves
 are built, prints the entries of the packages that FILE names, for the images that these enclaves run in.
 
 Source: SPDX specification 2.3; package URLs, https://github.com/package-url/purl-spec.
@@ -15,7 +15,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+STAMP = Path("/context/stamp.json")
 WHEELS = Path("/context/wheels")
 STAGED = Path("/opt/staged/packages.json")
 DPKG = Path("/var/lib/dpkg/status")
@@ -202,7 +202,7 @@ def main() -> None:
                 "generic", "tensorflow-serving", "NOASSERTION", "pkg:generic/tensorflow-serving", checksums=[checksum]
             )
         )
-    created = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
+    created = int(json.loads(STAMP.read_text())["source_date_epoch"])
     json.dump(
         document(sys.argv[1], importlib.metadata.version("ensconce"), packages, inside, created), sys.stdout, indent=1
     )

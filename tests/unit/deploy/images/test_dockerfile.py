@@ -72,6 +72,8 @@ def test_an_image_is_copied_together_and_runs_as_nobody(stages: dict[str, Stage]
     assert stage.base in ("system", "gramine-system")
     assert not stage.said("RUN")
     assert all(copied.startswith("--from=") for copied in stage.said("COPY"))
+    # Caches know this file by its contents, and build arguments only by their names.
+    assert stages[stage.base].steps[0] == ("COPY", "build/images/stamp.json /usr/share/ensconce/stamp.json")
     assert stage.said("USER") == ["10001:10001"]
     assert stage.said("ENTRYPOINT") == ['["ensconce"]']
     assert any(f"finish {name}" in command for command in stages[f"{name}-parts"].said("RUN"))
@@ -116,7 +118,7 @@ def test_the_context_is_what_is_copied(stages: dict[str, Stage]) -> None:
         for source in copy.split()[:-1]
     }
     assert copied - {path for path in copied if path.startswith("deploy/images/")} == let_in - {"deploy/images"}
-    for path in copied - {"build/images/wheels"}:
+    for path in copied - {"build/images/wheels", "build/images/stamp.json"}:
         assert (REPOSITORY / path).exists()
 
 
