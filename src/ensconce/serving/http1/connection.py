@@ -53,12 +53,7 @@ class Connection(asyncio.BufferedProtocol):
     """Made by :class:`HttpServer` for every connection."""
 
     def __init__(self, server: HttpServer, age: float) -> None:
-        """Begin before anything has arrived.
-
-        Args:
-            server: what it is a connection of.
-            age: seconds after which it ends with its next answer.
-        """
+        """Begin before anything has arrived; after ``age`` seconds it ends with its next answer."""
         self._age = age
         self._server, self._limits, self._memory = server, server.limits, server.memory
         self._loop = asyncio.get_running_loop()
