@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ensconce.demo.stage import DOMAIN, Stage
+from ensconce.demo.stage import DOMAIN, Stage, processes_below
 from ensconce.platform.simulated.enrolment import root_name_at
 from ensconce.platform.simulated.pki import SimulatedVendor
 
@@ -69,11 +69,11 @@ def pod(stage: Stage, vendor: str, find_port: Callable[[], int]) -> Iterator[Cal
     """Starts a container's process in the host's folder; gives it and its health port."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(bundle: Path = stage.host) -> tuple[subprocess.Popen[str], int]:
+    def start(vendor: str = vendor) -> tuple[subprocess.Popen[str], int]:
         port = find_port()
         process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "ensconce", "replica", "run", str(bundle), "--platform", "simulated"),
+                *(sys.executable, "-P", "-m", "ensconce", "replica", "run", str(stage.host), "--platform", "simulated"),
                 *("--vendor", vendor, "--run", str(stage.root / "pod"), "--health", f"127.0.0.1:{port}"),
             ],
             # No home of a vendor's own: the machine is born with the process.
@@ -143,3 +143,14 @@ def test_a_refused_replica_is_never_ready(stage: Stage, pod: Callable[..., Any],
     assert process.returncode == 4, err
     assert "pod ready for requests" not in out
     assert json.loads(err.splitlines()[0])["error"]["check"].startswith("policy.")
+
+
+def test_it_leaves_at_once_while_its_machine_is_not_born(
+    stage: Stage, pod: Callable[..., Any], find_port: Callable[[], int], wait_for: WaitFor
+) -> None:
+    process, port = pod(vendor=f"http://127.0.0.1:{find_port()}")
+    wait_for(lambda: asked(port, "/livez")[0] == 200, "a health port")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    wait_for(lambda: not processes_below(stage.root / "pod"), "the end of what it began")

@@ -22,6 +22,7 @@ from ensconce.enclave.config import ReplicaConfig
 from ensconce.enclave.manifest import CONFIG
 from ensconce.errors import InputError, restore
 from ensconce.provisioning.status import Answer, serve_status
+from ensconce.provisioning.threads import Threads
 
 __all__ = ["LIVE", "READY", "Pod", "run_pod"]
 
@@ -81,11 +82,25 @@ async def _run(pod: Pod, health: Health) -> None:
     async with contextlib.AsyncExitStack() as stack:
         server = await serve_status(listener, _answers(health))
         stack.callback(server.close)
-        outputs = (sys.stdout.buffer, sys.stderr.buffer)
-        started = await asyncio.to_thread(start, pod.kind, pod.bundle, pod.run, pod.vendor, outputs)
+        started = await _started(pod, told)
+        if started is None:
+            return
         stack.callback(started.enclave.close)
         _tell("launched", pid=started.enclave.pid, health_port=listener.getsockname()[1])
         await _watch(started, health, told)
+
+
+async def _started(pod: Pod, told: asyncio.Event) -> Started | None:
+    """The enclave; None when it is told to stop before there is one. What was begun then ends with this process."""
+    outputs = (sys.stdout.buffer, sys.stderr.buffer)
+    call = Threads(1, "start").run(start, pod.kind, pod.bundle, pod.run, pod.vendor, outputs)
+    starting, stopping = asyncio.ensure_future(call), asyncio.create_task(told.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        return starting.result()
+    starting.cancel()
+    return None
 
 
 async def _watch(started: Started, health: Health, told: asyncio.Event) -> None:

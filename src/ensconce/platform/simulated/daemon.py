@@ -162,18 +162,24 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        return asyncio.run(_run(chosen, None if chosen.vendor is None else _enrol(chosen.vendor)))
+        enrolled = None if chosen.vendor is None else _enrol(chosen.vendor, chosen.exit_with_parent)
+        return asyncio.run(_run(chosen, enrolled))
     except EnsconceError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_status
 
 
-def _enrol(vendor: str) -> Machine:
-    """Before there is anything to close: until then, a signal simply ends this process."""
+def _enrol(vendor: str, parent: int | None) -> Machine:
+    """Before there is anything to close: until then, a signal simply ends this process, and so does a parent's end."""
     # With a client of HTTP, which a machine that is its own vendor has no use for.
     from ensconce.platform.simulated.enrolment import enrol
 
-    return enrol(vendor)
+    def wait(seconds: float) -> None:
+        time.sleep(seconds)
+        if parent is not None and os.getppid() != parent:
+            sys.exit(0)
+
+    return enrol(vendor, sleep=wait)
 
 
 async def _run(chosen: argparse.Namespace, enrolled: Machine | None) -> int:
