@@ -61,37 +61,43 @@ class Files:
     allowed: tuple[Listed, ...]
     mounts: tuple[MountEntry, ...]
     strict: bool
+    _trusted: Mapping[str, Listed]
+    _allowed: Mapping[str, Listed]
+    _points: Mapping[str, MountEntry]
 
     @classmethod
     def of(cls, reading: Reading, harmless: frozenset[str]) -> Files:
         """Collect them. ``harmless`` are allowed files that need no finding."""
+        trusted = tuple(_listed(reading, "sgx.trusted_files"))
+        allowed = tuple(entry for entry in _listed(reading, "sgx.allowed_files") if entry.uri not in harmless)
+        mounts = tuple(_mounts(reading))
         return cls(
-            trusted=tuple(_listed(reading, "sgx.trusted_files")),
-            allowed=tuple(entry for entry in _listed(reading, "sgx.allowed_files") if entry.uri not in harmless),
-            mounts=tuple(_mounts(reading)),
+            trusted=trusted,
+            allowed=allowed,
+            mounts=mounts,
             strict=reading.get("sgx.file_check_policy") in (None, "strict"),
+            _trusted={entry.path: entry for entry in reversed(trusted)},
+            _allowed={entry.path: entry for entry in reversed(allowed)},
+            _points={posixpath.normpath(mount.path): mount for mount in mounts},
         )
 
     def outside(self, path: str) -> tuple[str, str]:
         """Where a path inside lies outside, and by which type of mount; relative ones begin in the root."""
-        inside = posixpath.join("/", path)
-        for mount in reversed(self.mounts):
-            point = mount.path.rstrip("/")
-            if mount.path != "/" and (inside == point or inside.startswith(f"{point}/")):
-                return _path(mount.uri + inside[len(point) :]), mount.type
-        root = next((mount for mount in self.mounts if mount.path == "/"), None)
-        if root is not None:
-            return _path(f"{root.uri}/{inside}"), root.type
+        inside = posixpath.normpath(posixpath.join("/", path))
+        for point in _upwards(inside):
+            mount = self._points.get(point)
+            if mount is not None:
+                return _path(f"{mount.uri}/{inside[len(point) :]}"), mount.type
         # Without fs.root the folder of the start is the root.
         return _path(inside.lstrip("/") or "."), "chroot"
 
     def trusts(self, uri: str) -> bool:
         """The file outside is a trusted one, by itself or in a trusted folder."""
-        return any(_covers(entry, _path(uri)) for entry in self.trusted)
+        return any(point in self._trusted for point in _upwards(_path(uri)))
 
     def allows(self, path: str) -> Listed | None:
         """The allowed file or folder that the path outside belongs to."""
-        return next((entry for entry in self.allowed if _covers(entry, path)), None)
+        return next((self._allowed[point] for point in _upwards(path) if point in self._allowed), None)
 
     def host_may_write(self, inside: str) -> bool:
         """The host chooses what is read under this path inside."""
@@ -128,6 +134,7 @@ def _allowed(files: Files, *, ours: bool) -> Iterator[Hit]:
 
 
 def _mount_findings(files: Files) -> Iterator[Hit]:
+    folders = {entry.path for entry in files.allowed if kind_of(entry.path, is_folder=True) == "folder"}
     for mount in files.mounts:
         if mount.type == "untrusted_shm":
             yield Hit("mount.shared_memory", mount.key, f"{mount.path} is memory shared with the host")
@@ -135,9 +142,8 @@ def _mount_findings(files: Files) -> Iterator[Hit]:
             outside = _path(mount.uri)
             if looks_secret(mount.path) or looks_secret(outside):
                 yield Hit("mount.secret", mount.key, f"{mount.path} is mounted in the clear from {mount.uri}")
-            for entry in files.allowed:
-                if entry.path == outside and kind_of(entry.path, is_folder=True) == "folder":
-                    yield Hit("mount.writable", mount.key, f"{mount.path} is a mount that may be written, unencrypted")
+            if outside in folders:
+                yield Hit("mount.writable", mount.key, f"{mount.path} is a mount that may be written, unencrypted")
 
 
 def _trusted(files: Files) -> Iterator[Hit]:
@@ -235,8 +241,9 @@ def _path(uri: str) -> str:
     return posixpath.normpath(path).replace("//", "/", 1) if path else "."
 
 
-def _covers(entry: Listed, path: str) -> bool:
-    base = entry.path
-    if base == ".":
-        return not path.startswith("/")
-    return path == base or path.startswith(f"{base.rstrip('/')}/")
+def _upwards(path: str) -> Iterator[str]:
+    """A path, and every folder that it lies in; for a relative one, the folder of the start at last."""
+    while path not in ("", "/", "."):
+        yield path
+        path = posixpath.dirname(path)
+    yield path or "."

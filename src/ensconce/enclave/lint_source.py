@@ -23,11 +23,14 @@ from ensconce.platform.manifest import MAX_MANIFEST_SIZE
 __all__ = ["Reading", "is_template", "read_manifest"]
 
 _MAX_READINGS = 64
+_MAX_TEMPLATE = 1 << 18
 _MAX_DEPTH = 32
-_TAG = re.compile(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
+_OPENING = re.compile(r"\{[#%{]")
+_CLOSING = {"{#": "#}", "{%": "%}", "{{": "}}"}
 _STATEMENT = re.compile(r"\{%[-+]?\s*(\w*)(.*?)[-+]?%\}", re.DOTALL)
 _LITERAL = re.compile(r"\s*(\w+)\s*=\s*(?:\"([^\"'\\{}]*)\"|'([^\"'\\{}]*)')\s*")
 _BRANCHES = frozenset({"elif", "else"})
+_IMPORTS = frozenset({"include", "import", "extends", "from"})
 _KEY = re.compile(r"[A-Za-z_][\w.-]*")
 _MAKE = re.compile(r"\s*\$\(\w+\)\s*")
 _VALUE = re.compile(r"(?:true|false|[-+]?\d+|0x[0-9a-fA-F]+)")
@@ -87,27 +90,19 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
     Raises:
         InputError: ``manifest.*``: not UTF-8, too large, too deep, or not TOML once the template's marks are taken out.
     """
-    if len(data) > MAX_MANIFEST_SIZE:
-        raise InputError(
-            "manifest.size",
-            "the manifest is too large",
-            found=f"{len(data)} bytes",
-            rule=f"at most {MAX_MANIFEST_SIZE} bytes",
-        )
+    _check_size(data, MAX_MANIFEST_SIZE)
     try:
         text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise InputError("manifest.text", "the manifest is not UTF-8", found=f"byte {error.start}") from None
-    if not _TAG.search(text):
+    tags = _tags(text)
+    if not tags:
         return (_parsed(text),)
-    variables = {match[1]: match[2] or match[3] or "" for match in _set_tags(text)}
-    imports = tuple(
-        text.count("\n", 0, tag.start()) + 1
-        for tag in _STATEMENT.finditer(text)
-        if tag[1] in ("include", "import", "extends", "from")
-    )
+    _check_size(data, _MAX_TEMPLATE)  # it is read several times
+    variables = dict(_literals(tags))
+    imports = tuple(text.count("\n", 0, tag.start) + 1 for tag in tags if tag.word in _IMPORTS)
     bodies: dict[str, Reading] = {}
-    conditions = _conditions(text)
+    conditions = _conditions(tags)
     readings = max([each.stride * each.size for each in conditions.values()], default=1)
     if readings > _MAX_READINGS:
         raise InputError(
@@ -118,10 +113,17 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
             remedy="lint what gramine-manifest makes of it",
         )
     for take in range(readings):
-        body = _without_tags(text, take, conditions, variables)
+        body = _without_tags(text, tags, take, conditions, variables)
         if body not in bodies:
             bodies[body] = _parsed(body, imports)
     return tuple(bodies.values())
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        raise InputError(
+            "manifest.size", "the manifest is too large", found=f"{len(data)} bytes", rule=f"at most {limit} bytes"
+        )
 
 
 def _parsed(body: str, imports: tuple[int, ...] = ()) -> Reading:
@@ -174,24 +176,54 @@ def _quoted(text: str) -> str:
     return "\n".join(lines)
 
 
-def _set_tags(text: str) -> Iterator[re.Match[str]]:
-    for tag in _STATEMENT.finditer(text):
-        if tag[1] == "set" and (match := _LITERAL.fullmatch(tag[2])):
-            yield match
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """A mark of Jinja's: where it begins, its text, and for a statement its first word, ``if`` or ``endfor``."""
+
+    start: int
+    text: str
+    word: str
 
 
-def _without_tags(text: str, take: int, conditions: Mapping[int, _Condition], variables: Mapping[str, str]) -> str:
+def _tags(text: str) -> list[_Tag]:
+    found, at = list[_Tag](), 0
+    never = set[str]()  # closings that do not come any more: looking again for each opening would take the square
+    while opening := _OPENING.search(text, at):
+        at = opening.end()
+        closing = _CLOSING[opening[0]]
+        end = -1 if closing in never else text.find(closing, at)
+        if end < 0:
+            never.add(closing)
+            continue
+        at = end + 2
+        mark = text[opening.start() : at]
+        statement = _STATEMENT.fullmatch(mark) if mark[1] == "%" else None
+        found.append(_Tag(opening.start(), mark, statement[1] if statement else ""))
+    return found
+
+
+def _literals(tags: list[_Tag]) -> Iterator[tuple[str, str]]:
+    """Variables that the template itself sets to a plain string."""
+    for tag in tags:
+        statement = _STATEMENT.fullmatch(tag.text) if tag.word == "set" else None
+        match = _LITERAL.fullmatch(statement[2]) if statement else None
+        if match:
+            yield match[1], match[2] or match[3] or ""
+
+
+def _without_tags(
+    text: str, tags: list[_Tag], take: int, conditions: Mapping[int, _Condition], variables: Mapping[str, str]
+) -> str:
     """The template's text as it is read for the time number ``take``; as many lines as before."""
     pieces, open_ifs, at, quote = list[str](), list[_If](), 0, ""
-    for tag in _TAG.finditer(text):
-        piece, mark = text[at : tag.start()], tag[0]
-        at = tag.end()
+    for tag in tags:
+        piece, mark, word = text[at : tag.start], tag.text, tag.word
+        at = tag.start + len(mark)
         skipped = any(not each.taken for each in open_ifs)
         pieces.append(_lines_of(piece) if skipped else piece)
         quote = _open_quote(quote, piece)
-        word = _word(mark)
         if word == "if":
-            condition = conditions[tag.start()]
+            condition = conditions[tag.start]
             open_ifs.append(_If(wanted=take // condition.stride % condition.size))
         elif word in _BRANCHES and open_ifs:
             open_ifs[-1].branch += 1
@@ -245,16 +277,16 @@ class _Condition:
     has_else: bool = False
 
 
-def _conditions(text: str) -> dict[int, _Condition]:
+def _conditions(tags: list[_Tag]) -> dict[int, _Condition]:
     """Every condition by the place where it begins."""
     found, inside = dict[int, _Condition](), dict[int, list[int]]()
     pending = list[int]()
-    for tag in _TAG.finditer(text):
-        word = _word(tag[0])
+    for tag in tags:
+        word = tag.word
         if word == "if":
-            inside[tag.start()] = list(pending)
-            found[tag.start()] = _Condition()
-            pending.append(tag.start())
+            inside[tag.start] = pending[-_MAX_DEPTH:]
+            found[tag.start] = _Condition()
+            pending.append(tag.start)
         elif word in _BRANCHES and pending:
             found[pending[-1]].size += 1
             found[pending[-1]].has_else |= word == "else"
@@ -276,12 +308,6 @@ def _expression(mark: str, variables: Mapping[str, str], quote: str) -> str:
         return text.replace("'", "`")
     text = text.replace('"', "'")
     return text if quote else f'"{text}"{_lines_of(mark)}'
-
-
-def _word(mark: str) -> str:
-    """The word by which a statement begins, ``if`` or ``endfor``; empty for any other mark."""
-    statement = _STATEMENT.fullmatch(mark)
-    return statement[1] if statement else ""
 
 
 def _lines_of(text: str) -> str:

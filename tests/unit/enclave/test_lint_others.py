@@ -257,6 +257,7 @@ def test_the_worst_comes_first() -> None:
         (b"a = [", "manifest.toml"),
         (b"{% if x %}a = [{% endif %}", "manifest.toml"),
         (b"x" * (8 << 20) + b"y", "manifest.size"),
+        (b"{{ a }}" + b" " * (1 << 18), "manifest.size"),
     ],
 )
 def test_what_is_no_manifest_is_said_to_be_none(data: bytes, check: str) -> None:
