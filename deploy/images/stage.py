@@ -17,6 +17,7 @@ from ensconce.enclave.contents import distributions
 from ensconce.enclave.gramine import Gramine
 from ensconce.enclave.image import build_image
 from ensconce.enclave.layers import LayerCache
+from ensconce.enclave.reach import cut
 
 
 def main() -> None:
@@ -29,7 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         image = build_image(out / "enclave" / "image", cache=LayerCache(Path(cache)))
     if kind == "gramine":
-        image = close(image, out / "enclave" / "image", Gramine.find())
+        tree = out / "enclave" / "image"
+        image = close(cut(image, tree), tree, Gramine.find())
     names = [distribution.name for distribution in distributions()]
     (out / "names.json").write_text(json.dumps(sorted([*names, "ensconce"])))
     sys.stdout.write(f"{len(image.files)} files, {image.size} bytes, SHA-256 {image.tree_sha256.hex()}\n")
