@@ -27,3 +27,21 @@ def test_a_replica_gets_its_key_serves_over_tls_and_stops(owner: Any) -> None:
     assert replica.child.returncode == 0, replica.errors()
     assert replica.events()[-1]["event"] == "stopped"
     assert not (folder / "ready.json").exists()
+
+
+def test_a_changed_library_never_runs(owner: Any) -> None:
+    owner.seal()
+    identity = owner.build()
+    owner.accept(identity.mr_enclave)
+    folder = owner.folder()
+    owner.attest(folder, identity)
+    library = next((folder / "enclave" / "image" / "bulk").glob("libopenvino_ir_frontend*"))
+    data = bytearray(library.read_bytes())
+    data[len(data) // 2] ^= 1
+    library.write_bytes(data)
+    replica = owner.start(folder)
+    replica.child.wait(60)
+    assert replica.child.returncode == 6
+    # Gramine's console is the host's standard output, whichever of the two a program writes to.
+    assert '"replica.library"' in (folder / "out").read_text()
+    assert not (folder / "ready.json").exists()
