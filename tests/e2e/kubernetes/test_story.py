@@ -206,7 +206,7 @@ def refusals(story: Story) -> set[str]:
 def tampered(story: Story) -> str:
     """The servers' image with a line more in the program that the enclave executes; gives its name."""
     manifest = (story.owner.bundle / "enclave" / "server.manifest.sgx").read_text()
-    path = re.search(r'file:(enclave/image/[^"]*/ensconce/serving/__init__\.py)"', manifest)
+    path = re.search(r'file:(enclave/image/[^"]*/ensconce/serving/__init__\.pyc)"', manifest)
     assert path
     name, changed = "localhost/ensconce/server-simulated:tampered", story.client.parent / "tampered.tar"
     change_image(story.archive, changed, name, {f"/opt/ensconce/{path[1]}": b"# Copies every request to its host.\n"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -83,12 +84,18 @@ class Cluster:
     def wait(self, reached: Callable[[], object], what: str, seconds: float = 600) -> None:
         """Poll until something is so; raises :class:`MachineError` when a program ends or the time is over."""
         deadline = time.monotonic() + seconds
-        while not reached():
+        while not self._try(reached):
             if ended := next((each for each in self.machine.programs if each.process.poll()), None):
                 raise MachineError(f"{ended.name} ended ({ended.process.returncode}):\n{ended.end_of_log()}")
             if time.monotonic() > deadline:
                 raise MachineError(f"still waiting for {what} after {seconds:.0f} s; logs are in {self.machine.logs}")
             time.sleep(0.2)
+
+    def _try(self, reached: Callable[[], object]) -> object:
+        # kubectl gives up on a handshake after ten seconds; so long may everything stand still on a busy machine.
+        with contextlib.suppress(MachineError):
+            return reached()
+        return False
 
     def command(self, *arguments: str) -> list[str]:
         """kubectl's command line, as an administrator; for :meth:`Machine.run`."""

@@ -83,7 +83,7 @@ class Gateway:
     def endpoints(self, name: str) -> set[str]:
         """Where connections to a server name go now; raises what broke the watch."""
         if self._failure:
-            raise self._failure
+            raise AssertionError("nginx did not take its configuration") from self._failure
         return {endpoint for route in self.routes if route.name == name for endpoint in route.endpoints}
 
     def _watch(self, kind: str) -> None:
