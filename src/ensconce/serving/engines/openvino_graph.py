@@ -37,6 +37,10 @@ _QUICK_SETTINGS: Final = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "ENABLE_
 _QUICK_BYTES: Final = 16 * 2**20
 # A folder of the kernel's: not even root can put a file there.
 _NOWHERE: Final = "/proc"
+# The working directory is the process's: of two that go there at once, one would come back to it.
+_ELSEWHERE: Final = threading.Lock()
+# So much of an input is kept until the next inference.
+_KEPT_BYTES: Final = 64 * 1024
 
 
 class CannotComputeError(Exception):
@@ -65,7 +69,7 @@ class Graph:
         array = np.frombuffer(weights, np.uint8)
         self._weights = array if array.flags.writeable else array.copy()
         try:
-            with contextlib.chdir(_NOWHERE):
+            with _ELSEWHERE, contextlib.chdir(_NOWHERE):
                 self._core = self._ov.Core()
                 self.model = self._core.read_model(xml, self._ov.Tensor(self._weights, shared_memory=True))
         except RuntimeError:
@@ -219,8 +223,9 @@ class _Pool:
     def __init__(self, make: Callable[[], Any], most: int) -> None:
         """Make the first of ``most`` requests."""
         self._make = make
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._free.put(make())
+        # Each with the inputs that it was made with.
+        self._free: queue.SimpleQueue[tuple[Any, list[Any]]] = queue.SimpleQueue()
+        self._free.put(self._made())
         # One for each request that may still be made.
         self._more: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(most - 1):
@@ -228,7 +233,8 @@ class _Pool:
 
     def infer(self, tensors: Sequence[Any]) -> Sequence[Array]:
         """Run a free request, a new one, or wait for one; raises RuntimeError when OpenVINO does."""
-        request = self._take()
+        request, own = self._take()
+        large = [index for index, tensor in enumerate(tensors) if tensor.byte_size > _KEPT_BYTES]
         try:
             for index, tensor in enumerate(tensors):
                 request.set_input_tensor(index, tensor)
@@ -236,9 +242,16 @@ class _Pool:
             outputs: Sequence[Array] = request.infer(share_outputs=False).to_tuple()
             return outputs
         finally:
-            self._free.put(request)
+            # It would hold them until the next time, and nobody would count that.
+            for index in large:
+                request.set_input_tensor(index, own[index])
+            self._free.put((request, own))
 
-    def _take(self) -> Any:
+    def _made(self) -> tuple[Any, list[Any]]:
+        request = self._make()
+        return request, list(request.input_tensors)
+
+    def _take(self) -> tuple[Any, list[Any]]:
         try:
             return self._free.get_nowait()
         except queue.Empty:
@@ -248,7 +261,7 @@ class _Pool:
         except queue.Empty:
             return self._free.get()
         try:
-            return self._make()
+            return self._made()
         except BaseException:
             self._more.put(None)
             raise

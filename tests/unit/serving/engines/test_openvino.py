@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -282,3 +284,20 @@ def test_shapes_are_remembered_but_not_for_ever(
     for count in (*range(1, 12), 1):
         assert len(servable.predict("", {"images": held_out[0][:count]})["classes"]) == count
         assert len(graph._pools) <= 4
+
+
+def test_large_inputs_are_let_go(digits: OpenVinoServable) -> None:
+    images = np.zeros((2000, 8, 8, 1), np.float32)
+    digits.predict("", {"images": images})
+    kept = weakref.ref(images)
+    del images
+    gc.collect()
+    assert kept() is None
+
+
+def test_models_that_load_at_once_leave_the_working_directory_alone(digits_files: dict[str, bytes]) -> None:
+    before = Path.cwd()
+    with ThreadPoolExecutor(4) as threads:
+        for made in [threads.submit(OpenVinoServable, digits_files) for _ in range(8)]:
+            made.result()
+    assert Path.cwd() == before
