@@ -66,6 +66,9 @@ class ServingCertificate:
         return self._http2_context
 
 
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
 def _context(protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -108,6 +111,22 @@ def _load(context: ssl.SSLContext, private_key_pem: bytes, certificate_chain_pem
             ) from None
 
 
+def _is_in_memory(folder: Path) -> bool:
+    """Whether a folder is a tmpfs. A Linux says so; Gramine, where the manifest says so, has no such file.
+
+    A filter of system calls can make memfd_create fail on any Linux, where the folder may lie on a disk.
+    """
+    try:
+        mounts = _MOUNTS.read_text().splitlines()
+    except FileNotFoundError:
+        return True
+    # proc(5): ... mount point, options, optional fields, a hyphen, type of the file system.
+    return any(
+        fields[4] == str(folder) and fields[fields.index("-") + 1] == "tmpfs"
+        for fields in (line.split() for line in mounts)
+    )
+
+
 @contextlib.contextmanager
 def _file_in_memory() -> Iterator[tuple[int, Path]]:
     """A descriptor to write to, and a path to read from, of a file that is on no disk and empty in the end."""
@@ -117,6 +136,8 @@ def _file_in_memory() -> Iterator[tuple[int, Path]]:
             handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
         except OSError as error:
             if error.errno != errno.ENOSYS:
+                raise
+            if not _is_in_memory(MEMORY_FOLDER):
                 raise
             named = MEMORY_FOLDER / "certificate.pem"
             handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import ssl
 from pathlib import Path
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce.errors import InputError
+from ensconce.serving import tls
 from ensconce.serving.tls import ServingCertificate
 
 
@@ -99,3 +101,36 @@ def test_no_key_is_taken_where_it_would_need_a_disk(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError) as caught:
         ServingCertificate(*pair("one"))
     assert caught.value.check == "serving.memfd"
+
+
+@pytest.mark.parametrize(
+    ("mount", "goes"),
+    [
+        ("35 25 0:31 / {folder} rw,nosuid - tmpfs tmpfs rw,size=64k", True),
+        ("35 25 0:31 / {folder} rw,nosuid shared:7 master:1 - tmpfs tmpfs rw,size=64k", True),
+        ("35 25 254:0 / {folder} rw - ext4 /dev/vda rw", False),
+        ("35 25 0:31 / /elsewhere rw - tmpfs tmpfs rw", False),
+        (None, True),
+    ],
+    ids=["tmpfs", "tmpfs, shared", "disk", "no mount", "Gramine"],
+)
+def test_without_files_in_memory_the_key_goes_to_a_tmpfs_or_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mount: str | None, goes: bool
+) -> None:
+    def missing(*_: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    folder, mounts = tmp_path / "private", tmp_path / "mountinfo"
+    folder.mkdir()
+    if mount is not None:
+        mounts.write_text(f"22 1 254:0 / / rw - ext4 /dev/vda rw\n{mount.format(folder=folder)}\n")
+    monkeypatch.setattr(os, "memfd_create", missing)
+    monkeypatch.setattr(tls, "MEMORY_FOLDER", folder)
+    monkeypatch.setattr(tls, "_MOUNTS", mounts)
+    if goes:
+        ServingCertificate(*pair("one"))
+    else:
+        with pytest.raises(InputError) as caught:
+            ServingCertificate(*pair("one"))
+        assert caught.value.check == "serving.memfd"
+    assert not list(folder.iterdir())
