@@ -1,4 +1,4 @@
-"""One batch through the model, in a thread: merge, compute, split; and the first time, see whether that is right."""
+"""One batch through the model: merge, compute, split; and the first time, see whether that is right."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
         outcome = _alone(parts[0])
         seconds = time.perf_counter() - start
         if request.plan.shape is not None:
-            request.plan.pace.worked(request.plan.shape, request.plan.rows, time.thread_time() - worked)
+            request.plan.pace.worked(request.plan.shape, request.plan.rows, time.thread_time() - worked, seconds)
         return Computed([outcome], request.plan.rows, 0, started, seconds)
     if parameters is None and not request.plan.pace.proved and len(parts) > 1:
         outcomes = _tried(parts, request.plan.pace)
@@ -75,7 +75,7 @@ def compute(parts: Sequence[Part], parameters: Parameters | None, started: float
     if parameters is None:
         request.plan.pace.measured(rows, seconds)
         if request.plan.shape is not None:
-            request.plan.pace.worked(request.plan.shape, rows, time.thread_time() - worked)
+            request.plan.pace.worked(request.plan.shape, rows, time.thread_time() - worked, seconds)
     whole = len(parts) == 1 and padded == rows
     split = [outputs] if whole else split_outputs(outputs, [part.rows for part in parts])
     return Computed(split, padded, padded - rows, started, seconds)

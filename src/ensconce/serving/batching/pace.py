@@ -58,6 +58,7 @@ class Pace:
         self._worked: _Times = {}
         self._occupied: _Times = {}
         self._stalls = 0
+        self._runs = 0
         self._seconds_per_row: dict[int, deque[float]] = {}
         self._seen: set[int] = set()
         self._count = 0
@@ -90,16 +91,24 @@ class Pace:
         if self._count % _JUDGED_EVERY == 0:
             self._judge()
 
-    def worked(self, shape: Hashable, rows: int, seconds: float) -> None:
-        """A batch of ``rows`` (0: it has none) of this shape took so much processor time of the thread it was in."""
+    def worked(self, shape: Hashable, rows: int, processor: float, seconds: float) -> None:
+        """A batch of ``rows`` (0: it has none) of this shape took so long, of that so much processor time.
+
+        A long time counts whole: there are engines that compute in threads of their own.
+        """
         if (shape, rows) in self._worked:
-            _keep(self._worked, (shape, rows), seconds)
+            _keep(self._worked, (shape, rows), processor if seconds <= _STALL_S else seconds)
         else:
             # The first one does not count: engines prepare for each shape.
             _keep(self._worked, (shape, rows))
+        self._runs += 1
+        if self._runs % _FORGET_AFTER == 0:
+            # What was too slow for the event loop, on a machine that had other work to do, is tried there again.
+            self._occupied.clear()
+            self._stalls = max(0, self._stalls - 1)
 
     def occupied(self, shape: Hashable, rows: int, seconds: float) -> None:
-        """A batch took the event loop so long. Who stalls it has no right to it any more: time may depend on values."""
+        """A batch took the event loop so long. Who stalls it has no right to it for long: time may depend on values."""
         _keep(self._occupied, (shape, rows), seconds)
         if seconds > _STALL_S:
             self._stalls += 1
@@ -165,7 +174,7 @@ class Paces:
 
 def _keep(times: _Times, key: tuple[Hashable, int], *seconds: float) -> None:
     if key not in times and len(times) >= _MOST_SHAPES:
-        times.clear()
+        times.pop(next(iter(times)), None)
     times[key] = (*times.get(key, ())[1 - _KEPT :], *seconds)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.tensor import Array
 
-__all__ = ["check_rows", "merge_inputs", "split_outputs"]
+__all__ = ["check_rows", "join_outputs", "merge_inputs", "split_outputs"]
 
 
 def merge_inputs(tasks: Sequence[Mapping[str, Array]], rows: int) -> dict[str, Array]:
@@ -77,3 +77,10 @@ def split_outputs(outputs: Mapping[str, Array], sizes: Sequence[int]) -> list[di
         split.append({name: array[at : at + size] for name, array in outputs.items()})
         at += size
     return split
+
+
+def join_outputs(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """The outputs of a request that was computed in parts, which must fit together."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -29,7 +29,7 @@ class Bounds:
     Attributes:
         requests: of all models; more are refused with UNAVAILABLE.
         requests_per_model: the same for one model, so that one cannot take all places.
-        bytes: of inputs of all models, and of what fronts hold for them; more is refused with RESOURCE_EXHAUSTED.
+        bytes: of inputs of all models; more is refused with RESOURCE_EXHAUSTED.
         bytes_per_model: the same for one model.
     """
 

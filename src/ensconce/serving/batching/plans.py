@@ -24,7 +24,7 @@ class Plan:
         pace: what is known of the signature.
         rows: the 0th dimension of the inputs; 0 when it is not to be merged.
         mates: what must be equal in requests that are merged with this one; None when there can be no such.
-        shape: what its time depends on besides its rows; None when that cannot be told.
+        shape: what its time depends on besides how many rows it is computed with; None when that cannot be told.
         nbytes: of the inputs.
     """
 
@@ -74,5 +74,6 @@ def make_plan(
             padded = parameters is not None and parameters.pad_variable_length_inputs
             mates = shapes_of(signature, inputs, padded=padded)
         if parameters is None and pace.timed:
-            shape = mates or tuple([array.shape for array in inputs.values()])
+            shapes = mates if mates is not None else tuple([array.shape for array in inputs.values()])
+            shape = outputs, shapes
     return Plan(signature.name, outputs, pace, rows, mates, shape, nbytes)

@@ -134,18 +134,10 @@ class Queues:
                 f"{_FULL}; currently {self.requests} requests are being served, {lane.requests} of them by model "
                 f"{request.loaded.name}, and at most {bounds.requests} and {bounds.requests_per_model} are",
             )
-        self.check_bytes(request.plan.nbytes)
+        if self.bytes + request.plan.nbytes > bounds.bytes:
+            raise _too_many_bytes(request.plan.nbytes, self.bytes, bounds.bytes)
         if lane.bytes + request.plan.nbytes > bounds.bytes_per_model:
             raise _too_many_bytes(request.plan.nbytes, lane.bytes, bounds.bytes_per_model)
-
-    def check_bytes(self, nbytes: int) -> None:
-        """Refuse more bytes than there is room for.
-
-        Raises:
-            RequestError: RESOURCE_EXHAUSTED.
-        """
-        if self.bytes + nbytes > self._bounds.bytes:
-            raise _too_many_bytes(nbytes, self.bytes, self._bounds.bytes)
 
     def take(self, now: float, *, quick: bool) -> Batch | None:
         """The batch whose turn it is of those that are quick, or are not, if one is ready; it counts as running until
@@ -170,13 +162,27 @@ class Queues:
         return next(self._ready(now, quick), None) is not None
 
     def _ready(self, now: float, quick: bool) -> Iterator[tuple[str, _Lane, Hashable, _Queue, Batch]]:
+        """Of each model the batch whose turn it is, if it is quick, or is not; what comes behind it waits all the same.
+
+        What is quick also waits for other batches of its model: they may hold what it computes with, and the event loop
+        would wait for that.
+        """
         for name, lane in self._lanes.items():
+            if quick and lane.running:
+                continue
             if self._running_per_model is not None and lane.running >= self._running_per_model:
                 continue
-            for key, queue in lane.queues.items():
-                for batch in queue.batches:
-                    if (batch.closed or now >= batch.opened + queue.terms.timeout) and batch.is_quick is quick:
-                        yield name, lane, key, queue, batch
+            found = next(
+                (
+                    (key, queue, batch)
+                    for key, queue in lane.queues.items()
+                    for batch in queue.batches
+                    if batch.closed or now >= batch.opened + queue.terms.timeout
+                ),
+                None,
+            )
+            if found is not None and found[2].is_quick is quick:
+                yield name, lane, *found
 
     def due(self, now: float) -> float | None:
         """When the next batch that is not ready yet will have waited long enough."""

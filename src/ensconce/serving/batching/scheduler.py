@@ -6,18 +6,19 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from ensconce.serving.batching.compute import Computed, compute
 from ensconce.serving.batching.pace import Paces
+from ensconce.serving.batching.padding import join_outputs
 from ensconce.serving.batching.parameters import Bounds, Parameters
 from ensconce.serving.batching.plans import Plan, make_plan
 from ensconce.serving.batching.queues import Queues, Terms
 from ensconce.serving.batching.tasks import Outcome, Part, Request
 from ensconce.serving.manager import LoadedServable
+from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 from ensconce.tfserving.signatures import MAX_AXIS, Signature, find_signature
 from ensconce.tfserving.tensor import Array
@@ -55,7 +56,7 @@ class BatchRecord:
 
 
 class Scheduler:
-    """Computes predictions in threads of its own, merging what waits for the same.
+    """Computes predictions, merging what waits for the same, in threads of its own; what is over at once in the loop.
 
     Everything but the threads belongs to one event loop, the one in which the scheduler is made.
     """
@@ -164,14 +165,7 @@ class Scheduler:
     ) -> Plan:
         """How these inputs are computed, and all others of the same types and shapes, as long as the plan holds.
 
-        Args:
-            loaded: whose.
-            signature: of it.
-            inputs: all of the signature's, and no others.
-            output_filter: names of outputs; none means all.
-
-        Raises:
-            RequestError: INVALID_ARGUMENT or FAILED_PRECONDITION, something is wrong with inputs or outputs.
+        Arguments and errors are those of :func:`make_plan`.
         """
         pace = self._paces.of(loaded.servable, signature)
         return make_plan(pace, signature, inputs, output_filter, self._parameters, merge=self._merge)
@@ -221,7 +215,8 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         for request in waiting:
-            request.tell(RequestError(Code.UNAVAILABLE, _STOPPING))
+            with suppress(Exception):
+                request.tell(RequestError(Code.UNAVAILABLE, _STOPPING))
         await asyncio.shield(self._ended)
         for thread in self._threads:
             # It has said that it ends, as its last word.
@@ -388,15 +383,13 @@ class Scheduler:
         if wake is not None:
             wake.put(None)
         for request, error in answers:
-            request.tell(error or _joined(request))
+            # Whatever one of them meets, the answers behind it are not lost with it.
+            try:
+                outcome: Outcome = error or join_outputs([request.results[at] for at in sorted(request.results)])
+            except Exception as unexpected:
+                outcome = RequestError(Code.INTERNAL, unforeseen(unexpected))
+            with suppress(Exception):
+                request.tell(outcome)
         if self._observe is not None:
             for record in records:
                 self._observe(record)
-
-
-def _joined(request: Request) -> dict[str, Array]:
-    """The outputs of a request that may have been computed in parts."""
-    results = [request.results[start] for start in sorted(request.results)]
-    if len(results) == 1:
-        return results[0]
-    return {name: np.concatenate([result[name] for result in results]) for name in results[0]}

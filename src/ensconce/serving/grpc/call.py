@@ -254,7 +254,7 @@ class UnaryCall(Call):
         if method.quick is not None and not prefix.is_compressed:
             try:
                 self._stop = method.quick(message, self._note, self._answered)
-            except RequestError as error:
+            except Exception as error:  # it ends this call, and not its connection
                 self.failed(error)
                 return
             if self._stop is not None:

@@ -10,21 +10,21 @@ from typing import Any, Final
 from ensconce.serving.answers import Prediction
 from ensconce.serving.batching.plans import Plan
 from ensconce.serving.batching.scheduler import Scheduler
+from ensconce.serving.grpc.call import Message
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.tfserving.pattern import Pattern, pattern_of
 from ensconce.tfserving.refusal import RequestError
 from ensconce.tfserving.signatures import Signature
 
-__all__ = ["Repeats", "Spec", "spec_of"]
+__all__ = ["Repeats", "Spec", "spec_in"]
 
 _MOST_SIZES: Final = 256
 _MOST_OF_A_SIZE: Final = 4
-Message = bytes | bytearray | memoryview
 Spec = tuple[str, int | None, str | None]
 """A model's name, and the version or the label that is asked for."""
 
 
-def spec_of(request: Any) -> Spec:
+def spec_in(request: Any) -> Spec:
     """What a ``PredictRequest`` that has a ``ModelSpec`` asks."""
     spec = request.model_spec
     return (
@@ -81,6 +81,8 @@ class Repeats:
         """
         if asked.inputs.keys() != asked.signature.inputs.keys():
             return  # some have defaults
+        if any(known.pattern.inputs(data) is not None for known in self._by_size.get(len(data), ())):
+            return  # it was not looked for, or another that came with it has been here first
         pattern = pattern_of(data, asked.inputs)
         if pattern is None:
             return

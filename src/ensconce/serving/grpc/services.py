@@ -19,7 +19,7 @@ from ensconce.serving.batching.tasks import Outcome
 from ensconce.serving.grpc.call import Message, Note, Streaming, Tell, Unary
 from ensconce.serving.grpc.examples import example_methods
 from ensconce.serving.grpc.messages import parse, serialize
-from ensconce.serving.grpc.repeats import Repeats, Spec, spec_of
+from ensconce.serving.grpc.repeats import Repeats, Spec, spec_in
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.observing import Method
@@ -96,7 +96,7 @@ def serving_methods(
         note.model = request.model_spec.name
         asked = read_predict(manager, request, bulk, tensor_bytes=limits.message_bytes)
         note.loaded, note.signature = asked.loaded, asked.signature.name
-        return spec_of(request), asked
+        return spec_in(request), asked
 
     def write(prediction: Prediction, outputs: Mapping[str, Array]) -> bytes:
         return write_predict(prediction, outputs, as_content=as_content)
@@ -108,18 +108,18 @@ def serving_methods(
         note.loaded, note.model, note.signature = prediction.loaded, prediction.loaded.name, plan.signature
 
         def told(outcome: Outcome) -> None:
-            if isinstance(outcome, RequestError):
-                tell(outcome)
-            elif sum([array.nbytes for array in outcome.values()]) <= small_bytes:
-                try:
-                    answer = write(prediction, outcome)
-                except Exception as error:  # whoever is told next must not miss it for this one
-                    tell(error)
-                else:
-                    tell(answer)
+            try:
+                if isinstance(outcome, RequestError):
+                    raise outcome
+                if sum([array.nbytes for array in outcome.values()]) > small_bytes:
+                    later = asyncio.get_running_loop().run_in_executor(threads, write, prediction, outcome)
+                    later.add_done_callback(lambda done: done.cancelled() or tell(done.exception() or done.result()))
+                    return
+                answer = write(prediction, outcome)
+            except Exception as error:  # whoever is told next must not miss it for this one
+                tell(error)
             else:
-                later = asyncio.get_running_loop().run_in_executor(threads, write, prediction, outcome)
-                later.add_done_callback(lambda done: done.cancelled() or tell(done.exception() or done.result()))
+                tell(answer)
 
         request = scheduler.begin(prediction.loaded, plan, prediction.inputs, told)
         return lambda: scheduler.leave(request)

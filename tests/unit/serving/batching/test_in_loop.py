@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -102,7 +103,7 @@ async def test_slow_batches_stay_in_threads(
     assert placed.places == [False] * LEARNED
 
 
-async def test_who_stalls_the_loop_leaves_it_for_good(
+async def test_who_stalls_the_loop_leaves_it_for_long(
     scheduler: Scheduler, placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(scheduler, placed, times=LEARNED)
@@ -112,17 +113,24 @@ async def test_who_stalls_the_loop_leaves_it_for_good(
     assert placed.places[before:] == [True] * 3 + [False] * (LEARNED - 3)
     await ask(scheduler, placed, rows(2, 3), times=LEARNED)
     assert placed.places[before + LEARNED :] == [False] * LEARNED
-
-
-async def test_what_turns_out_slower_there_goes_back(
-    scheduler: Scheduler, placed: Placed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Processor time says that it is quick, and it waits for something."""
+    monkeypatch.setattr(pace, "_STALL_S", 1000)
+    monkeypatch.setattr(pace, "_FORGET_AFTER", 4)
     await ask(scheduler, placed, times=LEARNED)
-    # None takes less than no time; what threads worked counts no more.
-    monkeypatch.setattr(pace, "_QUICK_S", 0)
-    await ask(scheduler, placed, times=1)
-    assert placed.places[-1] is False
+    assert placed.places[-1] is True
+
+
+def test_what_turns_out_slower_there_goes_back_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_QUICK_S", 0.0003)
+    learned = pace.Pace(True)
+    for _ in range(4):
+        learned.worked((), 1, 1e-4, 1e-3)
+    assert learned.is_quick((), 1, 1)
+    for _ in range(3):
+        learned.occupied((), 1, 1e-3)
+    assert not learned.is_quick((), 1, 1)
+    for _ in range(512):
+        learned.worked((), 1, 1e-4, 1e-3)
+    assert learned.is_quick((), 1, 1)
 
 
 async def test_strings_are_of_any_length(scheduler: Scheduler, doubler: Any) -> None:
@@ -223,3 +231,102 @@ async def test_threads_and_loop_share_a_model(scheduler: Scheduler, placed: Plac
     assert placed.places[-2:] == [False, True]
     assert placed.servable.sizes[-2:] == [5, 1]
     assert not (placed.servable.calls[-1]["x"] == 8).any()
+
+
+async def test_what_is_quick_has_its_turn_among_what_is_not(scheduler: Scheduler, placed: Placed) -> None:
+    """Batches of two signatures wait: the quick one between two that are not is computed between them."""
+    await ask(scheduler, placed, times=LEARNED)
+    begun, go = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        if not placed.places[-1]:
+            begun.set()
+            assert go.wait(30)
+
+    placed.first = wait
+    placed.servable.calls.clear()
+    tasks = [asyncio.create_task(scheduler.predict(placed.loaded, "other", rows(20)))]
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    for name, count in (("other", 20), ("", 1), ("other", 20)):
+        tasks.append(asyncio.create_task(scheduler.predict(placed.loaded, name, rows(count))))
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert placed.servable.sizes == [20, 20, 1, 20]
+
+
+async def test_each_choice_of_outputs_is_learned_by_itself(scheduler: Scheduler, doubler: Any) -> None:
+    """A model may compute only what is asked for."""
+    placed = Placed(doubler)
+    for _ in range(LEARNED):
+        await scheduler.predict(placed.loaded, "", rows(1), ["y"])
+    assert placed.places[-1] is True
+    placed.servable.signatures = {
+        name: dataclasses.replace(each, outputs={**each.outputs, "z": each.outputs["y"]})
+        for name, each in placed.servable.signatures.items()
+    }
+    await scheduler.predict(placed.loaded, "", rows(1), ["y", "z"])
+    assert placed.places[-1] is False
+
+
+async def test_an_engine_with_threads_of_its_own_is_not_quick(
+    scheduler: Scheduler, placed: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes no processor time of the thread that asks, and long all the same."""
+    monkeypatch.setattr(pace, "_QUICK_S", 0.5)
+    monkeypatch.setattr(pace, "_STALL_S", 1)
+    times = iter(range(0, 10_000, 5))
+    monkeypatch.setattr("ensconce.serving.batching.compute.time.perf_counter", lambda: float(next(times)))
+    await ask(scheduler, placed, times=LEARNED)
+    assert placed.places == [False] * LEARNED
+
+
+async def test_an_outcome_that_cannot_be_told_takes_no_other_with_it(scheduler: Scheduler, placed: Placed) -> None:
+    await ask(scheduler, placed, times=LEARNED)
+    signature = placed.servable.signatures["serving_default"]
+    plan = scheduler.plan(placed.loaded, signature, rows(1))
+    told: list[Any] = []
+
+    def fail(_outcome: Any) -> None:
+        raise ValueError
+
+    scheduler.begin(placed.loaded, plan, rows(1), fail)
+    scheduler.begin(placed.loaded, plan, rows(1, 3), told.append)
+    await ask(scheduler, placed)
+    while not told:
+        await asyncio.sleep(0)
+    assert told[0]["y"].tolist() == [[6, 6]]
+
+
+async def test_parts_that_do_not_fit_together_are_told(doubler: Any) -> None:
+    """Outputs as long as inputs, which are padded in one part of a request and not in the other."""
+    placed = Placed(lambda compute: doubler(compute, inputs={"x": (-1, -1)}, outputs={"y": (-1, -1)}))
+    scheduler = Scheduler(
+        Parameters(
+            max_batch_size=8,
+            max_execution_batch_size=4,
+            batch_timeout_micros=50_000,
+            num_batch_threads=1,
+            pad_variable_length_inputs=True,
+            enable_large_batch_splitting=True,
+        )
+    )
+    first = asyncio.create_task(scheduler.predict(placed.loaded, "", {"x": np.ones((2, 5), np.float32)}))
+    await asyncio.sleep(0)
+    second = scheduler.predict(placed.loaded, "", {"x": np.ones((6, 3), np.float32)})
+    with pytest.raises(RequestError) as caught:
+        await asyncio.wait_for(second, 30)
+    assert caught.value.code is Code.INTERNAL
+    assert (await first)["y"].shape == (2, 5)
+    await asyncio.wait_for(scheduler.close(), 30)
+
+
+def test_of_many_shapes_the_oldest_are_forgotten() -> None:
+    learned = pace.Pace(True)
+    for rows_of in range(1, 400):
+        for _ in range(4):
+            learned.worked((), rows_of, 1e-5, 1e-5)
+    assert learned.is_quick((), 399, 1)
+    assert not learned.is_quick((), 1, 1)
+    assert len(learned._worked) == 128

@@ -11,7 +11,7 @@ import pytest
 from ensconce.serving.answers import read_predict
 from ensconce.serving.batching.pace import Pace
 from ensconce.serving.batching.plans import Plan, make_plan
-from ensconce.serving.grpc.repeats import Repeats, spec_of
+from ensconce.serving.grpc.repeats import Repeats, spec_in
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.tfserving.dtypes import dtype_named
 from ensconce.tfserving.messages import PredictRequest
@@ -54,7 +54,7 @@ class Known:
 
     def learn(self, message: Any) -> None:
         data = message.SerializeToString()
-        self.repeats.learn(data, spec_of(message), read_predict(self.manager, message, tensor_bytes=1 << 20))
+        self.repeats.learn(data, spec_in(message), read_predict(self.manager, message, tensor_bytes=1 << 20))
 
     def find(self, message: Any) -> Any:
         return self.repeats.find(message.SerializeToString())
@@ -97,6 +97,13 @@ def test_of_a_size_several_are_known_and_of_others_too(known: Known) -> None:
     assert known.find(asked[1])[0].signature.name == "other"
     assert known.find(asked[2])[1].outputs == ("y",)
     assert known.find(asked[3])[0].loaded.version == 1
+
+
+def test_what_is_known_is_not_learned_again(known: Known) -> None:
+    known.learn(ask(1))
+    for value in range(5):
+        known.learn(ask(value))
+    assert [len(each) for each in known.repeats._by_size.values()] == [1]
 
 
 def test_the_latest_version_is_another_one_tomorrow(known: Known) -> None:
