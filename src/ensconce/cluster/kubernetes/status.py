@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -196,18 +196,17 @@ def _prove(replica: Replica, domain: str, client: Client, way: Way) -> Proved:
         ) as connection:
             acceptance = connection.acceptance
             report = acceptance.report
-            proved = {
-                "replica": connection.replica_id,
-                "identity": acceptance.identity.name,
-                "measurement": report.mr_enclave.hex() if isinstance(report, SgxReport) else None,
-                "root": acceptance.verdict.root,
-                "status": acceptance.verdict.status.value,
-                "not_after": utc_text(connection.accepted.certificate.not_valid_after_utc.timestamp()),
-            }
-        requests = None
-        if metrics is not None and rest is not None:
-            requests = _requests(addresses[rest], domain, client, metrics)
-    return Proved(**proved, requests=requests)  # type: ignore[arg-type]  # text, all of them
+            proved = Proved(
+                replica=connection.replica_id,
+                identity=acceptance.identity.name,
+                measurement=report.mr_enclave.hex() if isinstance(report, SgxReport) else None,
+                root=acceptance.verdict.root,
+                status=acceptance.verdict.status.value,
+                not_after=utc_text(connection.accepted.certificate.not_valid_after_utc.timestamp()),
+            )
+        if metrics is None or rest is None:
+            return proved
+        return replace(proved, requests=_requests(addresses[rest], domain, client, metrics))
 
 
 def _requests(address: Address, domain: str, client: Client, path: str) -> int | None:

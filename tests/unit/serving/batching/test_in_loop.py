@@ -41,6 +41,18 @@ class Placed:
         self.first()
         return {"y": inputs["x"] * 2}
 
+    def hold(self) -> tuple[threading.Event, threading.Event]:
+        """From now on threads wait: they set the first event, until somebody sets the second."""
+        begun, go = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            if not self.places[-1]:
+                begun.set()
+                assert go.wait(30)
+
+        self.first = wait
+        return begun, go
+
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,14 +219,7 @@ async def test_what_waits_when_it_closes_is_refused(placed: Placed) -> None:
 async def test_threads_and_loop_share_a_model(scheduler: Scheduler, placed: Placed) -> None:
     """A slow batch of the model is in a thread: the quick ones wait for it, and what is still wanted is computed."""
     await ask(scheduler, placed, times=LEARNED)
-    begun, go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        if not placed.places[-1]:
-            begun.set()
-            assert go.wait(30)
-
-    placed.first = wait
+    begun, go = placed.hold()
     slow = asyncio.create_task(ask(scheduler, placed, rows(5, 3)))
     while not begun.is_set():
         await asyncio.sleep(0)
@@ -236,14 +241,7 @@ async def test_threads_and_loop_share_a_model(scheduler: Scheduler, placed: Plac
 async def test_what_is_quick_has_its_turn_among_what_is_not(scheduler: Scheduler, placed: Placed) -> None:
     """Batches of two signatures wait: the quick one between two that are not is computed between them."""
     await ask(scheduler, placed, times=LEARNED)
-    begun, go = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        if not placed.places[-1]:
-            begun.set()
-            assert go.wait(30)
-
-    placed.first = wait
+    begun, go = placed.hold()
     placed.servable.calls.clear()
     tasks = [asyncio.create_task(scheduler.predict(placed.loaded, "other", rows(20)))]
     while not begun.is_set():
