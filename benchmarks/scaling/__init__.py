@@ -1,0 +1,1 @@
+"""Scale, simulated from service times that are measured first: ``python -m benchmarks.scaling --help``."""
