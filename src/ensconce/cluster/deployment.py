@@ -166,7 +166,7 @@ class Deployment(StrictModel):
         if not self.is_tensorflow_serving:
             return self
         if self.platform.kind != "gramine":
-            raise ValueError("engine tensorflow-serving needs platform.kind gramine")
+            raise ValueError("engine tensorflow-serving needs platform.kind gramine; choose that, or engine openvino")
         model = self.models[0]
         specific = None if model.versions is None else model.versions.specific
         if len(self.models) > 1 or specific is None or len(specific) != 1:

@@ -24,9 +24,19 @@ from ensconce.enclave.manifest import FOLDER
 from ensconce.enclave.manifest_text import Choice, lines, value
 from ensconce.enclave.tensorflow_serving_sizes import ServingSizes
 from ensconce.errors import InputError
+from ensconce.platform.manifest import Manifest
 from ensconce.tfserving.messages import BatchingParameters, ModelServerConfig
 
-__all__ = ["KEY_NAME", "LIBRARY", "SSL_CONFIG", "TensorFlowServingSpec", "render_tensorflow_serving", "static_files"]
+__all__ = [
+    "CONNECTION_AGE_S",
+    "KEY_NAME",
+    "LIBRARY",
+    "SSL_CONFIG",
+    "TensorFlowServingSpec",
+    "port_in",
+    "render_tensorflow_serving",
+    "static_files",
+]
 
 KEY_NAME = "model"
 """Under which the library gives the key to Gramine, for the model and for ``ssl.cfg``: wire v1 has one key."""
@@ -37,7 +47,13 @@ LIBRARY = "libsecret_prov_attest.so"
 SSL_CONFIG = f"{FOLDER}/ssl.cfg"
 """TLS key and certificate, encrypted, seen from a replica's working folder and from the bundle."""
 
+CONNECTION_AGE_S = 30
+"""How old a connection grows, at most; requests that are under way on it end as they would."""
+
 _NAME = "tensorflow_model_server"
+_PORT = "--port="
+# gRPC adds or takes a tenth at random, so that not all come back at once.
+_CONNECTION_AGE_MS = CONNECTION_AGE_S * 1000 * 10 // 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,16 +207,37 @@ def render_tensorflow_serving(spec: TensorFlowServingSpec, image: Image, sizes: 
     )
 
 
+def port_in(manifest: Manifest) -> int:
+    """The port of gRPC in a manifest that was rendered here.
+
+    Raises:
+        InputError: ``enclave.engine``: it is not for TensorFlow Serving.
+    """
+    for word in manifest.argv:
+        if word.startswith(_PORT) and word.removeprefix(_PORT).isdecimal():
+            return int(word.removeprefix(_PORT))
+    raise InputError(
+        "enclave.engine",
+        "this enclave does not run TensorFlow Serving",
+        found=" ".join(manifest.argv[:1]),
+        rule=_NAME,
+        remedy="run `ensconce enclave build` for the deployment as it is now",
+    )
+
+
 def _argv(spec: TensorFlowServingSpec, sizes: ServingSizes) -> list[str]:
     argv = [
         _NAME,
-        f"--port={spec.port}",
+        f"{_PORT}{spec.port}",
         f"--ssl_config_file=/{SSL_CONFIG}",
         f"--model_config_file=/{FOLDER}/models.config",
         "--enable_profiler=false",
         # The version is fixed: looking for others each second would be an exit of the enclave each time.
         "--file_system_poll_wait_seconds=0",
         f"--grpc_max_threads={sizes.grpc_threads}",
+        # The program dies of SIGTERM where it stands. So clients are told to connect anew every now and then, gRPC's
+        # GOAWAY, and whoever takes a replica out of service needs to wait no longer than that.
+        f"--grpc_channel_arguments=grpc.max_connection_age_ms={_CONNECTION_AGE_MS}",
         f"--tensorflow_intra_op_parallelism={sizes.cores if spec.threads else 0}",
         f"--tensorflow_inter_op_parallelism={sizes.cores if spec.threads else 0}",
     ]

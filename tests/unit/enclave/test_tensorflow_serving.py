@@ -13,7 +13,13 @@ from ensconce.enclave.config import BatchingConfig
 from ensconce.enclave.image import Image
 from ensconce.enclave.layers import ImageFile
 from ensconce.enclave.lint import lint_text
-from ensconce.enclave.tensorflow_serving import TensorFlowServingSpec, render_tensorflow_serving, static_files
+from ensconce.enclave.tensorflow_serving import (
+    CONNECTION_AGE_S,
+    TensorFlowServingSpec,
+    port_in,
+    render_tensorflow_serving,
+    static_files,
+)
 from ensconce.enclave.tensorflow_serving_sizes import ServingSizes
 from ensconce.errors import InputError
 from ensconce.platform.manifest import parse_manifest
@@ -71,6 +77,22 @@ def test_arguments_are_fixed_and_rest_is_off() -> None:
     assert "--model_config_file=/enclave/models.config" in argv
     assert "--enable_profiler=false" in argv
     assert not [each for each in argv if "rest_api" in each]
+
+
+def test_connections_grow_old_because_the_program_says_no_goodbye() -> None:
+    argv = rendered()["loader"]["argv"]
+    (arguments,) = [each for each in argv if each.startswith("--grpc_channel_arguments=")]
+    age = int(arguments.removeprefix("--grpc_channel_arguments=grpc.max_connection_age_ms="))
+    # gRPC takes up to a tenth more.
+    assert 1000 <= age * 1.1 <= CONNECTION_AGE_S * 1000
+
+
+def test_the_port_is_read_from_a_manifest_of_this_kind_alone() -> None:
+    text = render_tensorflow_serving(dataclasses.replace(SPEC, port=9000), IMAGE, SIZES)
+    assert port_in(parse_manifest(text.encode())) == 9000
+    for other in ("--another=9000", "--port=", "--port=x"):
+        with pytest.raises(InputError, match=r"enclave\.engine"):
+            port_in(parse_manifest(text.replace("--port=9000", other).encode()))
 
 
 def test_the_environment_is_gramines_own_provisioning_and_nothing_of_the_hosts() -> None:

@@ -14,8 +14,25 @@ ensconce/platform: {{ (index . 0).Values.platform }}
 
 {{/* The ConfigMap's name: another content is another object. */}}
 {{- define "ensconce.configMap" -}}
-{{- $files := .Values.enclave -}}
-{{- printf "%s-enclave-%s" .Values.name (printf "%s%s%s%s" $files.config $files.manifest $files.signature (.Values.models.ownerKey | default "") | sha256sum | trunc 10) -}}
+{{- $text := "" -}}
+{{- range $part := list (include "ensconce.files" . | fromJson) .Values.enclave.binaryFiles -}}
+{{- range $name, $content := $part -}}
+{{- $text = printf "%s%s\n%s\n" $text $name $content -}}
+{{- end -}}
+{{- end -}}
+{{- printf "%s-enclave-%s" .Values.name ($text | sha256sum | trunc 10) -}}
+{{- end }}
+
+{{/* The ConfigMap's text, as JSON. */}}
+{{- define "ensconce.files" -}}
+{{- $files := deepCopy .Values.enclave.files -}}
+{{- with .Values.models.ownerKey -}}{{- $_ := set $files "owner.pub" . -}}{{- end -}}
+{{- toJson $files -}}
+{{- end }}
+
+{{/* What replicas serve, as JSON: ports by name. */}}
+{{- define "ensconce.apis" -}}
+{{- toJson (pick .Values.ports "grpc" "rest") -}}
 {{- end }}
 
 {{/* The address of a host: itself, or what hosts says; nothing where DNS would have to tell. */}}

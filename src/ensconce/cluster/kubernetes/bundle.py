@@ -6,7 +6,7 @@ import base64
 import copy
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,19 +17,21 @@ from ensconce.addresses import Address
 from ensconce.appraisal import strict_yaml
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.kubernetes.values import Values
-from ensconce.enclave.build import MANIFEST, SIGSTRUCT, read_identity
+from ensconce.enclave.build import MANIFEST, read_identity
 from ensconce.enclave.config import ReplicaConfig
-from ensconce.enclave.manifest import CONFIG
+from ensconce.enclave.manifest import CONFIG, FOLDER
 from ensconce.enclave.present import folders
+from ensconce.enclave.tensorflow_serving import CONNECTION_AGE_S, port_in
 from ensconce.errors import InputError
-from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE
 from ensconce.files import read_bounded
-from ensconce.platform.manifest import MAX_MANIFEST_SIZE
+from ensconce.platform.manifest import MAX_MANIFEST_SIZE, parse_manifest
 
 __all__ = ["read_values"]
 
 _LIMIT = 1 << 20
 _CONFIG_MAP_BYTES = 1_000_000
+# For what has begun on a connection when it ends.
+_LAST_REQUESTS_S = 15
 
 
 def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> Values:
@@ -59,7 +61,7 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     _fill(bundle, deployment, fields)
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).encode()
     values = strict_yaml.parse(text, "the values").validate(Values)
-    size = len(values.enclave.config) + len(values.enclave.manifest) + len(values.enclave.signature)
+    size = sum(map(len, (*values.enclave.files.values(), *values.enclave.binary_files.values())))
     if size > _CONFIG_MAP_BYTES:
         raise InputError(
             "kubernetes.size",
@@ -95,13 +97,52 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _defaults(bundle: Path, deployment: Deployment) -> dict[str, Any]:
-    if deployment.is_tensorflow_serving:
-        raise InputError(
-            "kubernetes.engine",
-            "there are no objects for the engine tensorflow-serving yet",
-            rule="engine openvino",
-            remedy="import the model for openvino, or write objects that start `gramine-sgx enclave/server`",
-        )
+    service = deployment.service
+    return {
+        "name": re.sub("[^a-z0-9-]", "-", service.domain.partition(".")[0])[:40].strip("-") or "ensconce",
+        "namespace": "ensconce",
+        "platform": deployment.platform.kind,
+        "replicas": deployment.replicas,
+        "enclave": _enclave(bundle),
+        "hosts": dict(deployment.enclave.hosts or {}),
+        **(_tensorflow_serving if deployment.is_tensorflow_serving else _our_server)(bundle, deployment),
+    }
+
+
+def _enclave(bundle: Path) -> dict[str, Any]:
+    """The enclave's files beside its image; not the manifest before it was signed, which nothing needs to run."""
+    measurement = read_identity(bundle).mr_enclave.hex()
+    contents = {Path(MANIFEST).name: read_bounded(bundle / MANIFEST, MAX_MANIFEST_SIZE)}
+    for path in sorted((bundle / FOLDER).iterdir()):
+        if path.is_file() and path.name != "server.manifest":
+            contents[path.name] = read_bounded(path, MAX_MANIFEST_SIZE)
+    text, binary = {}, {}
+    for name, data in contents.items():
+        try:
+            text[name] = data.decode()
+        except UnicodeDecodeError:
+            binary[name] = base64.b64encode(data).decode()
+    return {"measurement": measurement, "files": text, "binaryFiles": binary}
+
+
+def _tensorflow_serving(bundle: Path, deployment: Deployment) -> dict[str, Any]:
+    """Google's program: gRPC alone, no metrics, and an end without a word to those who are connected."""
+    manifest = parse_manifest(read_bounded(bundle / MANIFEST, MAX_MANIFEST_SIZE))
+    return {
+        "domain": deployment.service.domain,
+        "metricsPath": None,
+        "ports": {"grpc": port_in(manifest)},
+        "provisioning": _provisioning(deployment, deployment.provisioning.servers),
+        "probes": {"drainSeconds": CONNECTION_AGE_S + _LAST_REQUESTS_S},
+        "route": {"grpcPort": Address.parse(deployment.service.grpc).port},
+    }
+
+
+def _provisioning(deployment: Deployment, servers: Sequence[str]) -> dict[str, Any]:
+    return {"servers": list(servers), "nameservers": list(deployment.enclave.nameservers or ())}
+
+
+def _our_server(bundle: Path, deployment: Deployment) -> dict[str, Any]:
     config = ReplicaConfig.load(bundle / CONFIG)
     ports = [Address.parse(address, lowest_port=0) for address in (config.listen.grpc, config.listen.rest)]
     if 0 in [address.port for address in ports] or any(address.host.startswith(("127.", "::1")) for address in ports):
@@ -112,24 +153,12 @@ def _defaults(bundle: Path, deployment: Deployment) -> dict[str, Any]:
             rule="enclave.listen with two ports on all addresses",
             remedy="add `enclave: {listen: {grpc: 0.0.0.0:8500, rest: 0.0.0.0:8501}}` to ensconce.yaml, build again",
         )
-    identity = read_identity(bundle)
     service = deployment.service
     return {
-        "name": re.sub("[^a-z0-9-]", "-", service.domain.partition(".")[0])[:40].strip("-") or "ensconce",
-        "namespace": "ensconce",
-        "platform": deployment.platform.kind,
         "domain": config.domain,
         "metricsPath": config.serving.metrics_path,
-        "replicas": deployment.replicas,
         "ports": {"grpc": ports[0].port, "rest": ports[1].port},
-        "enclave": {
-            "measurement": identity.mr_enclave.hex(),
-            "config": read_bounded(bundle / CONFIG, _LIMIT).decode(),
-            "manifest": read_bounded(bundle / MANIFEST, MAX_MANIFEST_SIZE).decode(),
-            "signature": base64.b64encode(read_bounded(bundle / SIGSTRUCT, SIGSTRUCT_SIZE)).decode(),
-        },
-        "provisioning": {"servers": list(config.provisioning.servers)},
-        "hosts": dict(deployment.enclave.hosts or {}),
+        "provisioning": _provisioning(deployment, config.provisioning.servers),
         "route": {"grpcPort": Address.parse(service.grpc).port, "restPort": Address.parse(service.rest).port},
     }
 
@@ -146,20 +175,21 @@ def _fill(bundle: Path, deployment: Deployment, fields: dict[str, Any]) -> None:
         models.setdefault("versions", found)
         if "url" in models:
             models.setdefault("ownerKey", read_bounded(bundle / "owner.pub", _LIMIT).decode())
-    vendor = fields.setdefault("vendor", {}) if fields["platform"] == "simulated" else None
+    vendor = fields.setdefault("vendor", {}) if fields["platform"] == "simulated" else fields.get("vendor")
     if isinstance(vendor, dict):
         vendor.setdefault("url", f"http://{fields['name']}-simulated-vendor:8081")
         if vendor.get("serve") and vendor.get("address") and isinstance(fields["hosts"], dict):
             fields["hosts"].setdefault(str(urlsplit(str(vendor["url"])).hostname), vendor["address"])
     sgx = fields.setdefault("sgx", {}) if fields["platform"] == "gramine" else None
     if isinstance(sgx, dict):
-        sgx.setdefault("epcMebibytes", _enclave_mebibytes(fields["enclave"]["manifest"]))
+        sgx.setdefault("epcMebibytes", _enclave_mebibytes(fields["enclave"]["files"][Path(MANIFEST).name]))
     if fields.get("autoscaling") and fields["metricsPath"] is None:
         raise InputError(
             "kubernetes.autoscaling",
             "replicas tell no metrics to scale by",
-            rule="serving.metrics_path in ensconce.yaml; measured",
-            remedy="add it and build the enclave again, or leave autoscaling out",
+            rule="serving.metrics_path in ensconce.yaml; measured. TensorFlow Serving tells its own on REST: off",
+            remedy="leave autoscaling out and set replicas and spare; or, with our own server, add the path and build"
+            " the enclave again",
         )
 
 

@@ -29,12 +29,15 @@ _DNS: Object = {
 
 def service(values: Values) -> Object:
     """The Service of the replicas; health has no place in it."""
-    ports = [
-        {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
-        for name, port in (("grpc", values.ports.grpc), ("rest", values.ports.rest))
-    ]
+    ports = [{"name": name, "port": port, "targetPort": name, "protocol": "TCP"} for name, port in _apis(values)]
     spec = {"type": "ClusterIP", "selector": replica_labels(values), "ports": ports}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata(values), "spec": spec}
+
+
+def _apis(values: Values) -> list[tuple[str, int]]:
+    """What replicas serve, and on which of their ports."""
+    apis = (("grpc", values.ports.grpc), ("rest", values.ports.rest))
+    return [(name, port) for name, port in apis if port is not None]
 
 
 def policy(values: Values) -> Object:
@@ -43,10 +46,10 @@ def policy(values: Values) -> Object:
     A policy is about pods, not about containers: what an init container or a neighbour in the pod must reach, the
     replica's container may reach as well. It is the enclave's measured code that decides whom it talks to.
     """
-    apis = _ports(values.ports.grpc, values.ports.rest)
-    ingress = [{"from": _clients(values), "ports": apis}]
+    apis = dict(_apis(values))
+    ingress = [{"from": _clients(values), "ports": _ports(*apis.values())}]
     if values.metrics_from:
-        ingress.append({"from": [_peer(each) for each in values.metrics_from], "ports": _ports(values.ports.rest)})
+        ingress.append({"from": [_peer(each) for each in values.metrics_from], "ports": _ports(apis["rest"])})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -81,7 +84,11 @@ def _in_namespace(name: str) -> Object:
 
 def _egress(values: Values) -> list[Object]:
     rules = [_to_address(values, *Address.parse(server)) for server in values.provisioning.servers]
-    names = False
+    nameservers = values.provisioning.nameservers
+    if nameservers:
+        rules.append({**_DNS, "to": [{"ipBlock": {"cidr": _single(address)}} for address in nameservers]})
+    # An address in the policy is no pod's: where the cluster's own DNS is asked, it must be named as such.
+    names = bool(nameservers)
     if values.vendor is not None:
         host, port = _host_and_port(values.vendor.url)
         if values.vendor.serve:
@@ -138,7 +145,7 @@ def routes(values: Values) -> list[Object]:
     match values.route.kind:
         case "tlsroute":
             made = [] if values.route.gateway is not None else [_gateway(values)]
-            return made + [_tls_route(values, api) for api in ("grpc", "rest")]
+            return made + [_tls_route(values, api, port) for api, port in _apis(values)]
         case "ingress":
             return [_ingress(values)]
     return []
@@ -156,6 +163,7 @@ def _gateway(values: Values) -> Object:
             "allowedRoutes": {"namespaces": {"from": "Same"}, "kinds": [{"kind": "TLSRoute"}]},
         }
         for name, port in (("grpc", route.grpc_port), ("rest", route.rest_port))
+        if port is not None
     ]
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -165,12 +173,11 @@ def _gateway(values: Values) -> Object:
     }
 
 
-def _tls_route(values: Values, api: str) -> Object:
+def _tls_route(values: Values, api: str, port: int) -> Object:
     gateway = values.route.gateway
     parent: Object = {"name": values.name if gateway is None else gateway.name, "sectionName": api}
     if gateway is not None:
         parent["namespace"] = gateway.namespace
-    port = values.ports.grpc if api == "grpc" else values.ports.rest
     return {
         "apiVersion": f"gateway.networking.k8s.io/{values.route.api_version}",
         "kind": "TLSRoute",

@@ -43,9 +43,13 @@ def to_yaml(objects: Sequence[Object]) -> str:
 
 def config_map_name(values: Values) -> str:
     """Of the enclave's files: another content is another object, which old and new replicas each have their own of."""
-    files = values.enclave
-    text = files.config + files.manifest + files.signature + (values.models.owner_key or "")
+    text = "".join(f"{name}\n{content}\n" for part in _contents(values) for name, content in sorted(part.items()))
     return f"{values.name}-enclave-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _contents(values: Values) -> tuple[dict[str, str], dict[str, str]]:
+    key = values.models.owner_key
+    return {**values.enclave.files, **({} if key is None else {"owner.pub": key})}, values.enclave.binary_files
 
 
 def _namespace(values: Values) -> Object:
@@ -61,17 +65,14 @@ def _service_account(values: Values) -> Object:
 
 
 def _config_map(values: Values) -> Object:
-    files = values.enclave
-    data = {"server.json": files.config, "server.manifest.sgx": files.manifest}
-    if values.models.owner_key is not None:
-        data["owner.pub"] = values.models.owner_key
+    text, binary = _contents(values)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(values) | {"name": config_map_name(values)},
         "immutable": True,
-        "data": data,
-        "binaryData": {"server.sig": files.signature},
+        "data": text,
+        "binaryData": dict(binary),
     }
 
 

@@ -148,10 +148,9 @@ def _replica(values: Values) -> Object:
     run = ["replica", "run", BUNDLE, "--platform", values.platform, "--run", RUN, "--health", f"0.0.0.0:{ports.health}"]
     if values.vendor is not None:
         run += ["--vendor", values.vendor.url]
-    files = ("server.json", "server.manifest.sgx", "server.sig")
     mounts: list[Object] = [
         {"name": "enclave", "mountPath": f"{BUNDLE}/enclave/{file}", "subPath": file, "readOnly": True}
-        for file in files
+        for file in sorted({*values.enclave.files, *values.enclave.binary_files})
     ]
     mounts += [
         {"name": "models", "mountPath": f"{BUNDLE}/models", "readOnly": True},
@@ -164,9 +163,9 @@ def _replica(values: Values) -> Object:
         **_container(values, "replica"),
         "args": run,
         "ports": [
-            {"name": "grpc", "containerPort": ports.grpc, "protocol": "TCP"},
-            {"name": "rest", "containerPort": ports.rest, "protocol": "TCP"},
-            {"name": "health", "containerPort": ports.health, "protocol": "TCP"},
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in (("grpc", ports.grpc), ("rest", ports.rest), ("health", ports.health))
+            if port is not None
         ],
         "resources": _resources(values.resources.cpu, values.resources.memory, devices),
         # Ready means attested and loaded; until then no liveness is asked, and nobody sends requests.

@@ -46,6 +46,7 @@ LabelValue = Annotated[str, Field(pattern="^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-
 LabelKey = Annotated[str, Field(pattern="^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
 Quantity = Annotated[str, Field(pattern="^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+FileName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,99}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Image = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,500}$")]
 HttpUrl = Annotated[str, Field(pattern="^https?://[^/?#@]+(/[^?#]*)?$", max_length=500)]
@@ -79,10 +80,10 @@ class EgressPeer(IngressPeer):
 
 
 class Ports(_Part):
-    """Of the pods. The first two are measured: where the enclave listens."""
+    """Of the pods. The first two are measured: where the enclave listens; TensorFlow Serving has no REST there."""
 
     grpc: Port
-    rest: Port
+    rest: Port | None = None
     health: Port = 8502
 
 
@@ -91,15 +92,13 @@ class EnclaveFiles(_Part):
 
     Attributes:
         measurement: MRENCLAVE in hexadecimal, as her signature says.
-        config: ``enclave/server.json``.
-        manifest: ``enclave/server.manifest.sgx``.
-        signature: ``enclave/server.sig``, in base64.
+        files: text by name in ``enclave/``: the signed manifest, and what it names beside the image.
+        binary_files: likewise, in base64: the signature, and TensorFlow Serving's encrypted ``ssl.cfg``.
     """
 
     measurement: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    config: Annotated[str, Field(max_length=1 << 20)]
-    manifest: Annotated[str, Field(max_length=1 << 20)]
-    signature: Annotated[str, Field(max_length=4096)]
+    files: Annotated[dict[FileName, Annotated[str, Field(max_length=1 << 20)]], Field(max_length=32)]
+    binary_files: Annotated[dict[FileName, Annotated[str, Field(max_length=1 << 20)]], Field(max_length=32)]
 
 
 class Models(_Part):
@@ -129,9 +128,15 @@ class Models(_Part):
 
 
 class Provisioning(_Part):
-    """Where the replicas look for the owner's server: measured, as ``HOST:PORT``."""
+    """Where the replicas look for the owner's server: measured.
+
+    Attributes:
+        servers: as ``HOST:PORT``.
+        nameservers: whom an enclave under Gramine asks for names; it never looks at the pod's.
+    """
 
     servers: Annotated[list[str], Field(min_length=1, max_length=8)]
+    nameservers: Annotated[list[IpAddress], Field(max_length=3, default_factory=list)]
 
 
 class Vendor(_Part):
@@ -202,7 +207,7 @@ class Route(_Part):
         class_name: of the Gateway or the Ingress.
         gateway: one that is there already; without it, one is made.
         grpc_port: of the Gateway's listener for gRPC.
-        rest_port: of the one for REST.
+        rest_port: of the one for REST, where replicas have it.
     """
 
     kind: Literal["tlsroute", "ingress", "none"] = "tlsroute"
@@ -210,7 +215,7 @@ class Route(_Part):
     class_name: Name = "nginx"
     gateway: GatewayRef | None = None
     grpc_port: Port
-    rest_port: Port
+    rest_port: Port | None = None
 
     @model_validator(mode="after")
     def _two_ports(self) -> Route:
@@ -283,6 +288,10 @@ class Values(_Part):
             raise ValueError("vendor is for platform simulated, and that needs one")
         if (self.platform == "gramine") != (self.sgx is not None):
             raise ValueError("sgx is for platform gramine, and that needs it")
+        if (self.ports.rest is None) != (self.route.rest_port is None):
+            raise ValueError("route.restPort is for replicas with REST, and those need one")
+        if self.metrics_from and self.ports.rest is None:
+            raise ValueError("metricsFrom is for replicas with REST")
         if self.autoscaling is not None and self.autoscaling.max_replicas < self.replicas + self.spare:
             raise ValueError("autoscaling.maxReplicas is below replicas and spare together")
         for server in self.provisioning.servers:

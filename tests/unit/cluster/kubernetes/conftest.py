@@ -19,7 +19,7 @@ from ensconce.enclave.sign import new_signing_key, sign_manifest
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
-HOST = {
+HOST: dict[str, Any] = {
     "image": "registry.example.test/ensconce/server@sha256:" + "ab" * 32,
     "models": {"url": "https://models.example.test/digits", "cidrs": ["192.0.2.128/25"]},
     "hosts": {"provisioning.example.test": "192.0.2.7"},
@@ -33,6 +33,10 @@ sgx.max_threads = 64
 sgx.isvprodid = 1
 sgx.isvsvn = 1
 """
+GOOGLES = MANIFEST.replace("/usr/bin/python3", "tensorflow_model_server").replace(
+    '"-m", "ensconce.enclave.replica"', '"--port=8500", "--ssl_config_file=/enclave/ssl.cfg"'
+)
+CIPHERTEXT = bytes(range(256))
 
 
 @pytest.fixture(scope="session")
@@ -75,15 +79,24 @@ def bundle(tmp_path: Path, signing_key: Any) -> Callable[..., Path]:
             listen=listen or ListenConfig(grpc="0.0.0.0:8500", rest="0.0.0.0:8501"),
         )
         (folder / "enclave" / "server.json").write_bytes(config.dump())
-        (folder / "enclave" / "server.manifest.sgx").write_text(MANIFEST)
-        manifest = parse_manifest(MANIFEST.encode())
-        signature = sign_manifest(manifest, measure(manifest), signing_key, date=datetime.date(2026, 11, 23))
-        (folder / "enclave" / "server.sig").write_bytes(signature)
+        # What nothing needs to run, and what every pod has of its image.
+        (folder / "enclave" / "server.manifest").write_text("as it was before Gramine's tool read it")
+        (folder / "enclave" / "image").mkdir(exist_ok=True)
+        if deployment.platform.kind == "gramine":
+            (folder / "enclave" / "hosts").write_text("127.0.0.1 localhost\n")
+        _sign(folder / "enclave", MANIFEST, signing_key)
         (folder / "owner.pub").write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
         (folder / "models" / "digits" / "3").mkdir(parents=True, exist_ok=True)
         return folder
 
     return make
+
+
+def _sign(enclave: Path, text: str, signing_key: Any) -> None:
+    (enclave / "server.manifest.sgx").write_text(text)
+    manifest = parse_manifest(text.encode())
+    signature = sign_manifest(manifest, measure(manifest), signing_key, date=datetime.date(2026, 11, 23))
+    (enclave / "server.sig").write_bytes(signature)
 
 
 @pytest.fixture
@@ -100,9 +113,44 @@ def values(bundle: Callable[..., Path]) -> Callable[..., Values]:
 def gramine(values: Callable[..., Values]) -> Callable[..., Values]:
     """Values for SGX nodes."""
 
-    def read(**sgx: Any) -> Values:
+    def read(nameservers: list[str] | None = None, models: dict[str, Any] = HOST["models"], **sgx: Any) -> Values:
         platform = {"kind": "gramine", "pccs": "127.0.0.1:8081"}
-        return values({"platform": platform}, sgx={**SGX, **sgx})
+        deployment = {"platform": platform, "enclave": {"nameservers": nameservers} if nameservers else {}}
+        return values(deployment, sgx={**SGX, **sgx}, models=models)
+
+    return read
+
+
+@pytest.fixture
+def googles_bundle(bundle: Callable[..., Path], signing_key: Any) -> Callable[..., Path]:
+    """A host's copy of a bundle whose enclave runs TensorFlow Serving."""
+
+    def make(**more: Any) -> Path:
+        folder = bundle(
+            **{
+                "platform": {"kind": "gramine", "pccs": "127.0.0.1:8081"},
+                "models": [{"name": "digits", "engine": "tensorflow-serving", "versions": {"specific": [3]}}],
+                "serving": None,
+                **more,
+            }
+        )
+        enclave = folder / "enclave"
+        (enclave / "server.json").unlink()
+        for name, text in {"ca.pem": "-----BEGIN", "models.config": "model_config_list {", "resolv.conf": ""}.items():
+            (enclave / name).write_text(text)
+        (enclave / "ssl.cfg").write_bytes(CIPHERTEXT)
+        _sign(enclave, GOOGLES, signing_key)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def googles(googles_bundle: Callable[..., Path]) -> Callable[..., Values]:
+    """Values for TensorFlow Serving."""
+
+    def read(deployment: dict[str, Any] | None = None, **host: Any) -> Values:
+        return read_values(googles_bundle(**deployment or {}), None, {**HOST, "sgx": SGX, **host})
 
     return read
 

@@ -66,6 +66,14 @@ CASES: dict[str, dict[str, Any]] = {
     "scheduled": {"scheduling": {"nodeSelector": {"zone": "a"}, "tolerations": [{"key": "example.test/sgx"}]}},
 }
 
+NAMESERVERS = {"enclave": {"nameservers": ["192.0.2.53", "2001:db8::53"], "hosts": {"a.example.test": "192.0.2.1"}}}
+GOOGLES: dict[str, dict[str, Any]] = {
+    "fetched": {},
+    "claimed": {"models": {"claim": "digits-models"}, "spare": 1},
+    "ingress": {"route": {"kind": "ingress"}, "probes": {"drainSeconds": 90}},
+    "shared gateway": {"route": {"gateway": {"name": "edge", "namespace": "gateways"}}},
+}
+
 
 @needs_helm
 @pytest.mark.parametrize("case", CASES)
@@ -77,6 +85,12 @@ def test_chart_and_command_agree(values: Read, tmp_path: Path, case: str) -> Non
 @pytest.mark.parametrize("plugin", ["intel", "azure", "alibaba"])
 def test_they_agree_on_sgx_nodes(gramine: Read, tmp_path: Path, plugin: str) -> None:
     _agree(gramine(plugin=plugin, group=117, pccs=[{"cidr": "192.0.2.8/32", "port": 8081}]), tmp_path)
+
+
+@needs_helm
+@pytest.mark.parametrize("case", GOOGLES)
+def test_they_agree_on_tensorflow_serving(googles: Read, tmp_path: Path, case: str) -> None:
+    _agree(googles(NAMESERVERS, **GOOGLES[case]), tmp_path)
 
 
 def _agree(values: Values, folder: Path) -> None:

@@ -17,6 +17,7 @@ from ensconce.cluster.kubernetes.bundle import read_values
 from ensconce.cluster.kubernetes.objects import render, to_yaml
 from ensconce.cluster.kubernetes.values import Values
 from ensconce.enclave.config import ListenConfig
+from ensconce.enclave.tensorflow_serving import CONNECTION_AGE_S
 from ensconce.errors import InputError
 
 Read = Callable[..., Values]
@@ -42,9 +43,20 @@ def replica(values: Values) -> dict[str, Any]:
     return next(container for pod in pods(values) for container in pod["containers"] if container["name"] == "replica")
 
 
-@pytest.fixture(params=["simulated", "simulated with its vendor", "gramine", "azure", "ingress", "claim", "scaled"])
-def any_values(request: pytest.FixtureRequest, values: Read, gramine: Read) -> Values:
+@pytest.fixture(
+    params=[
+        *("simulated", "simulated with its vendor", "gramine", "azure", "alibaba", "ingress", "claim", "scaled"),
+        *("tensorflow serving", "tensorflow serving at an ingress"),
+    ]
+)
+def any_values(request: pytest.FixtureRequest, values: Read, gramine: Read, googles: Read) -> Values:
     match request.param:
+        case "tensorflow serving":
+            return googles()
+        case "tensorflow serving at an ingress":
+            return googles(route={"kind": "ingress"}, models={"claim": "digits-models"})
+        case "alibaba":
+            return gramine(plugin="alibaba")
         case "simulated with its vendor":
             return values(vendor={"serve": True, "address": "10.96.0.77"})
         case "gramine":
@@ -122,8 +134,25 @@ def test_the_enclaves_files_are_in_an_object_of_their_own(values: Read, objects:
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     assert annotations["ensconce/mr-enclave"] == read.enclave.measurement
     # Another enclave is another object: while both run, each has its own.
-    files = read.enclave.model_copy(update={"config": "{}"})
+    files = read.enclave.model_copy(update={"files": {**read.enclave.files, "server.json": "{}"}})
     assert ("ConfigMap", name) not in objects(read.model_copy(update={"enclave": files}))
+
+
+def test_every_small_file_of_the_enclave_is_mounted_where_it_is_in_the_bundle(
+    values: Read, gramine: Read, googles: Read, objects: Objects
+) -> None:
+    signed = {"server.manifest.sgx", "server.sig"}
+    for read, others in (
+        (values(), {"server.json"}),
+        (gramine(), {"server.json", "hosts"}),
+        (googles(), {"ca.pem", "hosts", "models.config", "resolv.conf", "ssl.cfg"}),
+    ):
+        (config_map,) = [each for (kind, _), each in objects(read).items() if kind == "ConfigMap"]
+        assert {*config_map["data"], *config_map["binaryData"]} == {*signed, *others, "owner.pub"}
+        mounts = {each["mountPath"]: each for each in replica(read)["volumeMounts"] if each["name"] == "enclave"}
+        assert set(mounts) == {f"/opt/ensconce/enclave/{name}" for name in signed | others}
+        for path, mount in mounts.items():
+            assert (mount["subPath"], mount["readOnly"]) == (path.rpartition("/")[2], True)
 
 
 def test_a_replica_starts_is_probed_and_drained(values: Read) -> None:
@@ -313,14 +342,62 @@ def test_an_enclave_that_nobody_finds_in_a_pod(bundle: Callable[..., Path]) -> N
             read_values(bundle(listen=listen), None, {})
 
 
-def test_googles_program_is_not_rendered_yet(bundle: Callable[..., Path]) -> None:
-    folder = bundle(
-        platform={"kind": "gramine", "pccs": "127.0.0.1:8081"},
-        models=[{"name": "digits", "engine": "tensorflow-serving", "versions": {"specific": [1]}}],
-        serving=None,
-    )
-    with pytest.raises(InputError, match=r"kubernetes\.engine"):
-        read_values(folder, None, {})
+def test_googles_program_has_grpc_alone(googles: Read, objects: Objects) -> None:
+    read = googles()
+    made = objects(read)
+    assert [port["name"] for port in replica(read)["ports"]] == ["grpc", "health"]
+    assert [port["name"] for port in made["Service", "digits"]["spec"]["ports"]] == ["grpc"]
+    assert [each["name"] for each in made["Gateway", "digits"]["spec"]["listeners"]] == ["grpc"]
+    assert {name for kind, name in made if kind == "TLSRoute"} == {"digits-grpc"}
+    (rule,) = made["NetworkPolicy", "digits"]["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [8500]
+
+
+def test_googles_program_runs_in_an_enclave_like_ours(googles: Read) -> None:
+    read = googles()
+    container = replica(read)
+    assert container["args"][:5] == ["replica", "run", "/opt/ensconce", "--platform", "gramine"]
+    assert container["resources"]["limits"]["sgx.intel.com/epc"] == "2048Mi"
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    (pod,) = pods(read)
+    # The whole model as ciphertext; the TLS key is ciphertext, too, and public with the enclave's other files.
+    assert pod["initContainers"][0]["args"][-2:] == ["--model", "digits/3"]
+    assert base64.b64decode(read.enclave.binary_files["ssl.cfg"]) == bytes(range(256))
+    # It dies of SIGTERM where it stands: by then every connection has grown too old, and was told to go.
+    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > CONNECTION_AGE_S
+    assert replica(googles(probes={"drainSeconds": 90}))["lifecycle"] == {"preStop": {"sleep": {"seconds": 90}}}
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        ({"autoscaling": {"maxReplicas": 8}}, r"kubernetes\.autoscaling.*TensorFlow Serving tells its own on REST"),
+        ({"metricsFrom": [{"namespace": "monitoring"}]}, "metricsFrom is for replicas with REST"),
+        ({"route": {"restPort": 8443}}, "restPort is for replicas with REST"),
+        ({"sgx": None}, "sgx is for platform gramine"),
+        ({"vendor": {"serve": True}}, "vendor is for platform simulated"),
+    ],
+)
+def test_what_googles_program_cannot_have(googles: Read, host: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        googles(**host)
+
+
+def test_googles_program_needs_sgx_and_its_own_enclave(googles_bundle: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"engine tensorflow-serving needs platform\.kind gramine"):
+        googles_bundle(platform={"kind": "simulated", "pccs": "127.0.0.1:8081"})
+    # The deployment says one engine, and the enclave that was built before has the other.
+    built = googles_bundle()
+    manifest = built / "enclave" / "server.manifest.sgx"
+    manifest.write_text(manifest.read_text().replace("--port=", "--another="))
+    with pytest.raises(InputError, match=r"enclave\.engine"):
+        read_values(built, None, {})
+
+
+def test_names_are_asked_for_where_the_enclave_asks(gramine: Read, objects: Objects) -> None:
+    assert (None, 53) not in egress(objects(gramine(models={"claim": "digits-models"})))
+    asking = gramine(["192.0.2.53"], models={"claim": "digits-models"})
+    assert egress(objects(asking)) == [("192.0.2.7/32", 4433), ("192.0.2.53/32", 53), (None, 53)]
 
 
 def test_the_commands(bundle: Callable[..., Path], host_file: Path) -> None:
