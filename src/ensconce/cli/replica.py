@@ -39,8 +39,9 @@ def run(
 ) -> None:
     """Start the replica in BUNDLE's enclave and stay with it; its end is this command's end, with its exit status.
 
-    SIGTERM drains it: no new requests, and up to 20 seconds for those that are under way. /readyz answers 200 once it
-    was attested and has loaded its models, /livez for as long as it need not be started anew.
+    SIGTERM drains it: no new requests, and up to 20 seconds for those that are under way; TensorFlow Serving ends at
+    once. /readyz answers 200 once it was attested and has loaded its models, /livez for as long as it need not be
+    started anew.
 
     Examples:
 

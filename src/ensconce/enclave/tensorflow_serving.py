@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from google.protobuf import text_format
 
@@ -28,6 +29,7 @@ from ensconce.platform.manifest import Manifest
 from ensconce.tfserving.messages import BatchingParameters, ModelServerConfig
 
 __all__ = [
+    "AUTHORITY",
     "CONNECTION_AGE_S",
     "KEY_NAME",
     "LIBRARY",
@@ -46,6 +48,9 @@ LIBRARY = "libsecret_prov_attest.so"
 
 SSL_CONFIG = f"{FOLDER}/ssl.cfg"
 """TLS key and certificate, encrypted, seen from a replica's working folder and from the bundle."""
+
+AUTHORITY = f"{FOLDER}/ca.pem"
+"""The owner's authority, measured: whom Gramine's library believes, and who has signed the TLS certificate."""
 
 CONNECTION_AGE_S = 30
 """How old a connection grows, at most; requests that are under way on it end as they would."""
@@ -136,7 +141,7 @@ def static_files(spec: TensorFlowServingSpec) -> dict[str, bytes]:
     """
     hosts = "".join(f"{address} {name}\n" for name, addresses in spec.names().items() for address in addresses)
     files = {
-        "ca.pem": spec.ca_pem.encode(),
+        Path(AUTHORITY).name: spec.ca_pem.encode(),
         "models.config": _models(spec).encode(),
         "hosts": hosts.encode(),
         "resolv.conf": "".join(f"nameserver {address}\n" for address in spec.nameservers).encode(),
@@ -254,7 +259,7 @@ def _environment(spec: TensorFlowServingSpec) -> dict[str, str]:
         "LD_PRELOAD": f"/{IMAGE}/{RUNTIME}/{LIBRARY}",
         "SECRET_PROVISION_CONSTRUCTOR": "1",
         "SECRET_PROVISION_SET_KEY": KEY_NAME,
-        "SECRET_PROVISION_CA_CHAIN_PATH": f"/{FOLDER}/ca.pem",
+        "SECRET_PROVISION_CA_CHAIN_PATH": f"/{AUTHORITY}",
         "SECRET_PROVISION_SERVERS": spec.servers(),
         # The host reads what an enclave prints: errors, and no more.
         "TF_CPP_MIN_LOG_LEVEL": "2",

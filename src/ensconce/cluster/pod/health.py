@@ -2,7 +2,9 @@
 
 That it was attested shows in its certificate: the owner's authority, which is in the measured configuration, signs one
 for the service's name for nobody whose evidence her policy has not accepted. That it has loaded its models it says
-itself. None of this is a proof to anybody else: whoever routes requests is advised, and clients judge the evidence.
+itself. TensorFlow Serving says nothing: it reads its certificate with a key that her policy released, and opens its
+port when every model is available (``model_servers/server.cc``, ``BuildAndStart``). None of this is a proof to anybody
+else: whoever routes requests is advised, and clients judge the evidence.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,10 +23,14 @@ from ensconce.addresses import Address
 from ensconce.cluster.replica import Ready
 from ensconce.enclave.config import ReplicaConfig
 
-__all__ = ["Health"]
+__all__ = ["Health", "Look", "our_replica", "tensorflow_serving"]
 
 _TIMEOUT_S = 3.0
 _SILENCE_S = 60.0
+
+
+Look = Callable[[], str]
+"""Looks at a replica, for as long as a handshake takes, or three seconds; says why it is not ready, or nothing."""
 
 
 @dataclass
@@ -31,19 +38,16 @@ class Health:
     """What was last seen of one replica.
 
     Attributes:
-        config: the measured configuration.
-        folder: the replica's working folder.
+        seen: looks at it.
         stopping: it has been told to leave.
         reason: why it is not ready; empty when it is.
         clock: monotonic seconds.
     """
 
-    config: ReplicaConfig
-    folder: Path
+    seen: Look
     stopping: bool = False
     reason: str = "it has not started"
     clock: Callable[[], float] = time.monotonic
-    _complete: bool = field(default=False, init=False)
     _answered: float | None = field(default=None, init=False)
 
     @property
@@ -57,46 +61,66 @@ class Health:
         return self._answered is None or self.clock() - self._answered < _SILENCE_S
 
     def look(self) -> None:
-        """Look at the replica, which takes as long as a handshake does, or three seconds."""
-        self.reason = self._why_not()
+        """Look at the replica."""
+        self.reason = self.seen()
+        if not self.reason:
+            self._answered = self.clock()
 
-    def _why_not(self) -> str:
+
+def our_replica(config: ReplicaConfig, folder: Path) -> Look:
+    """How to look at a replica of ours.
+
+    Args:
+        config: the measured configuration.
+        folder: the replica's working folder.
+    """
+    complete = False
+
+    def look() -> str:
+        nonlocal complete
         try:
-            ready = Ready.model_validate_json((self.folder / "ready.json").read_bytes())
+            ready = Ready.model_validate_json((folder / "ready.json").read_bytes())
         except FileNotFoundError:
             return "it has no keys yet, or is loading its models"
         except (OSError, ValidationError) as error:
             return f"ready.json cannot be read: {type(error).__name__}"
         listen = (
-            Address.parse(self.config.listen.grpc, lowest_port=0),
-            Address.parse(self.config.listen.rest, lowest_port=0),
+            Address.parse(config.listen.grpc, lowest_port=0),
+            Address.parse(config.listen.rest, lowest_port=0),
         )
         for address, port in zip(listen, (ready.grpc, ready.rest), strict=True):
             if address.port not in (0, port):
                 return f"it listens on port {port}, because {address.port} is taken"
         served = {servable.partition("/")[0] for servable in ready.servables}
-        missing = [model.name for model in self.config.models if model.name not in served]
-        if not served or (missing and not self._complete):
+        missing = [model.name for model in config.models if model.name not in served]
+        if not served or (missing and not complete):
             # Once it has served all, a model that the owner withdraws takes the others out of service no more.
             return f"it serves no version of {', '.join(missing)}"
-        if problem := self._handshake(_local(listen[0].host), ready.grpc):
-            return problem
-        self._complete = True
-        self._answered = self.clock()
-        return ""
+        problem = _handshake((_local(listen[0].host), ready.grpc), config.provisioning.ca_pem, config.domain)
+        complete |= not problem
+        return problem
 
-    def _handshake(self, host: str, port: int) -> str:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.config.provisioning.ca_pem)
+    return look
+
+
+def tensorflow_serving(port: int, ca_pem: str) -> Look:
+    """How to look at TensorFlow Serving, whose measured files do not say for which name its certificate is."""
+    return partial(_handshake, ("127.0.0.1", port), ca_pem, None)
+
+
+def _handshake(address: tuple[str, int], ca_pem: str, name: str | None) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = name is not None
+    try:
+        context.load_verify_locations(cadata=ca_pem)
         context.set_alpn_protocols(["h2"])
-        try:
-            with (
-                socket.create_connection((host, port), _TIMEOUT_S) as raw,
-                context.wrap_socket(raw, server_hostname=self.config.domain),
-            ):
-                return ""
-        except (OSError, ValueError) as error:
-            return f"no handshake: {str(error)[:200]}"
+        with (
+            socket.create_connection(address, _TIMEOUT_S) as raw,
+            context.wrap_socket(raw, server_hostname=name),
+        ):
+            return ""
+    except (OSError, ValueError) as error:
+        return f"no handshake: {str(error)[:200]}"
 
 
 def _local(host: str) -> str:

@@ -15,12 +15,15 @@ from typing import Any
 
 from ensconce.addresses import Address, listen
 from ensconce.cluster.pod.enclaves import Enclave, Kind, Started, start
-from ensconce.cluster.pod.health import Health
+from ensconce.cluster.pod.health import Health, Look, our_replica, tensorflow_serving
 from ensconce.cluster.replica import words_in
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.enclave.config import ReplicaConfig
 from ensconce.enclave.manifest import CONFIG
+from ensconce.enclave.tensorflow_serving import AUTHORITY, SSL_CONFIG, port_in
 from ensconce.errors import InputError, restore
+from ensconce.files import read_bounded
+from ensconce.platform.manifest import MAX_MANIFEST_SIZE, parse_manifest
 from ensconce.provisioning.status import Answer, serve_status
 from ensconce.provisioning.threads import Threads
 
@@ -29,6 +32,7 @@ __all__ = ["LIVE", "READY", "Pod", "run_pod"]
 LIVE = "/livez"
 READY = "/readyz"
 
+_MAX_AUTHORITY = 1 << 16
 _LOOK_S = 1.0
 _GRACE_S = 20.0
 
@@ -59,19 +63,35 @@ def run_pod(pod: Pod) -> None:
         InputError: there is no enclave, it cannot be started, or the health address is taken.
         EnsconceError: what the replica ended with, of its kind.
     """
-    for needed in (MANIFEST, SIGSTRUCT, CONFIG, "models"):
+    for needed in (MANIFEST, SIGSTRUCT, "models"):
         if not (pod.bundle / needed).exists():
             raise InputError(
                 "replica.bundle", f"{pod.bundle} lacks {needed}", remedy="mount what `ensconce enclave build` made"
             )
-    config = ReplicaConfig.load(pod.bundle / CONFIG)
+    look = _look_at(pod)
     try:
         pod.run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             "replica.run", f"cannot write to {pod.run}: {error.strerror}", remedy="mount a volume there"
         ) from error
-    asyncio.run(_run(pod, Health(config, pod.run / "replica")))
+    asyncio.run(_run(pod, Health(look)))
+
+
+def _look_at(pod: Pod) -> Look:
+    if not (pod.bundle / SSL_CONFIG).exists():
+        return our_replica(ReplicaConfig.load(pod.bundle / CONFIG), pod.run / "replica")
+    if pod.kind != "gramine":
+        raise InputError(
+            "replica.platform",
+            "TensorFlow Serving gets its key from Gramine's own library alone",
+            found=pod.kind,
+            rule="gramine",
+            remedy="run it under Gramine, or import the model for our own server, engine openvino",
+        )
+    manifest = parse_manifest(read_bounded(pod.bundle / MANIFEST, MAX_MANIFEST_SIZE))
+    authority = read_bounded(pod.bundle / AUTHORITY, _MAX_AUTHORITY).decode(errors="replace")
+    return tensorflow_serving(port_in(manifest), authority)
 
 
 async def _run(pod: Pod, health: Health) -> None:

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ensconce.cluster.pod.health import Health
+from ensconce.cluster.pod.health import Health, our_replica, tensorflow_serving
 from ensconce.enclave.config import ListenConfig, ModelConfig, ProvisioningConfig, ReplicaConfig
 from ensconce.ratls.authority import CertificateAuthority
 
@@ -70,7 +70,7 @@ def health(authority: CertificateAuthority, tmp_path: Path) -> Callable[..., Hea
             ),
             listen=more.pop("listen", ListenConfig(grpc="0.0.0.0:0", rest="0.0.0.0:0")),
         )
-        return Health(config, tmp_path, **more)
+        return Health(our_replica(config, tmp_path), **more)
 
     return make
 
@@ -170,3 +170,15 @@ def test_alive_until_it_has_been_silent_for_a_minute(
     at[0] += 2.0
     replica.look()
     assert not replica.alive
+
+
+def test_tensorflow_serving_shows_that_it_got_its_key(
+    serving: Callable[..., int], authority: CertificateAuthority, find_port: Callable[[], int]
+) -> None:
+    ca_pem = authority.certificate_pem.decode()
+    # Until its models are loaded, its port is shut.
+    assert reason(Health(tensorflow_serving(find_port(), ca_pem))).startswith("no handshake: ")
+    assert reason(Health(tensorflow_serving(serving(), ca_pem))) == ""
+    strangers = serving(by=CertificateAuthority.create("somebody", NOW))
+    assert "certificate verify failed" in reason(Health(tensorflow_serving(strangers, ca_pem)))
+    assert reason(Health(tensorflow_serving(serving(), "no certificate"))).startswith("no handshake: ")
