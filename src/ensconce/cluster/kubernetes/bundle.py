@@ -139,13 +139,25 @@ def _tensorflow_serving(bundle: Path, deployment: Deployment) -> dict[str, Any]:
 
 
 def _provisioning(deployment: Deployment, servers: Sequence[str]) -> dict[str, Any]:
+    if all(_is_of_this_machine(Address.parse(server)) for server in servers):
+        raise InputError(
+            "kubernetes.provisioning",
+            "the enclave asks for its keys on its own machine alone, and finds nobody in a pod",
+            found=", ".join(servers),
+            rule="provisioning.servers with a name or an address that pods reach",
+            remedy="add one to provisioning.servers in ensconce.yaml, build again",
+        )
     return {"servers": list(servers), "nameservers": list(deployment.enclave.nameservers or ())}
+
+
+def _is_of_this_machine(address: Address) -> bool:
+    return address.host == "localhost" or address.host.startswith(("127.", "::1"))
 
 
 def _our_server(bundle: Path, deployment: Deployment) -> dict[str, Any]:
     config = ReplicaConfig.load(bundle / CONFIG)
     ports = [Address.parse(address, lowest_port=0) for address in (config.listen.grpc, config.listen.rest)]
-    if 0 in [address.port for address in ports] or any(address.host.startswith(("127.", "::1")) for address in ports):
+    if 0 in [address.port for address in ports] or any(map(_is_of_this_machine, ports)):
         raise InputError(
             "kubernetes.listen",
             "the enclave listens on free ports of its own machine alone, and nobody finds it in a pod",

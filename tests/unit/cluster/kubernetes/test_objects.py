@@ -342,6 +342,15 @@ def test_an_enclave_that_nobody_finds_in_a_pod(bundle: Callable[..., Path]) -> N
             read_values(bundle(listen=listen), None, {})
 
 
+def test_an_enclave_that_finds_nobody_from_a_pod(bundle: Callable[..., Path], values: Callable[..., Values]) -> None:
+    here = {"listen": "127.0.0.1:4433", "server_name": "provisioning.digits.example.test"}
+    for servers in (["127.0.0.1:4433"], ["localhost:4433", "[::1]:4433"]):
+        with pytest.raises(InputError, match=r"kubernetes\.provisioning"):
+            read_values(bundle(provisioning={**here, "servers": servers}), None, {})
+    both = ["127.0.0.1:4433", "provisioning.example.test:4433"]
+    assert values({"provisioning": {**here, "servers": both}}).provisioning.servers == both
+
+
 def test_googles_program_has_grpc_alone(googles: Read, objects: Objects) -> None:
     read = googles()
     made = objects(read)
