@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-
 from ensconce.times import utc_text
 
-__all__ = ["notices", "print_json", "print_table", "progress_bar", "say", "with_times"]
+__all__ = ["print_json", "print_table", "progress_bar", "remark", "say", "updated_bar", "with_times"]
 
-# Results go to standard output; progress and remarks to standard error. Rich honours NO_COLOR.
-_results = Console(soft_wrap=True, highlight=False)
-notices = Console(stderr=True, soft_wrap=True, highlight=False)
+# Rich, which honours NO_COLOR, is loaded where a table or a bar is drawn: most commands need neither.
+# What is said may be in part a stranger's: no escape sequence of theirs may reach the terminal.
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
 def print_json(value: Any) -> None:
@@ -33,20 +30,40 @@ def with_times(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    _results.print(table)
+    Console(soft_wrap=True, highlight=False).print(table)
 
 
 def say(text: str) -> None:
-    """One line of result on standard output, without markup."""
-    _results.print(text, markup=False)
+    """One line of result on standard output."""
+    print(text.translate(_CONTROLS), flush=True)  # noqa: T201
+
+
+def remark(text: str) -> None:
+    """One line on standard error: what was done, or is to be thought of."""
+    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error where that is a terminal; yields a function to be told of each further byte done."""
-    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.advance(task, done)
+    with updated_bar(title, total) as update:
+        yield lambda done: update(advance=done)
+
+
+@contextlib.contextmanager
+def updated_bar(title: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """The same; yields what takes the arguments of :meth:`rich.progress.Progress.update`."""
+    if not sys.stderr.isatty():
+        yield lambda **_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        yield functools.partial(bar.update, bar.add_task(title, total=total))

@@ -92,6 +92,9 @@ def test_the_command_tells_what_the_cluster_says(tmp_path: Path) -> None:
     ]
     table = CliRunner().invoke(app, ["kubernetes", "status", "--pods", "-"], input=(tmp_path / "pods.json").read_text())
     assert "digits-b  node-1  Running" in table.stdout
+    long = "digits-of-a-long-name-7f6bd76685-ckf4b" * 3
+    table = CliRunner().invoke(app, ["kubernetes", "status", "--pods", "-"], input=json.dumps({"items": [pod(long)]}))
+    assert f"{long}  node-1  ready" in table.stdout
     half = CliRunner().invoke(app, ["kubernetes", "status", "--pods", "-", "--pccs", "http://127.0.0.1"], input="{}")
     assert isinstance(half.exception, InputError)
 
