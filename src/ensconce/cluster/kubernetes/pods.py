@@ -117,6 +117,7 @@ def _init_containers(values: Values) -> list[Object]:
         containers.append(
             {
                 **_container(values, "models"),
+                "image": models.image or values.image,
                 "args": ["model", "pull", models.url, f"{BUNDLE}/models", "--owner-key", key, *wanted],
                 "resources": _resources("250m", "256Mi"),
                 "volumeMounts": [

@@ -107,6 +107,7 @@ class Models(_Part):
     Attributes:
         versions: which, as ``NAME/VERSION``.
         url: what ``ensconce model pull`` takes.
+        image: whose ``ensconce`` fetches, where the server's own lacks the package for the URL's scheme.
         cidrs: networks that the store is in, when that is not a single address.
         owner_key: ``owner.pub``, PEM; verifies what is fetched.
         claim: name of a PersistentVolumeClaim that holds a bundle's ``models/``.
@@ -114,6 +115,7 @@ class Models(_Part):
 
     versions: Annotated[list[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*/[1-9][0-9]*$")]], Field(max_length=64)]
     url: Annotated[str, Field(pattern="^[a-z0-9]+://[^?#@]+$", max_length=500)] | None = None
+    image: Image | None = None
     cidrs: Annotated[list[Cidr], Field(max_length=64, default_factory=list)]
     owner_key: Annotated[str, Field(max_length=4096)] | None = None
     claim: Name | None = None
@@ -122,6 +124,8 @@ class Models(_Part):
     def _one_place(self) -> Models:
         if (self.url is None) == (self.claim is None):
             raise ValueError("either url or claim is given")
+        if self.image is not None and self.url is None:
+            raise ValueError("image is for a url")
         if self.url is not None and (not self.versions or self.owner_key is None):
             raise ValueError("a url is fetched from by versions, and with ownerKey")
         return self

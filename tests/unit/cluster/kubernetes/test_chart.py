@@ -63,6 +63,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "peers": {"ingressFrom": [{"cidr": "10.89.0.0/24"}, {"namespace": "edge"}, {"podLabels": {}}]},
     "scaled": {"autoscaling": {"maxReplicas": 8, "queueMilliseconds": 15}, "probes": {"startSeconds": 61}},
+    "bucket": {"models": {"url": "s3://models-of-digits/owner", "image": "registry.example.test/ensconce-s3:1"}},
     "scheduled": {"scheduling": {"nodeSelector": {"zone": "a"}, "tolerations": [{"key": "example.test/sgx"}]}},
 }
 

@@ -175,6 +175,11 @@ def test_models_come_as_ciphertext_before_the_replica(values: Read) -> None:
         *("model", "pull", "https://models.example.test/digits", "/opt/ensconce/models"),
         *("--owner-key", "/etc/ensconce/owner.pub", "--model", "digits/3"),
     ]
+    # Some stores need a package that the server's image does not have.
+    bucket = {"url": "s3://models-of-digits/owner", "image": "registry.example.test/ensconce-s3:1"}
+    read = values(models=bucket)
+    assert pods(read)[0]["initContainers"][0]["image"] == bucket["image"]
+    assert replica(read)["image"] == read.image == fetching["image"]
     claimed = pods(values(models={"claim": "digits-models"}))[0]
     assert "initContainers" not in claimed
     assert claimed["volumes"][1]["persistentVolumeClaim"] == {"claimName": "digits-models", "readOnly": True}
@@ -325,6 +330,7 @@ def test_what_the_owner_says_no_host_changes(values: Read) -> None:
         ({"unknown": 1}, "unknown"),
         ({"models": {"url": "https://user:secret@models.example.test/"}}, "url"),
         ({"models": {}}, "either url or claim"),
+        ({"models": {"claim": "a", "image": "b"}}, "image is for a url"),
         ({"name": "-digits"}, "name"),
         ({"ingressFrom": [{}]}, "either cidr"),
         ({"vendor": None}, "vendor"),
