@@ -15,6 +15,8 @@ def main() -> None:
     Until it is loaded, a Ctrl-C ends the process as it ends any program, rather than with a traceback of imports.
     """
     _open_streams()
+    # Pydantic would look for plugins in the metadata of everything that is installed, and run them beside our keys.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from ensconce.cli.main import main as run
 

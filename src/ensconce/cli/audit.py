@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, say
+from ensconce.cli.output import print_json, remark, say
 from ensconce.cli.owner import Owner
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def export(
     if json:
         print_json({"wrote": str(out), "head": head.to_json_object()})
         return
-    notices.print(f"wrote {out}: {_entries(head)}", markup=False)
+    remark(f"wrote {out}: {_entries(head)}")
 
 
 @app.command("witness")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, print_table, say
+from ensconce.cli.output import print_json, print_table, remark, say
 
 __all__ = ["demo"]
 
@@ -25,7 +25,7 @@ def demo(json: Annotated[bool, typer.Option("--json", help="Print JSON for progr
     from ensconce.demo.story import Step, play
 
     def tell(step: Step) -> None:
-        notices.print(f"{step.seconds:6.2f} s  {step.name}: {step.happened}", markup=False)
+        remark(f"{step.seconds:6.2f} s  {step.name}: {step.happened}")
 
     result = play(tell)
     if json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, say
+from ensconce.cli.output import print_json, remark, say
 from ensconce.cli.owner import Owner, protect
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def build(
     """
     from ensconce.cluster.owner import OwnerFolder
 
-    identity = OwnerFolder.open(owner).build_enclave(lambda step: notices.print(step, markup=False))
+    identity = OwnerFolder.open(owner).build_enclave(lambda step: remark(step))
     if json:
         print_json(identity.to_json_object())
         return
@@ -102,7 +102,7 @@ def sign(
     name = manifest.name.removesuffix(".manifest.sgx")
     target = output or manifest.with_name(f"{name}.sig")
     shown = Shown(sign_enclave(OwnerFolder.open(owner), manifest, measured, target), name)
-    notices.print(f"signed {target}", markup=False)
+    remark(f"signed {target}")
     if json:
         print_json(shown.to_json_object())
     else:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ensconce import encfile
 from ensconce.cli.output import print_json, progress_bar, say
-from ensconce.encfile.names import path_bytes, shown
-from ensconce.encfile.tree import scan_tree
 from ensconce.errors import InputError
+
+if TYPE_CHECKING:
+    from ensconce.encfile import Format
 
 __all__ = ["app", "decrypt", "encrypt"]
 
@@ -24,7 +24,7 @@ class _Format(StrEnum):
     V2 = "2"
 
 
-_FORMATS: Final[dict[_Format, encfile.Format]] = {_Format.V1: 1, _Format.V2: 2}
+_FORMATS: Final[dict[_Format, Format]] = {_Format.V1: 1, _Format.V2: 2}
 
 _WrapKey = Annotated[Path, typer.Option("--wrap-key", "-w", metavar="KEYFILE", help="The key: a file of 16 raw bytes.")]
 _Input = Annotated[Path, typer.Option("--input", "-i", metavar="IN", help="The file or folder to read.")]
@@ -65,6 +65,10 @@ def encrypt(
 
       ensconce file encrypt -w wrap.key -i saved/ -o out/ --path models/digits/1 --format 1
     """
+    from ensconce import encfile
+    from ensconce.encfile.names import path_bytes, shown
+    from ensconce.encfile.tree import scan_tree
+
     key = encfile.read_wrap_key(wrap_key)
     embedded = output if path is None else path
     target = _target(output)
@@ -115,6 +119,9 @@ def decrypt(
 
       ensconce file decrypt -w wrap.key -i out/ -o saved/ --verify-path models/digits/1
     """
+    from ensconce import encfile
+    from ensconce.encfile.tree import scan_tree
+
     key = encfile.read_wrap_key(wrap_key)
     target = _target(output)
     if source.is_dir():

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices, print_json, print_table, say
+from ensconce.cli.output import print_json, print_table, remark, say
 from ensconce.cluster import host as act
 
 __all__ = ["down", "logs", "roll", "scale", "status", "up"]
@@ -97,7 +97,7 @@ def down(host: Folder = _HERE, json: Json = False) -> None:
     if json:
         print_json({"stopped": str(host)})
         return
-    notices.print("down", markup=False)
+    remark("down")
 
 
 def _show(found: dict[str, Any], json: bool) -> None:
@@ -134,5 +134,5 @@ class _Progress:
     def __call__(self, found: dict[str, Any]) -> None:
         states = ", ".join(f"{replica['name']} {replica['state']}" for replica in found["replicas"])
         if states and states != self._last:
-            notices.print(states, markup=False)
+            remark(states)
             self._last = states

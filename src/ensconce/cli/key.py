@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices, print_json, print_table, say, with_times
+from ensconce.cli.output import print_json, print_table, remark, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.errors import InputError
 
@@ -55,7 +55,7 @@ def put(
     if json:
         print_json({"stored": key_id})
         return
-    notices.print(f"stored {key_id}", markup=False)
+    remark(f"stored {key_id}")
 
 
 @app.command("list")
@@ -116,7 +116,7 @@ def retire(key_id: KeyId, owner: Owner = _HERE, json: Json = False) -> None:
     if json:
         print_json({"retired": key_id})
         return
-    notices.print(f"retired {key_id}", markup=False)
+    remark(f"retired {key_id}")
 
 
 @app.command("rewrap")
@@ -153,7 +153,7 @@ def rewrap(
     if json:
         print_json({"opened_by": kind})
         return
-    notices.print(f"the keystore is now opened by: {kind}", markup=False)
+    remark(f"the keystore is now opened by: {kind}")
 
 
 @app.command("backup")
@@ -208,7 +208,7 @@ def backup(
     if json:
         print_json({"backup": str(output), "shares_to": str(shares_to), "shares": shares, "threshold": threshold})
         return
-    notices.print(f"wrote {output}; any {threshold} of its {shares} shares open it", markup=False)
+    remark(f"wrote {output}; any {threshold} of its {shares} shares open it")
 
 
 def _show_share(number: int, count: int, words: str) -> None:
@@ -270,17 +270,17 @@ def recover(
         texts = [read_bounded(path, MAX_SHARE_TEXT).decode(errors="replace") for path in share]
     else:
         about = about_backup(read_bounded(source, 2 * MAX_FILE))
-        notices.print(f"a backup of {about.deployment}, made {_time(about.created)}", markup=False)
+        remark(f"a backup of {about.deployment}, made {_time(about.created)}")
         texts = [_ask_share(folder.ask, number, about.threshold) for number in range(1, about.threshold + 1)]
     found = recover(folder, source, texts)
     if json:
         print_json({"keys": [_about(each) for each in found.entries], "retired": found.retired, "lost": found.lost})
         return
-    notices.print(f"recovered {len(found.entries)} keys", markup=False)
+    remark(f"recovered {len(found.entries)} keys")
     for key_id in found.retired:
-        notices.print(f"{key_id} was live in the backup; it stays retired", markup=False)
+        remark(f"{key_id} was live in the backup; it stays retired")
     for key_id in found.lost:
-        notices.print(f"{key_id} was added after the backup, and is lost", markup=False)
+        remark(f"{key_id} was added after the backup, and is lost")
 
 
 def _ask_share(ask: Callable[[str], str], number: int, count: int) -> str:

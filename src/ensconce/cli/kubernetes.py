@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices, print_json, print_table
+from ensconce.cli.output import print_json, print_table, remark
 from ensconce.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def render(
     chosen = _chosen(name, namespace, image, models, host, simulated_vendor)
     read = read_values(bundle, values, chosen)
     if "@sha256:" not in read.image:
-        notices.print("the image is named by a tag, which may mean another one tomorrow", markup=False)
+        remark("the image is named by a tag, which may mean another one tomorrow")
     if read.platform == "simulated":
-        notices.print("SIMULATED: nothing protects these replicas from the cluster", markup=False)
+        remark("SIMULATED: nothing protects these replicas from the cluster")
     typer.echo(to_yaml(objects_of(read)), nl=False)
 
 

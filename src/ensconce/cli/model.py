@@ -9,7 +9,7 @@ import typer
 
 from ensconce.cli.model_import import fetch_model, import_model
 from ensconce.cli.model_pull import pull_model
-from ensconce.cli.output import notices, print_json, progress_bar, say, with_times
+from ensconce.cli.output import print_json, progress_bar, remark, say, with_times
 from ensconce.cli.owner import Owner, protect
 from ensconce.servables import MAX_VERSION, key_id
 
@@ -94,4 +94,4 @@ def retire(name: Name, version: Version, owner: Owner = _HERE, json: Json = Fals
     if json:
         print_json({"retired": key_id(name, version)})
         return
-    notices.print(f"retired {name}/{version}", markup=False)
+    remark(f"retired {name}/{version}")

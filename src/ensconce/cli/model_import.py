@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import Progress
 
-from ensconce.cli.output import notices, print_json, say, with_times
+from ensconce.cli.output import print_json, remark, say, updated_bar, with_times
 from ensconce.cli.owner import Owner
 from ensconce.servables import MAX_VERSION
 
@@ -116,13 +115,12 @@ def fetch_model(
 
     known = published(model)
     target = output if output is not None else Path(known.file_name)
-    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as bar:
-        task = bar.add_task(f"fetching {target.name}", total=None)
+    with updated_bar(f"fetching {target.name}", None) as update:
         size = fetch(
             url or known.url,
             target,
             sha256 or known.sha256,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda done, total: update(completed=done, total=total),
         )
     if json:
         print_json({"file": str(target), "size": size, "sha256": (sha256 or known.sha256 or "").lower()})
@@ -136,9 +134,8 @@ def _list(text: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _progress(title: str) -> Iterator[Told]:
-    with Progress(console=notices, transient=True, disable=not notices.is_terminal) as bar:
-        task = bar.add_task(f"importing {title}", total=None)
-        yield lambda stage, done, of: bar.update(task, description=f"{stage} {title}", completed=done, total=of or None)
+    with updated_bar(f"importing {title}", None) as update:
+        yield lambda stage, done, of: update(description=f"{stage} {title}", completed=done, total=of or None)
 
 
 def _tell(record: ImportRecord, given: bool) -> None:
@@ -156,10 +153,9 @@ def _tell(record: ImportRecord, given: bool) -> None:
         apart = f"largest difference {each.max_abs:.3g}, relative {each.max_rel:.3g}{top1}"
         say(f"  {each.signature}: {each.output}  {apart}")
     if agreement.random:
-        notices.print("random samples say little of top-1 agreement; give --samples FILE for that", markup=False)
+        remark("random samples say little of top-1 agreement; give --samples FILE for that")
     if agreement.original.startswith("OpenVINO"):
-        notices.print(
+        remark(
             "the model's own runtime is not installed: this compares the conversion with what OpenVINO reads, and not "
-            "that reading with the original",
-            markup=False,
+            "that reading with the original"
         )

@@ -13,7 +13,6 @@ from ensconce.times import utc_text
 
 __all__ = ["print_json", "print_table", "progress_bar", "remark", "say", "updated_bar", "with_times"]
 
-# Rich, which honours NO_COLOR, is loaded where a table or a bar is drawn: most commands need neither.
 # What is said may be in part a stranger's: no escape sequence of theirs may reach the terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
@@ -29,14 +28,11 @@ def with_times(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console(soft_wrap=True, highlight=False).print(table)
+    """A table on standard output; nothing in it is cut, however narrow the terminal."""
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        say("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def say(text: str) -> None:
@@ -62,6 +58,7 @@ def updated_bar(title: str, total: int | None) -> Iterator[Callable[..., None]]:
     if not sys.stderr.isatty():
         yield lambda **_: None
         return
+    # Loaded where a bar is drawn: most commands end sooner than this takes.
     from rich.console import Console
     from rich.progress import Progress
 

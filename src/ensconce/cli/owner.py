@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json
+from ensconce.cli.output import print_json, remark
 
 __all__ = ["Owner", "init", "protect"]
 
@@ -73,4 +73,4 @@ def init(
     if json:
         print_json({"owner": str(owner.path), "deployment": str(owner.deployment_file)})
         return
-    notices.print(f"made {owner.path}; the deployment is described in {owner.deployment_file}", markup=False)
+    remark(f"made {owner.path}; the deployment is described in {owner.deployment_file}")

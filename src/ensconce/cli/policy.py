@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensconce.cli.output import notices, print_json, say
+from ensconce.cli.output import print_json, remark, say
 from ensconce.cli.owner import Owner, protect
 from ensconce.errors import InputError, RefusedError
 
@@ -59,8 +59,8 @@ def write(
 
     def tell(outcome: str) -> None:
         for line in _changes(before.policy, load_policy(folder.policy_file)) if before is not None else ():
-            notices.print(line, markup=False)
-        notices.print(f"wrote {folder.policy_file}; {outcome}", markup=False)
+            remark(line)
+        remark(f"wrote {folder.policy_file}; {outcome}")
 
     try:
         named = simulated_root() if root is None else parse_root_name(root)
@@ -101,7 +101,7 @@ def check(file: _File, json: _Json = False) -> None:
     say(f"sha256 {policy.sha256}")
     say(f"signed by {', '.join(signed.signers) or 'nobody'}")
     for warning in warnings:
-        notices.print(f"warning: {warning}", markup=False)
+        remark(f"warning: {warning}")
 
 
 @app.command("diff")
@@ -175,8 +175,8 @@ def sign(
     if owners is not None:
         say(f"{owners.required} of {len(owners.keys)} owners must sign; missing: {owners.missing(signed.signers)}")
         if name not in owners.keys:
-            remark = "this signature counts only if the policy in force asks for it"
-            notices.print(f"{name} is not among the policy's owners: {remark}", markup=False)
+            only_if = "this signature counts only if the policy in force asks for it"
+            remark(f"{name} is not among the policy's owners: {only_if}")
 
 
 @app.command("apply")
@@ -217,7 +217,7 @@ def show(owner: Owner = _HERE, json: _Json = False) -> None:
         return
     say(admitted.signed.text.rstrip())
     for line in _in_force(admitted):
-        notices.print(line, markup=False)
+        remark(line)
 
 
 @app.command("explain")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.json_log import JsonLines
-from ensconce.cli.output import notices
+from ensconce.cli.output import remark
 from ensconce.cli.owner import Owner
 
 __all__ = ["app"]
@@ -57,9 +57,9 @@ def serve(
 
     if log_format is LogFormat.JSON:
         _log_json()
-    remark = protect_process().remark
-    if remark is not None:
-        _log.info("%s", remark)
+    protection = protect_process()
+    if protection.remark is not None:
+        _log.info("%s", protection.remark)
     interrupted = False
     with open_server(OwnerFolder.open(owner), policy) as server:
 
@@ -75,9 +75,9 @@ def serve(
         if log_format is LogFormat.JSON:
             _log.info("listening", extra={"fields": {"port": server.port, "status_port": server.status_port}})
         else:
-            notices.print(f"provisioning server on port {server.port}", markup=False)
+            remark(f"provisioning server on port {server.port}")
             if server.status_port is not None:
-                notices.print(f"its status on port {server.status_port}", markup=False)
+                remark(f"its status on port {server.status_port}")
         server.serve_forever()
     if interrupted:
         raise KeyboardInterrupt

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
-from ensconce.appraisal.dcap import verify_quote
-from ensconce.appraisal.pck import chain_in, read_pck
-from ensconce.appraisal.root import IntelRoot, TrustRoot, claimed_root, parse_root_certificate
 from ensconce.cli.output import print_json, say
 from ensconce.errors import EvidenceError
-from ensconce.evidence.quote import Quote, parse_quote
 from ensconce.files import read_bounded
-from ensconce.ratls.quote_file import read_quote
 from ensconce.times import utc_text
+
+if TYPE_CHECKING:
+    from ensconce.appraisal.root import TrustRoot
+    from ensconce.evidence.quote import Quote
 
 __all__ = ["app", "show", "verify"]
 
@@ -35,6 +33,9 @@ def show(file: _File, json: _Json = False) -> None:
 
     Exit status: 0, or 2 when the file cannot be read, or 3 when it is no quote.
     """
+    from ensconce.evidence.quote import parse_quote
+    from ensconce.ratls.quote_file import read_quote
+
     shown = _describe(parse_quote(read_quote(file)))
     if json:
         print_json(shown)
@@ -62,6 +63,11 @@ def verify(
 
     Exit status: 0 when the quote is genuine, 3 when it is not, 2 when an argument or a file is wrong.
     """
+    from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
+    from ensconce.appraisal.dcap import verify_quote
+    from ensconce.appraisal.root import IntelRoot, parse_root_certificate
+    from ensconce.ratls.quote_file import read_quote
+
     trusted: TrustRoot = IntelRoot() if root == "intel" else parse_root_certificate(read_bounded(Path(root), 64 * 1024))
     bundle = CollateralBundle.from_json(read_bounded(collateral, MAX_BUNDLE_SIZE))
     data = read_quote(file)
@@ -78,6 +84,9 @@ def verify(
 
 
 def _describe(quote: Quote) -> dict[str, Any]:
+    from ensconce.appraisal.pck import chain_in, read_pck
+    from ensconce.appraisal.root import claimed_root
+
     header = quote.header
     value: dict[str, Any] = {
         "verified": False,

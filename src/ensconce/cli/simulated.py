@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensconce.cli.output import notices, print_json, say
+from ensconce.cli.output import print_json, remark, say
 
 __all__ = ["app"]
 
@@ -33,7 +33,7 @@ def serve(
     from ensconce.cluster.vendor import serve_vendor
 
     address = Address.parse(listen, lowest_port=0)
-    interrupted = serve_vendor(address, home, lambda text: notices.print(text, markup=False))
+    interrupted = serve_vendor(address, home, lambda text: remark(text))
     if interrupted:
         raise KeyboardInterrupt
 

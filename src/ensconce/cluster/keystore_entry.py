@@ -12,7 +12,6 @@ from pydantic import Field
 from ensconce.appraisal import strict_yaml
 from ensconce.keys.aws_kms import AwsKms
 from ensconce.keys.unlock import KeyFile, KeyService, Passphrase
-from ensconce.keys.vault import VaultTransit
 from ensconce.strict import StrictModel
 
 __all__ = [
@@ -82,6 +81,8 @@ def unlock_of(entry: KeystoreEntry, folder: Path, ask: Callable[[str], str]) -> 
         case PassphraseEntry():
             return Passphrase(ask("Passphrase of the keystore: "))
         case VaultEntry():
+            from ensconce.keys.vault import VaultTransit  # httpx takes long to load
+
             return VaultTransit(
                 address=entry.address,
                 key=entry.key,

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -17,24 +18,25 @@ from ensconce.audit.head import Head
 from ensconce.audit.log import AuditLog
 from ensconce.audit.storage import LOG
 from ensconce.audit.verify import verify_log
-from ensconce.cluster import tensorflow_serving
 from ensconce.cluster.deployment import Deployment, FolderState
 from ensconce.cluster.keystore_entry import FileEntry, unlock_of
 from ensconce.cluster.recorded import RecordedKeystore
 from ensconce.cluster.state import new_state, open_state
 from ensconce.cluster.unlocking import ask_at_terminal, entry_of, new_text, open_keystore
-from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec, build_enclave, read_identity
 from ensconce.enclave.config import ListenConfig, ModelConfig, ServingConfig
 from ensconce.enclave.sign import new_signing_key
 from ensconce.errors import InputError, IntegrityError
 from ensconce.files import read_bounded, sync_folder, write_aside
 from ensconce.keys import FolderPlace, SealedKeystore, StorePlace, get_private_key, new_key_file, put_private_key
 from ensconce.models.description import ModelDescription
-from ensconce.models.seal import seal
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.servables import key_id
 from ensconce.state.store import Store
 from ensconce.times import unix_now
+
+# What seals and what builds is loaded by the commands that seal and build: it takes as long as all the rest.
+if TYPE_CHECKING:
+    from ensconce.enclave.build import EnclaveIdentity, EnclaveSpec
 
 __all__ = ["OwnerFolder"]
 
@@ -198,6 +200,8 @@ class OwnerFolder:
         Raises:
             InputError: the deployment knows no such model, the version exists, or the source is not a model.
         """
+        from ensconce.models.seal import seal
+
         models = {model.name: model for model in self.deployment().models}
         if name not in models:
             raise InputError(
@@ -239,6 +243,9 @@ class OwnerFolder:
             InputError: lint found what breaks an invariant, or the deployment file is wrong; ``deployment.keystore``:
                 the host's copy of it would say more, or something else.
         """
+        from ensconce.cluster import tensorflow_serving
+        from ensconce.enclave.build import build_enclave
+
         deployment = self.deployment()
         # What opens the keystore is nothing that the host needs to know.
         text = new_text(self, FileEntry())
@@ -261,6 +268,8 @@ class OwnerFolder:
         return identity
 
     def _spec(self, deployment: Deployment, keystore: SealedKeystore) -> EnclaveSpec:
+        from ensconce.enclave.build import EnclaveSpec
+
         return EnclaveSpec(
             domain=deployment.service.domain,
             models=tuple(ModelConfig(**model.model_dump(exclude={"engine"})) for model in deployment.models),
@@ -284,6 +293,8 @@ class OwnerFolder:
         Raises:
             InputError: no enclave has been built.
         """
+        from ensconce.enclave.build import read_identity
+
         return read_identity(self.bundle)
 
     def _owner_key(self, keystore: SealedKeystore) -> Ed25519PrivateKey:

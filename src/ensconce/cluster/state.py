@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ensconce.audit.database import DatabaseLog
 from ensconce.audit.folder import FolderLog
 from ensconce.audit.storage import LogStorage
 from ensconce.cluster.deployment import Deployment, FolderState, SqliteState
 from ensconce.errors import InputError
-from ensconce.state.database import DatabaseStore
-from ensconce.state.engine import Database, read_url
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
 
 if TYPE_CHECKING:
     from ensconce.cluster.owner import OwnerFolder
+    from ensconce.state.engine import Database
 
 __all__ = ["State", "new_state", "open_state"]
 
@@ -76,6 +74,11 @@ def _open(folder: Path, deployment: Deployment) -> tuple[State, Database | None]
     entry = deployment.state
     if isinstance(entry, FolderState):
         return State(FolderStore(folder / "state"), FolderLog(folder / "audit")), None
+    # SQLAlchemy takes longer to load than most commands take.
+    from ensconce.audit.database import DatabaseLog
+    from ensconce.state.database import DatabaseStore
+    from ensconce.state.engine import Database, read_url
+
     if isinstance(entry, SqliteState):
         database = Database.open_sqlite((folder / entry.path).absolute())
     else:

@@ -104,7 +104,7 @@ def test_a_model_that_the_deployment_does_not_list_is_not_sealed(owner: OwnerFol
 def test_what_opens_the_keystore_does_not_reach_the_host(
     owner: OwnerFolder, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ensconce.cluster.owner.build_enclave", lambda *_, **__: IDENTITY)
+    monkeypatch.setattr("ensconce.enclave.build.build_enclave", lambda *_, **__: IDENTITY)
     text = owner.deployment_file.read_text()
     owner.deployment_file.write_text(text + "keystore:\n  kind: file\n")
     owner.build_enclave()
