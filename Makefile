@@ -11,7 +11,7 @@ TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving fuzz fuzz-env interop-env cluster-programs cluster-test lock clean
+.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving bench-scaling fuzz fuzz-env interop-env cluster-programs cluster-test lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
@@ -26,6 +26,7 @@ help:
 	@echo "make cluster-test  the story in a real Kubernetes of one node (root; make cluster-programs builds its programs)"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make bench-serving  serving beside TensorFlow, MLServer, KServe and LitServe (about 15 minutes); BENCH_ARGS=--quick"
+	@echo "make bench-scaling  service times of this machine, and fleets of 10, 1,000 and 100,000 replicas simulated with them; BENCH_ARGS=--quick"
 	@echo "make proto        compile proto/ into the message descriptors"
 	@echo "make lock         resolve requirements/*.txt anew"
 
@@ -123,6 +124,9 @@ bench: $(VENV)/.dev
 bench-serving: $(VENV)/.dev $(BENCH)/importing/.made $(BENCH)/mlserver/.made $(BENCH)/kserve/.made $(BENCH)/litserve/.made $(BENCH)/plot/.made
 	@command -v h2load > /dev/null || { echo "h2load is missing: apt install nghttp2-client" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.serving --markdown $(BENCH)-serving/results.md --plot $(BENCH)-serving/results.png $(BENCH_ARGS)
+
+bench-scaling: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.scaling $(BENCH_ARGS)
 
 fuzz: fuzz-env
 	@nice $(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) --jobs $(or $(FUZZ_JOBS),1) $(FUZZ_TARGETS)

@@ -1,0 +1,205 @@
+"""The questions that are put to the simulator, and its answers as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.scaling.fleet import herd, renewals
+from benchmarks.scaling.samples import Samples
+from benchmarks.scaling.server import Costs, closed
+from benchmarks.scaling.tables import spread, table
+from benchmarks.scaling.traffic import Engine, queue, rolling, scaled
+
+__all__ = ["LARGE", "answers", "beside"]
+
+LARGE = 100_000
+"""Replicas of the largest fleet."""
+_DEFAULT = (50.0, 500.0)
+_STARTS = {"as measured": None, "10 s": 10.0, "30 s": 30.0, "120 s": 120.0}
+_DAY = 86_400.0
+
+
+def beside(measured: Mapping[str, Any], processors: int, seed: int) -> dict[int, list[float]]:
+    """Durations of simulated sessions by number of clients at once, for the levels that were measured."""
+    costs = Costs.of(measured)
+    levels = dict.fromkeys(level["clients"] for level in measured["at_once"])
+    return {clients: closed(costs, clients, 30.0, processors, seed) for clients in levels}
+
+
+def answers(
+    measured: Mapping[str, Any],
+    seed: int,
+    tell: Callable[[str], None],
+    *,
+    quick: bool = False,
+    count: int = 50_000,
+    most: int = LARGE,
+) -> str:
+    """All tables.
+
+    Args:
+        measured: every round's values together.
+        seed: of all chance.
+        tell: what is simulated next.
+        quick: watch the autoscaler for a minute.
+        count: requests of each queue.
+        most: replicas of the largest fleet that starts at once.
+    """
+    costs = Costs.of(measured)
+    start = Samples.of([each["whole"] for each in measured["replica"]["start"]])
+    asking = Samples.of([each["interpreter and its modules"] for each in measured["replica"]["start"]])
+    engine = Engine.of(measured)
+    # What a prediction takes beside its inference; it overlaps with others' inference, but on the same processors.
+    alone = max(0.0, Samples.of(measured["replica"]["prediction"]).at(0.5) - engine.by_rows[1].at(0.5))
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("power cut", lambda: _herds(costs, asking, seed, most)),
+        ("renewals", lambda: _renewals(costs, seed, min(count, 3000))),
+        ("queues", lambda: _queues(engine, alone, seed, count)),
+        ("autoscaler", lambda: _scaled(engine, alone, start, seed, quick)),
+        ("roll-out", lambda: _rolling(start, seed, most)),
+    ]
+    texts = []
+    for name, text in parts:
+        tell(f"simulating: {name}")
+        texts.append(text())
+    return "\n".join(texts)
+
+
+def _herds(costs: Costs, asking: Samples, seed: int, most: int) -> str:
+    asked: list[tuple[int, float, int, tuple[float, float] | None, bool]] = [
+        (10, 60.0, 1, _DEFAULT, False),
+        (1000, 60.0, 1, _DEFAULT, False),
+        (1000, 1.0, 1, _DEFAULT, False),
+        (1000, 1.0, 1, None, False),
+        (1000, 1.0, 2, None, False),
+        (10_000, 60.0, 1, _DEFAULT, False),
+        (10_000, 60.0, 1, None, False),
+        (10_000, 60.0, 2, None, False),
+        (LARGE, 60.0, 1, _DEFAULT, False),
+        *((LARGE, 60.0, servers, None, False) for servers in (1, 2, 4, 8, 16, 32)),
+        *((LARGE, 60.0, servers, None, True) for servers in (1, 8)),
+    ]
+    rows = []
+    for replicas, within, servers, identity, in_place in asked:
+        if replicas > most:
+            continue
+        seeds = range(seed, seed + (3 if replicas <= 1000 else 1))
+        found = [
+            herd(
+                costs,
+                asking,
+                replicas,
+                servers,
+                verifiers=1,
+                seed=each,
+                spread=within,
+                identity=identity,
+                in_place=in_place,
+            )
+            for each in seeds
+        ]
+        rows.append(
+            [
+                f"{replicas:,}",
+                f"{within:.0f} s",
+                str(servers),
+                "no limit" if identity is None else f"{identity[0]:.0f}/s, {identity[1]:.0f} at once",
+                "in place" if in_place else "a new start",
+                *(spread([getattr(each, what) for each in found], ".0f") for what in ("half", "most", "all")),
+                spread([each.attempts for each in found], ".2f"),
+                spread([100 * each.loop for each in found], ".0f") + " %",
+            ]
+        )
+    columns = ["replicas", "back within", "servers", "identity_rate", "after no answer", "half, s", "99 %, s", "all, s"]
+    return table(
+        "After a power cut: when replicas have their keys",
+        [*columns, "sessions a replica", "busiest loop"],
+        rows,
+    )
+
+
+def _renewals(costs: Costs, seed: int, count: int) -> str:
+    rows = []
+    for replicas in (10, 1000, LARGE):
+        for lifetime, name in ((3600.0, "1 h"), (_DAY / 4, "6 h"), (_DAY, "24 h"), (7 * _DAY, "7 d")):
+            found = renewals(costs, replicas, lifetime, 1, verifiers=1, seed=seed, count=count)
+            entries = found.rate * _DAY
+            rows.append(
+                [
+                    f"{replicas:,}",
+                    name,
+                    f"{found.rate:.3g}",
+                    f"{100 * found.loop:.2g} %",
+                    f"{100 * found.verifiers:.2g} %",
+                    f"{1e3 * found.p99:.0f}",
+                    f"{100 * found.failed:.2g} %",
+                    f"{entries:,.0f}",
+                ]
+            )
+    columns = [
+        "replicas",
+        "certificate",
+        "renewals/s",
+        "loop",
+        "verifier",
+        "p99, ms",
+        "asked again",
+        "log entries a day",
+    ]
+    return table("A quiet day: one server, one verifier, renewals at two thirds of a certificate's life", columns, rows)
+
+
+def _queues(engine: Engine, alone: float, seed: int, count: int) -> str:
+    rows = []
+    for bursty in (False, True):
+        for load in (0.5, 0.7, 0.8, 0.9, 1.0):
+            cells = []
+            for merged in (False, True):
+                found = queue(engine, load, merged=merged, bursty=bursty, seed=seed, alone=alone, count=count)
+                cells += [f"{1e3 * found.p50:.0f}", f"{1e3 * found.p99:.0f}", f"{100 * found.refused:.1g} %"]
+            rows.append(["bursts" if bursty else "Poisson", f"{load:.1f}", *cells, f"{found.rows:.2f}"])
+    columns = ["arrivals", "load", "alone: p50", "p99", "refused", "merged: p50", "p99", "refused", "rows a batch"]
+    rate = 1 / (alone + engine.by_rows[1].mean)
+    title = f"Waiting at one replica, ms; load 1 is {rate:.0f} requests/s, at most {engine.limit} rows are merged"
+    return table(title, columns, rows)
+
+
+def _scaled(engine: Engine, alone: float, start: Samples, seed: int, quick: bool) -> str:
+    rows = []
+    for age in (300.0, 30.0):
+        for name, seconds in _STARTS.items():
+            given = start if seconds is None else Samples.of([seconds])
+            cells = []
+            for spare in (0, 4, 8):
+                found = scaled(
+                    engine, given, replicas=8, spare=spare, before=0.6, factor=2.0, bound=0.1, target=0.02,
+                    seed=seed, most=32, age=age, alone=alone, after=60.0 if quick else 300.0,
+                )  # fmt: skip
+                cells += [f"{1e3 * found.p99:.0f}", str(found.late), str(found.replicas)]
+            rows.append([f"{age:.0f} s", name, *cells])
+    columns = ["connections live", "start takes"]
+    for spare in (0, 4, 8):
+        columns += [f"spare {spare}: p99, ms", "s above 100 ms", "replicas then"]
+    title = "Load doubles within 10 s: 8 replicas at 0.6, `maxReplicas` 32, target 20 ms; the five minutes after"
+    return table(title, columns, rows)
+
+
+def _rolling(start: Samples, seed: int, most: int) -> str:
+    rows = []
+    for replicas in (size for size in (10, 1000, LARGE) if size <= most):
+        for surge in sorted({1, max(1, replicas // 100), max(1, replicas // 4)}):
+            cells = []
+            for more in (0.0, 28.0):
+                given = Samples.of([value + more for value in start.values])
+                cells.append(_duration(rolling(given, replicas, surge, seed)))
+            rows.append([f"{replicas:,}", f"{surge:,}", *cells])
+    columns = ["replicas", "maxSurge", "start as measured", "start 28 s longer"]
+    return table("How long a rolling update takes", columns, rows)
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((_DAY, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
