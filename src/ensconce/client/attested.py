@@ -1,30 +1,36 @@
 """One TLS connection whose other end has proved what it is, before it is sent the first byte.
 
 The handshake shows that the server has the certificate's key (TLS 1.2 or 1.3, RFC 8446 section 4.4.3); the evidence in
-the certificate shows which code has it. Who signed the certificate is not asked of any list of public authorities.
+the certificate shows which code has it; a fresh quote, where one is asked for, shows that this code is there now, at
+the end of this very channel. Who signed the certificate is not asked of any list of public authorities.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import ssl
 import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
 from cryptography import x509
+from OpenSSL import SSL, crypto
 
 from ensconce.addresses import Address, check_domain
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
+from ensconce.client.freshness import ask_fresh
 from ensconce.client.leaf import Accepted, judge_leaf
 from ensconce.errors import EvidenceError, UnreachableError
+from ensconce.ratls.context import TLS_1_2_CIPHERS
+from ensconce.ratls.freshness import FRESH
+from ensconce.ratls.stream import TlsStream
 
 __all__ = ["Alpn", "AttestedSocket", "connect_tls"]
 
 Alpn = Literal["h2", "http/1.1"]
+
+_LONGEST_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +40,19 @@ class AttestedSocket:
     Attributes:
         tls: the connection; application data may flow.
         accepted: why it was accepted.
+        fresh: the policy's yes to a quote over the client's nonce and this channel, where one was asked for.
         deadline: until when that holds, by ``time.monotonic()``. Servers end their connections long before, but a
             server's clock is its host's, and a connection that never ends would never be judged again.
     """
 
-    tls: ssl.SSLSocket
+    tls: TlsStream
     accepted: Accepted
+    fresh: Acceptance | None
     deadline: float
 
     @property
     def acceptance(self) -> Acceptance:
-        """The policy's yes."""
+        """The policy's yes to the certificate's evidence."""
         return self.accepted.acceptance
 
     @property
@@ -54,9 +62,6 @@ class AttestedSocket:
 
     def close(self) -> None:
         """Tell the other side (close_notify) if it can be done without waiting, and close."""
-        with contextlib.suppress(OSError, ValueError):
-            self.tls.settimeout(0)
-            self.tls.unwrap()
         self.tls.close()
 
     def __enter__(self) -> Self:
@@ -75,6 +80,7 @@ def connect_tls(
     *,
     authority: x509.Certificate | None,
     alpn: Alpn,
+    freshness: bool = False,
     timeout: float = 10.0,
 ) -> AttestedSocket:
     """Connect, shake hands, judge; only then is there anything to send with.
@@ -85,33 +91,39 @@ def connect_tls(
         appraiser: judges the evidence.
         authority: see :func:`ensconce.client.leaf.judge_leaf`.
         alpn: the protocol to be spoken, RFC 7301; for ``h2`` the server must agree, servers of HTTP/1.1 may ignore it.
-        timeout: for connection and handshake together, in seconds; fetching collateral has its own.
+        freshness: also ask for a quote over a nonce of ours and this channel, and judge that.
+        timeout: for connection, handshake and fresh quote together, in seconds; fetching collateral has its own.
 
     Returns:
-        The connection, blocking and without a timeout.
+        The connection; its stream's deadline is that of the acceptance, or a day.
 
     Raises:
         InputError: ``address.domain``: ``server_name`` is no DNS name.
-        UnreachableError: ``connect.name``, ``connect.tcp``, ``tls.handshake``, ``tls.alpn``; or no collateral.
-        EvidenceError: the evidence or the certificate is not acceptable. Nothing was sent.
+        UnreachableError: ``connect.name``, ``connect.tcp``, ``tls.handshake``, ``tls.alpn``, ``fresh.none``; or no
+            collateral.
+        EvidenceError: the evidence or the certificate is not acceptable, or the fresh quote is not for this channel
+            (``fresh.report_data``) or of another enclave (``fresh.identity``). Nothing was sent.
         RefusedError: the policy refuses the replica. Nothing was sent.
     """
     check_domain(server_name.lower())
     deadline = time.monotonic() + timeout
-    raw = _connect(target, timeout)
-    tls: ssl.SSLSocket | None = None
+    protocol = FRESH[alpn] if freshness else alpn
+    stream = TlsStream(_context(protocol), _connect(target, timeout), deadline=deadline, server_name=server_name)
     try:
-        raw.settimeout(max(deadline - time.monotonic(), 0.001))
-        tls = _shake_hands(raw, target, server_name, alpn)
-        der = tls.getpeercert(binary_form=True)
-        if der is None:
+        _shake_hands(stream, target, server_name, protocol, required=freshness or alpn == "h2")
+        certificate = stream.connection.get_peer_certificate()
+        if certificate is None:
             raise EvidenceError("certificate.missing", "the server showed no certificate", rule="one with evidence")
+        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
         accepted = judge_leaf(der, server_name, appraiser, authority)
-        tls.settimeout(None)
+        fresh = ask_fresh(stream, accepted.acceptance, appraiser) if freshness else None
     except BaseException:
-        (tls or raw).close()
+        stream.close()
         raise
-    return AttestedSocket(tls, accepted, time.monotonic() + accepted.valid_until - appraiser.now())
+    valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.verdict.valid_until)
+    until = time.monotonic() + valid_until - appraiser.now()
+    stream.deadline = min(until, time.monotonic() + _LONGEST_S)
+    return AttestedSocket(stream, accepted, fresh, until)
 
 
 def _connect(target: Address, timeout: float) -> socket.socket:
@@ -129,47 +141,45 @@ def _connect(target: Address, timeout: float) -> socket.socket:
             f"cannot connect to {target}: {error.strerror or error}",
             remedy="check the address, and that the service is up",
         ) from error
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return connection
 
 
-def _shake_hands(raw: socket.socket, target: Address, server_name: str, alpn: Alpn) -> ssl.SSLSocket:
+def _shake_hands(stream: TlsStream, target: Address, server_name: str, protocol: str, *, required: bool) -> None:
     try:
-        tls = _context(alpn).wrap_socket(raw, server_hostname=server_name, suppress_ragged_eofs=False)
-    except (OSError, ValueError) as error:
-        timed_out = isinstance(error, TimeoutError)
+        stream.handshake()
+    except UnreachableError as error:
         raise UnreachableError(
             "tls.handshake",
             f"{target} did not complete a TLS handshake",
-            found="nothing in time" if timed_out else str(error)[:200],
-            rule="TLS 1.2 or 1.3",
+            found="nothing in time" if error.check == "tls.timeout" else error.found or error.problem,
+            rule="TLS 1.2 or 1.3" if protocol not in FRESH.values() else "TLS 1.3",
             remedy=f"check that {server_name} is the service's name and that a replica is ready: "
             "a gateway closes what it cannot pass on",
         ) from error
-    selected = tls.selected_alpn_protocol()
-    if selected != alpn and (alpn == "h2" or selected is not None):
-        tls.close()
+    selected = stream.connection.get_alpn_proto_negotiated().decode("ascii", "replace")
+    if selected != protocol and (required or selected):
         raise UnreachableError(
             "tls.alpn",
             f"{target} does not speak the protocol",
             found=selected or "no choice of protocol",
-            rule=f"{alpn} (ALPN, RFC 7301)",
-            remedy="check the port: gRPC and REST have each their own",
+            rule=f"{protocol} (ALPN, RFC 7301)",
+            remedy="update the replica: it makes no fresh quotes"
+            if protocol in FRESH.values()
+            else "check the port: gRPC and REST have each their own",
         )
-    return tls
 
 
-def _context(alpn: Alpn) -> ssl.SSLContext:
+def _context(protocol: str) -> SSL.Context:
     """A fresh context for each connection, so that no session is resumed and every handshake shows the certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Below TLS 1.3: forward secrecy and AEAD only. Ciphers of TLS 1.3 are not affected.
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    # A channel binding by exporter needs TLS 1.3 (RFC 9266, section 3: or an extension that pyOpenSSL cannot ask for).
+    context.set_min_proto_version(SSL.TLS1_3_VERSION if protocol in FRESH.values() else SSL.TLS1_2_VERSION)
+    context.set_cipher_list(TLS_1_2_CIPHERS)
     # A renegotiation could bring another certificate, which nobody would have judged.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # The certificate is judged by its evidence, right after the handshake, see judge_leaf.
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols([alpn])
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_alpn_protos([protocol.encode()])
     return context

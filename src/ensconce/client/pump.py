@@ -8,89 +8,123 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import ssl
 import time
+from collections.abc import Callable
+from enum import Enum
 
-__all__ = ["pump"]
+from OpenSSL import SSL
 
-_CHUNK = 256 * 1024
+from ensconce.ratls.buffers import read_into, write
+
+__all__ = ["End", "pump"]
+
+_CHUNK = 128 * 1024
+_RECORD = 16 * 1024
 # Longer than poll(2) can count is not waited at once.
 _LONGEST_WAIT_S = 3600.0
 
 
-def pump(local: socket.socket, tls: ssl.SSLSocket, deadline: float) -> None:
+class End(Enum):
+    """Who ended it."""
+
+    LOCAL = 1
+    REMOTE = 2
+    TIME = 3
+
+
+def pump(local: socket.socket, tls: SSL.Connection, deadline: float) -> End:
     """Run until either side has ended and its last bytes are delivered, or until ``deadline`` by ``time.monotonic()``.
 
-    Both sockets are made non-blocking; closing them is the caller's. A shutdown of ``local`` from another thread
-    ends it.
+    The local socket is made non-blocking, the other one is; closing them is the caller's. A shutdown of ``local`` from
+    another thread ends it.
     """
     local.setblocking(False)
-    tls.setblocking(False)
-    outwards, inwards = _Direction(), _Direction()
+    outwards = _Direction(lambda buffer: _receive(local, buffer), lambda data: write(tls, data, len(data)))
+    inwards = _Direction(lambda buffer: _read(tls, buffer), local.send)
     while (left := deadline - time.monotonic()) > 0:
-        moved = False
-        if not outwards.pending and not outwards.ended:
-            moved |= outwards.read(local)
-        if not inwards.pending and not inwards.ended:
-            moved |= inwards.read(tls)
-        if outwards.pending:
-            moved |= outwards.write(tls)
-        if inwards.pending:
-            moved |= inwards.write(local)
-        if (outwards.ended and not outwards.pending) or (inwards.ended and not inwards.pending):
-            return
+        moved = outwards.move() | inwards.move()
+        if outwards.is_over:
+            return End.LOCAL
+        if inwards.is_over:
+            return End.REMOTE
         if not moved:
             _wait(local, tls, outwards, inwards, min(left, _LONGEST_WAIT_S))
+    return End.TIME
 
 
 class _Direction:
     """Bytes read from one side and not yet written to the other: one chunk at most."""
 
-    def __init__(self) -> None:
-        self.pending = memoryview(b"")
-        self.ended = False
+    def __init__(self, read: Callable[[memoryview], int], write: Callable[[memoryview], int]) -> None:
+        self._read, self._write = read, write
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self.pending = self._buffer[:0]
+        self._ended = False
         self.wants = 0
+        """What poll(2) is to wait for, at the side that is to be read from or, while bytes are pending, written to."""
 
-    def read(self, source: socket.socket) -> bool:
-        self.wants = select.POLLIN
-        try:
-            self.pending = memoryview(source.recv(_CHUNK))
-        except ssl.SSLWantWriteError:
-            self.wants = select.POLLOUT
-            return False
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        except OSError:
-            # A reset, or an end without close_notify; HTTP's own framing tells the reader that something is missing.
-            self.ended = True
-            return True
-        self.ended = not self.pending
-        return True
+    @property
+    def is_over(self) -> bool:
+        """The side that is read from has ended, and all that it said is delivered."""
+        return self._ended and not self.pending
 
-    def write(self, sink: socket.socket) -> bool:
-        self.wants = select.POLLOUT
+    def move(self) -> bool:
+        """Read or write what is possible now; whether there was anything."""
+        moved = False
+        if not self.pending and not self._ended:
+            moved = self._try(select.POLLIN, self._fill)
+        if self.pending:
+            moved |= self._try(select.POLLOUT, self._drain)
+        return moved
+
+    def _fill(self) -> None:
+        self.pending = self._buffer[: self._read(self._buffer)]
+        self._ended = not self.pending
+
+    def _drain(self) -> None:
+        self.pending = self.pending[self._write(self.pending) :]
+
+    def _try(self, wants: int, step: Callable[[], None]) -> bool:
         try:
-            sent = sink.send(self.pending)
-        except ssl.SSLWantReadError:
+            step()
+        except SSL.WantReadError:
             self.wants = select.POLLIN
             return False
-        except (BlockingIOError, ssl.SSLWantWriteError):
+        except SSL.WantWriteError:
+            self.wants = select.POLLOUT
             return False
-        except OSError:
-            self.pending, self.ended = memoryview(b""), True
-            return True
-        self.pending = self.pending[sent:]
+        except BlockingIOError:
+            self.wants = wants
+            return False
+        except (OSError, SSL.Error):
+            # A reset, or an end without close_notify; HTTP's own framing tells the reader that something is missing.
+            self.pending, self._ended = self._buffer[:0], True
         return True
 
 
-def _wait(local: socket.socket, tls: ssl.SSLSocket, outwards: _Direction, inwards: _Direction, seconds: float) -> None:
+def _receive(local: socket.socket, buffer: memoryview) -> int:
+    return local.recv_into(buffer)
+
+
+def _read(tls: SSL.Connection, buffer: memoryview) -> int:
+    """As many records as are here and find room; 0 at the end."""
+    count = 0
+    try:
+        while len(buffer) - count >= _RECORD:
+            count += read_into(tls, buffer[count:], len(buffer) - count)
+    except SSL.ZeroReturnError:
+        return count
+    except SSL.Error:
+        if not count:
+            raise
+    return count
+
+
+def _wait(local: socket.socket, tls: SSL.Connection, outwards: _Direction, inwards: _Direction, seconds: float) -> None:
     """Sleep until something can move. A side from which nothing is wanted is not watched: its hang-up would not end."""
     wanted = {local.fileno(): 0, tls.fileno(): 0}
     for direction, source, sink in ((outwards, local, tls), (inwards, tls, local)):
-        if direction.pending:
-            wanted[sink.fileno()] |= direction.wants
-        elif not direction.ended:
-            wanted[source.fileno()] |= direction.wants
+        wanted[sink.fileno() if direction.pending else source.fileno()] |= direction.wants
     poll = select.poll()
     for number, events in wanted.items():
         if events:

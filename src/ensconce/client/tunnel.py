@@ -152,7 +152,7 @@ class Tunnel:
     def _serve(self, local: socket.socket) -> None:
         try:
             with local, self._take_first() or self._judged() as attested:
-                pump(local, attested.tls, attested.deadline)
+                pump(local, attested.tls.connection, attested.deadline)
         except EnsconceError:
             # Kept in `failure`. The local connection is closed, and nothing was sent anywhere.
             pass

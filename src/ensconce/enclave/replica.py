@@ -136,7 +136,7 @@ def _run(config: ReplicaConfig) -> None:
     ]
     _tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
     # Nothing here has a name for what is granted: it holds keys, and this runs as long as the replica.
-    _Replica(config, provision).run(_granted(provision, wanted, every))
+    _Replica(config, provision, here.quote).run(_granted(provision, wanted, every))
 
 
 def _granted(
@@ -174,14 +174,19 @@ def _versions(models: tuple[ModelConfig, ...]) -> list[tuple[str, int]]:
 class _Replica:
     """What serves, and what is known of it outside."""
 
-    def __init__(self, config: ReplicaConfig, provision: Callable[[Sequence[tuple[str, int]]], Provisioned]) -> None:
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        provision: Callable[[Sequence[tuple[str, int]]], Provisioned],
+        quote: Callable[[bytes], bytes],
+    ) -> None:
         # Only now, because keys were granted.
         from ensconce.enclave.versions import Versions
         from ensconce.serving.manager import ModelManager
         from ensconce.serving.metrics import Metrics
 
         self._config = config
-        self._provision = provision
+        self._provision, self._quote = provision, quote
         self._manager = ModelManager()
         self._metrics = Metrics() if config.serving.metrics_path is not None else None
         self._versions = Versions(
@@ -219,6 +224,7 @@ class _Replica:
 
     def _options(self) -> FrontOptions:
         from ensconce.serving.fronts import FrontOptions
+        from ensconce.serving.quotes import Quotes
         from ensconce.serving.rest import RestOptions
 
         serving = self._config.serving
@@ -228,6 +234,7 @@ class _Replica:
             rest=RestOptions(metrics_path=serving.metrics_path),
             reload=self._reload if serving.allow_reload else None,
             metrics=self._metrics,
+            quotes=Quotes(self._quote),
         )
 
     async def _serve(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
 
 from ensconce.errors import InputError
 from ensconce.modelserver.options import Options
 from ensconce.serving.batching.parameters import Parameters
 from ensconce.serving.metrics import metrics_path
-from ensconce.serving.tls import ServingCertificate
+from ensconce.serving.tls import ServingCertificate, TlsContext
 from ensconce.tfserving.messages import BatchingParameters, ModelServerConfig, MonitoringConfig, SSLConfig
 from ensconce.tfserving.text import read_text_file
 
@@ -56,7 +59,7 @@ def metrics_path_of(options: Options) -> str | None:
     return metrics_path(read_text_file(MonitoringConfig, options.monitoring_config_file))
 
 
-def tls_of(path: Path | None) -> ssl.SSLContext | None:
+def tls_of(path: Path | None) -> TlsContext | None:
     """TLS of the gRPC API as an ``SSLConfig`` asks for it; None without a file.
 
     With ``client_verify`` a client must show a certificate of ``custom_ca``; without that, of an authority that this
@@ -68,16 +71,25 @@ def tls_of(path: Path | None) -> ssl.SSLContext | None:
     if path is None:
         return None
     config = read_text_file(SSLConfig, path)
-    context = ServingCertificate(config.server_key.encode(), config.server_cert.encode()).http2_context
-    if config.client_verify:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            if config.custom_ca:
-                context.load_verify_locations(cadata=config.custom_ca)
-            else:
-                context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
-        except (ssl.SSLError, ValueError):
-            raise InputError(
-                "config.custom_ca", "custom_ca holds no certificate", found=str(path), rule="certificates in PEM"
-            ) from None
-    return context
+    clients = _verifying(config.custom_ca, path) if config.client_verify else None
+    return ServingCertificate(config.server_key.encode(), config.server_cert.encode(), clients=clients).http2_context
+
+
+def _verifying(custom_ca: str, path: Path) -> Callable[[SSL.Context], None]:
+    try:
+        authorities = x509.load_pem_x509_certificates(custom_ca.encode()) if custom_ca else []
+    except ValueError:
+        raise InputError(
+            "config.custom_ca", "custom_ca holds no certificate", found=str(path), rule="certificates in PEM"
+        ) from None
+
+    def clients(context: SSL.Context) -> None:
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        if not authorities:
+            context.set_default_verify_paths()
+        store = context.get_cert_store()
+        assert store is not None
+        for authority in authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+
+    return clients

@@ -22,15 +22,18 @@ from ensconce.ratls.trust import verify_server
 
 __all__ = [
     "ALPN",
+    "TLS_1_2_CIPHERS",
     "check_channel",
     "check_full_handshake",
     "check_server",
     "client_context",
     "exporter",
+    "forbid_tickets",
     "impostor",
     "peer_certificate",
     "peer_spki",
     "refused_certificate",
+    "restrict_groups",
     "server_context",
 ]
 
@@ -43,7 +46,8 @@ EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 _SELF_SIGNED_LEAF = 18  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
 _DATES = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
-_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Below TLS 1.3: forward secrecy and AEAD only."""
 
 # The client chooses what an exchange of keys costs the server: over a finite field six times as much as over these.
 # OpenSSL before 3.5 knows only the last three.
@@ -70,13 +74,13 @@ def server_context(
     context = _context()
     if wire_v1:
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_cipher_list(_TLS_1_2_CIPHERS)
+        context.set_cipher_list(TLS_1_2_CIPHERS)
         context.set_options(SSL.OP_NO_RENEGOTIATION)
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.check_privatekey()
-    _restrict_groups(context)
-    context.set_tlsext_servername_callback(_forbid_tickets)
+    restrict_groups(context)
+    context.set_tlsext_servername_callback(forbid_tickets)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_bare_key)
     context.set_alpn_select_callback(_select)
     return context
@@ -199,6 +203,22 @@ def peer_spki(connection: SSL.Connection) -> bytes:
     return spki_of(certificate.public_key())
 
 
+def forbid_tickets(connection: SSL.Connection) -> None:
+    """Send no NewSessionTicket: Gramine 1.8 takes one for a failure, and nothing may be resumed anyway.
+
+    Whoever forbids them from the beginning still gets two from OpenSSL under TLS 1.3. Only when they are forbidden
+    between the ClientHello and the answer, which is when this callback is called with or without a server name, does
+    OpenSSL drop them (SSL_CTX_set_num_tickets is out of pyOpenSSL's reach).
+    """
+    SSL._lib.SSL_set_options(connection._ssl, SSL.OP_NO_TICKET)  # type: ignore[attr-defined]
+
+
+def restrict_groups(context: SSL.Context) -> None:
+    """Exchange keys over a few curves alone; pyOpenSSL has no word for it."""
+    if not any(SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1 for groups in _GROUPS):  # type: ignore[attr-defined]
+        raise EnsconceError("tls.groups", "this OpenSSL knows none of the groups that keys are exchanged over")
+
+
 def impostor(found: str, server_name: str) -> EvidenceError:
     """The error about a provisioning server that is not the owner's."""
     return EvidenceError(
@@ -217,22 +237,6 @@ def _context() -> SSL.Context:
     context.set_options(SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
-
-
-def _forbid_tickets(connection: SSL.Connection) -> None:
-    """Send no NewSessionTicket: Gramine 1.8 takes one for a failure, and nothing may be resumed anyway.
-
-    Whoever forbids them from the beginning still gets two from OpenSSL under TLS 1.3. Only when they are forbidden
-    between the ClientHello and the answer, which is when this callback is called with or without a server name, does
-    OpenSSL drop them (SSL_CTX_set_num_tickets is out of pyOpenSSL's reach).
-    """
-    SSL._lib.SSL_set_options(connection._ssl, SSL.OP_NO_TICKET)  # type: ignore[attr-defined]
-
-
-def _restrict_groups(context: SSL.Context) -> None:
-    """Exchange keys over a few curves alone; pyOpenSSL has no word for it."""
-    if not any(SSL._lib.SSL_CTX_set1_curves_list(context._context, groups) == 1 for groups in _GROUPS):  # type: ignore[attr-defined]
-        raise EnsconceError("tls.groups", "this OpenSSL knows none of the groups that keys are exchanged over")
 
 
 def _accept_bare_key(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:

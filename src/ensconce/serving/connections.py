@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
@@ -13,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from ensconce.addresses import Address
 from ensconce.serving.crowd import Member, least_wanted
 from ensconce.serving.handshakes import Handshakes
+from ensconce.serving.tls import TlsContext
 
 __all__ = ["ConnectionServer", "client_of", "send_at_once"]
 
@@ -76,7 +76,7 @@ class ConnectionServer(ABC, Generic[ConnectionT]):
         """
         return self._age * (0.9 + 0.2 * self._chance())
 
-    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    async def listen(self, listener: socket.socket, context: TlsContext | None) -> None:
         """Serve on a listening socket (TCP or UNIX), with TLS or without."""
         if context is not None:
             self._handshakes.listen(listener, context)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ensconce.serving.batching.parameters import Bounds, Parameters
 from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc import GrpcServer
+from ensconce.serving.grpc.attestation import ATTESTATION_SERVICE, attestation_methods
 from ensconce.serving.grpc.call import Unary
 from ensconce.serving.grpc.services import Reload
 from ensconce.serving.http1.limits import Http1Limits
@@ -19,12 +19,14 @@ from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import Metrics
 from ensconce.serving.observing import to_all
+from ensconce.serving.quotes import Quotes
 from ensconce.serving.request_log import RequestLog
 from ensconce.serving.rest import RestFront, RestOptions
+from ensconce.serving.tls import TlsContext
 
 __all__ = ["FrontOptions", "Fronts", "Listener"]
 
-Listener = tuple[socket.socket, ssl.SSLContext | None]
+Listener = tuple[socket.socket, TlsContext | None]
 """A listening socket (TCP or UNIX), and its TLS; None is none."""
 
 
@@ -45,6 +47,7 @@ class FrontOptions:
         as_content: whether Predict answers over gRPC with ``tensor_content`` instead of the fields of each type
             (``--enable_serialization_as_tensor_content``).
         services: further methods of gRPC, by service and name.
+        quotes: of this enclave, for clients; there are none where this is none.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -57,6 +60,7 @@ class FrontOptions:
     check_method_names: bool = False
     as_content: bool = False
     services: Mapping[str, Mapping[str, Unary]] = field(default_factory=dict)
+    quotes: Quotes | None = None
 
 
 class Fronts:
@@ -81,6 +85,9 @@ class Fronts:
         check = options.check_method_names
         observers = [each.answered for each in (metrics, options.request_log) if each is not None]
         observe = to_all(observers) if observers else None
+        services = dict(options.services)
+        if options.quotes is not None:
+            services[ATTESTATION_SERVICE] = attestation_methods(options.quotes)
         self._grpc = GrpcServer(
             manager,
             self.scheduler,
@@ -89,7 +96,7 @@ class Fronts:
             check_method_names=check,
             as_content=options.as_content,
             observe=observe,
-            further=options.services,
+            further=services,
         )
         front = RestFront(
             manager,
@@ -99,6 +106,7 @@ class Fronts:
             check_method_names=check,
             observe=observe,
             metrics=metrics.page if metrics is not None else None,
+            quotes=options.quotes,
         )
         self._rest = HttpServer(
             front.handle, front.refused, Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age)

@@ -1,4 +1,4 @@
-"""TLS handshakes under way: connections that are none yet, of which strangers could begin any number.
+"""TLS handshakes under way, and first words: connections that are none yet, of which strangers could begin any number.
 
 asyncio's own server neither counts them nor ends one for another's sake.
 """
@@ -9,7 +9,6 @@ import asyncio
 import errno
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from functools import partial
 from typing import Final
 
 from ensconce.serving.crowd import least_wanted
+from ensconce.serving.opening import Opening
+from ensconce.serving.tls import TlsContext
 
 __all__ = ["Handshakes"]
 
@@ -64,7 +65,7 @@ class Handshakes:
         """How many are under way."""
         return len(self._under_way)
 
-    def listen(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+    def listen(self, listener: socket.socket, context: TlsContext) -> None:
         """Take what comes to a listening socket, which is closed at the end."""
         listener.setblocking(False)
         self._listeners.add(listener)
@@ -84,7 +85,7 @@ class Handshakes:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_FAILING_SECONDS)
 
-    def _take(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+    def _take(self, listener: socket.socket, context: TlsContext) -> None:
         for _ in range(_AT_ONCE):
             try:
                 accepted, address = listener.accept()
@@ -100,11 +101,11 @@ class Handshakes:
             accepted.setblocking(False)
             self._begin(accepted, address[0] if isinstance(address, tuple) else "", context)
 
-    def _take_again(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+    def _take_again(self, listener: socket.socket, context: TlsContext) -> None:
         if listener in self._listeners:
             self.listen(listener, context)
 
-    def _begin(self, accepted: socket.socket, host: str, context: ssl.SSLContext) -> None:
+    def _begin(self, accepted: socket.socket, host: str, context: TlsContext) -> None:
         if len(self._under_way) >= self._most and (other := least_wanted(self._under_way)) is not None:
             other.abort()
             self._under_way.discard(other)
@@ -114,11 +115,16 @@ class Handshakes:
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, handshake))
 
-    async def _shake(self, handshake: _Handshake, context: ssl.SSLContext) -> None:
+    async def _shake(self, handshake: _Handshake, context: TlsContext) -> None:
         with suppress(OSError):  # TLS that is none, a client that is gone, or slow, or has to go
-            await self._loop.connect_accepted_socket(
-                self._connection, handshake.accepted, ssl=context, ssl_handshake_timeout=self._timeout
+            _, protocol = await self._loop.connect_accepted_socket(
+                lambda: context.opened(self._connection),
+                handshake.accepted,
+                ssl=context,  # type: ignore[arg-type]  # asyncio asks of it only what it has
+                ssl_handshake_timeout=self._timeout,
             )
+            if isinstance(protocol, Opening):
+                await protocol.finish(self._timeout)
 
     def _ended(self, handshake: _Handshake, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from ensconce.serving.json_tensors import inputs_from_json, parse_body
 from ensconce.serving.manager import LoadedServable, ModelManager
 from ensconce.serving.observing import Answered, Method, Observe
 from ensconce.serving.openapi import OPENAPI_PATH, describe
+from ensconce.serving.quotes import Quotes
 from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.messages import (
     GetModelMetadataRequest,
@@ -36,7 +38,10 @@ from ensconce.tfserving.messages import (
 )
 from ensconce.tfserving.refusal import Code, RequestError, invalid
 
-__all__ = ["RestFront", "RestOptions"]
+__all__ = ["QUOTE_PATH", "RestFront", "RestOptions"]
+
+QUOTE_PATH: Final = "/ensconce/attestation:quote"
+"""Where REST answers ``{"nonce": base64}`` with ``{"quote": base64}``."""
 
 _MODEL: Final = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH: Final = re.compile(_MODEL + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
@@ -122,6 +127,7 @@ class RestFront:
         check_method_names: bool = False,
         observe: Observe | None = None,
         metrics: Callable[[], str] | None = None,
+        quotes: Quotes | None = None,
     ) -> None:
         """Prepare, within the event loop that is to serve.
 
@@ -133,11 +139,12 @@ class RestFront:
             check_method_names: whether Classify and Regress take only signatures that say they are for that.
             observe: told of each request.
             metrics: makes the page of metrics.
+            quotes: makes quotes of this enclave.
         """
         self._manager, self._scheduler = manager, scheduler
         self._options = options or RestOptions()
         self._tensor_bytes, self._check_method_names = tensor_bytes, check_method_names
-        self._observe, self._metrics = observe, metrics
+        self._observe, self._metrics, self._quotes = observe, metrics, quotes
         self._loop = asyncio.get_running_loop()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._cors = _CORS if self._options.enable_cors_support else ()
@@ -146,6 +153,8 @@ class RestFront:
         """Answer a request, at once if nothing has to be computed."""
         target, method = request.target, "GET" if request.method == "HEAD" else request.method
         if not _ANY_PATH.fullmatch(target):
+            if self._quotes is not None and (method, target) == ("POST", QUOTE_PATH):
+                return self._quote(request, self._quotes)
             return self._beside(target, method)
         call = _Call(request, self._loop.time(), headers=self._cors)
         if method == "OPTIONS":
@@ -186,6 +195,13 @@ class RestFront:
         if options.with_openapi and path == OPENAPI_PATH and method == "GET":
             return Response(200, describe(self._manager), headers=self._cors)
         return _error(404, "Not found: the API is below /v1/models")
+
+    async def _quote(self, request: Request, quotes: Quotes) -> Response:
+        try:
+            quote = await quotes.over(request.channel, _nonce(request.body))
+        except RequestError as error:
+            return _error(_HTTP_STATUS.get(error.code, 500), error.problem)
+        return Response(200, _dump({"quote": b64encode(quote).decode()}))
 
     def _preflight(self, call: _Call) -> Response:
         # Neither answer has a body, as in the original.
@@ -307,6 +323,15 @@ def _error(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) ->
 
 def _dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _nonce(body: bytes) -> bytes:
+    document = parse_body(body)
+    nonce = document.get("nonce") if len(document) == 1 else None
+    try:
+        return b64decode(nonce, validate=True) if isinstance(nonce, str) else b""
+    except ValueError:
+        return b""
 
 
 def _spec(match: re.Match[str]) -> Any:

@@ -54,7 +54,7 @@ class ModelServer:
         self._manager = manager
         self._grpc_address = Address.parse(grpc_address, lowest_port=0)
         self._rest_address = Address.parse(rest_address, lowest_port=0)
-        self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem)
+        self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem, quotes=self._options.quotes)
         self._fronts: Fronts | None = None
 
     async def start(self) -> Ports:
@@ -92,3 +92,5 @@ class ModelServer:
         if self._fronts is not None:
             await self._fronts.stop(grace)
             self._fronts = None
+        if self._options.quotes is not None:
+            self._options.quotes.close()

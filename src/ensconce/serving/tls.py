@@ -1,46 +1,131 @@
 """The certificate that both fronts present: from memory, and replaceable while they run.
 
-The private key never touches a disk. Python's ``ssl`` reads keys only from files, so it gets an anonymous file in
-memory (memfd_create(2)) by way of ``/proc/self/fd``, which is emptied and closed at once. Gramine has no such files; in
-its enclaves it is a file in :data:`MEMORY_FOLDER`, which the measured manifest mounts there.
+TLS is pyOpenSSL's in the place of Python's own ``ssl``, which exports no keying material and reads private keys from
+files only. asyncio drives it all the same, see :mod:`ensconce.serving.tls_object`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
+import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
 
 from ensconce.errors import InputError
 from ensconce.evidence.spki import spki_of
+from ensconce.ratls.buffers import Outbox
+from ensconce.ratls.context import TLS_1_2_CIPHERS, forbid_tickets, restrict_groups
+from ensconce.ratls.freshness import FRESH
+from ensconce.serving.opening import Opening
+from ensconce.serving.quotes import Quotes
+from ensconce.serving.tls_object import TlsObject
 
-__all__ = ["MEMORY_FOLDER", "ServingCertificate"]
+__all__ = ["MEMORY_FOLDER", "ServingCertificate", "TlsContext"]
 
 MEMORY_FOLDER: Final = Path("/private")
-"""Where Gramine keeps files in the enclave's own memory (a mount of type ``tmpfs``). A file system of the host's that
-were mounted there instead would not be written to: a manifest without that mount allows no file there."""
+"""Of no use any more; Gramine's manifest still mounts it."""
 
 _REMEDY: Final = "give the key and, in PEM, the leaf's certificate first, then the issuers'"
+
+
+class TlsContext:
+    """What asyncio takes for an ``ssl.SSLContext``: makes the server's end of connections.
+
+    TLS 1.2 or newer, forward secrecy, no session tickets: every connection shows the certificate.
+    """
+
+    def __init__(
+        self, protocol: str, *, quotes: Quotes | None = None, clients: Callable[[SSL.Context], None] | None = None
+    ) -> None:
+        """Prepare; :meth:`present` comes before the first connection.
+
+        Args:
+            protocol: what is spoken, as ALPN names it.
+            quotes: for clients that want one first, see :mod:`ensconce.ratls.freshness`; without, there are none.
+            clients: says how clients have to show who they are; without, they show nothing.
+        """
+        names = (protocol, FRESH[protocol]) if quotes is not None else (protocol,)
+        self._protocols = [name.encode() for name in names]
+        self._clients, self._quotes = clients, quotes
+        self._context: SSL.Context | None = None
+        self._outbox = Outbox()
+
+    def present(self, key: Any, chain: list[x509.Certificate]) -> None:
+        """Present a certificate and its issuers' from now on.
+
+        Raises:
+            SSL.Error: OpenSSL does not take them.
+        """
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_cipher_list(TLS_1_2_CIPHERS)
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        restrict_groups(context)
+        context.set_tlsext_servername_callback(forbid_tickets)
+        context.set_alpn_select_callback(self._select)
+        context.use_certificate(chain[0])
+        context.use_privatekey(key)
+        for issuer in chain[1:]:
+            context.add_extra_chain_cert(issuer)
+        context.check_privatekey()
+        if self._clients is not None:
+            self._clients(context)
+        self._context = context
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = True,
+        server_hostname: str | None = None,
+    ) -> TlsObject:
+        """The server's end of a connection; called by asyncio."""
+        assert server_side
+        assert server_hostname is None
+        assert self._context is not None
+        return TlsObject(self._context, incoming, outgoing, self._outbox)
+
+    def opened(self, connection: Callable[[], asyncio.BaseProtocol]) -> asyncio.BaseProtocol:
+        """What drives a connection from the end of its handshake; ``connection`` makes the protocol proper."""
+        return connection() if self._quotes is None else Opening(connection, self._quotes)
+
+    def _select(self, _connection: SSL.Connection, offered: list[bytes]) -> Any:
+        # As gRPC's servers: whoever offers nothing of ours is not turned away here.
+        return next((each for each in self._protocols if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
 class ServingCertificate:
     """A private key and its certificate chain, as gRPC and REST present them."""
 
-    def __init__(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
+    def __init__(
+        self,
+        private_key_pem: bytes,
+        certificate_chain_pem: bytes,
+        *,
+        quotes: Quotes | None = None,
+        clients: Callable[[SSL.Context], None] | None = None,
+    ) -> None:
         """Take a key and its chain, both PEM, leaf first.
 
+        Args:
+            private_key_pem: not encrypted.
+            certificate_chain_pem: the issuers' after it.
+            quotes: see :class:`TlsContext`.
+            clients: see there.
+
         Raises:
-            InputError: they cannot be read, do not belong together, or this system has no anonymous files in memory.
+            InputError: they cannot be read, or do not belong together.
         """
-        self._ssl_context = _context("http/1.1")
-        self._http2_context = _context("h2")
+        self.ssl_context = TlsContext("http/1.1", quotes=quotes, clients=clients)
+        """For REST."""
+        self.http2_context = TlsContext("h2", quotes=quotes, clients=clients)
+        """For gRPC."""
         self.replace(private_key_pem, certificate_chain_pem)
 
     def replace(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
@@ -51,107 +136,24 @@ class ServingCertificate:
         Raises:
             InputError: as when it was made; the old certificate then stays.
         """
-        _check_pair(private_key_pem, certificate_chain_pem)
-        for context in (self._ssl_context, self._http2_context):
-            _load(context, private_key_pem, certificate_chain_pem)
-
-    @property
-    def ssl_context(self) -> ssl.SSLContext:
-        """For REST: TLS 1.2 or newer, no session tickets."""
-        return self._ssl_context
-
-    @property
-    def http2_context(self) -> ssl.SSLContext:
-        """For gRPC: the same."""
-        return self._http2_context
-
-
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-
-
-def _context(protocol: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([protocol])
-    # No resumption: every connection shows the certificate, and with it the evidence.
-    context.options |= ssl.OP_NO_TICKET
-    context.num_tickets = 0
-    return context
-
-
-def _check_pair(private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
-    try:
-        leaf = x509.load_pem_x509_certificates(certificate_chain_pem)[0]
-        key = load_pem_private_key(private_key_pem, password=None)
-    except (ValueError, TypeError):
-        raise InputError(
-            "serving.certificate", "the serving certificate or its key cannot be read", remedy=_REMEDY
-        ) from None
-    if spki_of(leaf.public_key()) != spki_of(key.public_key()):
-        raise InputError(
-            "serving.certificate",
-            "the serving certificate is for another key",
-            found=leaf.subject.rfc4514_string(),
-            remedy=_REMEDY,
-        )
-
-
-def _load(context: ssl.SSLContext, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
-    with _file_in_memory() as (handle, path):
         try:
-            with os.fdopen(os.dup(handle), "wb") as file:
-                file.write(private_key_pem.rstrip() + b"\n" + certificate_chain_pem)
-            context.load_cert_chain(path)
-        except (OSError, ssl.SSLError) as error:
+            chain = x509.load_pem_x509_certificates(certificate_chain_pem)
+            key: Any = load_pem_private_key(private_key_pem, password=None)
+        except (ValueError, TypeError):
+            raise InputError(
+                "serving.certificate", "the serving certificate or its key cannot be read", remedy=_REMEDY
+            ) from None
+        if spki_of(chain[0].public_key()) != spki_of(key.public_key()):
             raise InputError(
                 "serving.certificate",
-                "OpenSSL does not take the serving certificate",
-                found=getattr(error, "reason", None) or error.strerror,
+                "the serving certificate is for another key",
+                found=chain[0].subject.rfc4514_string(),
                 remedy=_REMEDY,
-            ) from None
-
-
-def _is_in_memory(folder: Path) -> bool:
-    """Whether a folder is a tmpfs. A Linux says so; Gramine, where the manifest says so, has no such file.
-
-    A filter of system calls can make memfd_create fail on any Linux, where the folder may lie on a disk.
-    """
-    try:
-        mounts = _MOUNTS.read_text().splitlines()
-    except FileNotFoundError:
-        return True
-    # proc(5): ... mount point, options, optional fields, a hyphen, type of the file system.
-    return any(
-        fields[4] == str(folder) and fields[fields.index("-") + 1] == "tmpfs"
-        for fields in (line.split() for line in mounts)
-    )
-
-
-@contextlib.contextmanager
-def _file_in_memory() -> Iterator[tuple[int, Path]]:
-    """A descriptor to write to, and a path to read from, of a file that is on no disk and empty in the end."""
-    named: Path | None = None
-    try:
+            )
         try:
-            handle = os.memfd_create("certificate", os.MFD_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:
-                raise
-            if not _is_in_memory(MEMORY_FOLDER):
-                raise
-            named = MEMORY_FOLDER / "certificate.pem"
-            handle = os.open(named, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except (AttributeError, OSError) as error:
-        raise InputError(
-            "serving.memfd",
-            "this system has no anonymous files in memory (memfd_create), and a private key may not go to a disk",
-            found=str(error),
-            remedy=f"serve on Linux 3.17 or newer; under Gramine, mount a tmpfs at {MEMORY_FOLDER}",
-        ) from error
-    try:
-        yield handle, named or Path(f"/proc/self/fd/{handle}")
-    finally:
-        os.ftruncate(handle, 0)
-        os.close(handle)
-        if named is not None:
-            named.unlink()
+            for context in (self.ssl_context, self.http2_context):
+                context.present(key, chain)
+        except (SSL.Error, TypeError):
+            raise InputError(
+                "serving.certificate", "OpenSSL does not take the serving certificate", remedy=_REMEDY
+            ) from None

@@ -44,6 +44,8 @@ __all__ = [
     "PredictionLog",
     "ProfileRequest",
     "ProfileResponse",
+    "QuoteRequest",
+    "QuoteResponse",
     "RegressionRequest",
     "RegressionResponse",
     "ReloadConfigRequest",
@@ -111,5 +113,7 @@ UnreadExample = _message("ensconce.UnreadExample")
 UnreadEntries = _message("ensconce.UnreadEntries")
 UnreadExamplesRequest = _message("ensconce.UnreadExamplesRequest")
 UnreadMultiInferenceRequest = _message("ensconce.UnreadMultiInferenceRequest")
+QuoteRequest = _message("ensconce.QuoteRequest")
+QuoteResponse = _message("ensconce.QuoteResponse")
 ProfileRequest = _message("tensorflow.ProfileRequest")
 ProfileResponse = _message("tensorflow.ProfileResponse")

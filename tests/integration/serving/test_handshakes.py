@@ -4,12 +4,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ensconce.serving.handshakes import Handshakes
+from ensconce.serving.tls import ServingCertificate
 
 
 class Greeter(asyncio.Protocol):
@@ -23,18 +23,14 @@ class Greeter(asyncio.Protocol):
 
 
 class World:
-    def __init__(self, issuer: Any, folder: Path, most: int, timeout: float) -> None:
+    def __init__(self, issuer: Any, most: int, timeout: float) -> None:
         key, chain = issuer.issue("handshakes")
-        (folder / "key").write_bytes(key)
-        (folder / "chain").write_bytes(chain)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "chain", folder / "key")
         Greeter.made = 0
         self.handshakes = Handshakes(Greeter, most, timeout)
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
-        self.handshakes.listen(listener, context)
+        self.handshakes.listen(listener, ServingCertificate(key, chain).http2_context)
         self._context = ssl.create_default_context(cadata=issuer.root_pem.decode())
 
     async def greeted(self) -> bytes:
@@ -51,11 +47,11 @@ class World:
 
 
 @pytest.fixture
-async def start(issuer: Any, tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
+async def start(issuer: Any) -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
     def begin(most: int = 4, timeout: float = 30) -> World:
-        worlds.append(World(issuer, tmp_path, most, timeout))
+        worlds.append(World(issuer, most, timeout))
         return worlds[-1]
 
     yield begin

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import datetime
-import errno
-import os
 import ssl
 from pathlib import Path
 
@@ -13,8 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce.errors import InputError
-from ensconce.serving import tls
-from ensconce.serving.tls import ServingCertificate
+from ensconce.serving.tls import ServingCertificate, TlsContext
 
 
 def pair(name: str) -> tuple[bytes, bytes]:
@@ -35,7 +32,7 @@ def pair(name: str) -> tuple[bytes, bytes]:
     return private, certificate.public_bytes(Encoding.PEM)
 
 
-def presented(context: ssl.SSLContext) -> x509.Certificate:
+def presented(context: TlsContext) -> x509.Certificate:
     """The certificate that a TLS handshake in memory shows."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
@@ -91,46 +88,3 @@ def test_what_is_no_pair_is_refused_and_the_old_one_stays(private: bytes, chain:
         certificate.replace(private, chain)
     assert caught.value.check == "serving.certificate"
     assert presented(certificate.ssl_context).subject.rfc4514_string() == "CN=old"
-
-
-def test_no_key_is_taken_where_it_would_need_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_name: str, _flags: int) -> int:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(os, "memfd_create", missing)
-    with pytest.raises(InputError) as caught:
-        ServingCertificate(*pair("one"))
-    assert caught.value.check == "serving.memfd"
-
-
-@pytest.mark.parametrize(
-    ("mount", "goes"),
-    [
-        ("35 25 0:31 / {folder} rw,nosuid - tmpfs tmpfs rw,size=64k", True),
-        ("35 25 0:31 / {folder} rw,nosuid shared:7 master:1 - tmpfs tmpfs rw,size=64k", True),
-        ("35 25 254:0 / {folder} rw - ext4 /dev/vda rw", False),
-        ("35 25 0:31 / /elsewhere rw - tmpfs tmpfs rw", False),
-        (None, True),
-    ],
-    ids=["tmpfs", "tmpfs, shared", "disk", "no mount", "Gramine"],
-)
-def test_without_files_in_memory_the_key_goes_to_a_tmpfs_or_nowhere(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mount: str | None, goes: bool
-) -> None:
-    def missing(*_: object) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    folder, mounts = tmp_path / "private", tmp_path / "mountinfo"
-    folder.mkdir()
-    if mount is not None:
-        mounts.write_text(f"22 1 254:0 / / rw - ext4 /dev/vda rw\n{mount.format(folder=folder)}\n")
-    monkeypatch.setattr(os, "memfd_create", missing)
-    monkeypatch.setattr(tls, "MEMORY_FOLDER", folder)
-    monkeypatch.setattr(tls, "_MOUNTS", mounts)
-    if goes:
-        ServingCertificate(*pair("one"))
-    else:
-        with pytest.raises(InputError) as caught:
-            ServingCertificate(*pair("one"))
-        assert caught.value.check == "serving.memfd"
-    assert not list(folder.iterdir())

@@ -24,6 +24,7 @@ from ensconce.serving.http2.headers import Request
 from ensconce.serving.http2.stream import Stream
 from ensconce.serving.manager import LoadedServable
 from ensconce.serving.observing import Answered, Method, Observe
+from ensconce.serving.tls_object import TlsObject
 from ensconce.serving.unforeseen import unforeseen
 from ensconce.tfserving.refusal import Code, RequestError
 
@@ -38,11 +39,13 @@ class Note:
         model: the name that was asked for.
         loaded: what answers.
         signature: of it.
+        channel: the TLS connection that it came on, if it is one.
     """
 
     model: str = ""
     loaded: LoadedServable | None = None
     signature: str = ""
+    channel: TlsObject | None = None
 
 
 Message = bytes | bytearray | memoryview
@@ -201,7 +204,7 @@ class UnaryCall(Call):
         self._method = method
         self._body: bytearray | None = None
         self._prefix: Prefix | None = None
-        self._note = Note()
+        self._note = Note(channel=connection.channel)
         self._stop: Callable[[], object] | None = None
         self._since = connection.now()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -22,6 +21,7 @@ from ensconce.serving.http2.stream import Stream
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.observing import Observe
+from ensconce.serving.tls import TlsContext
 
 __all__ = ["GrpcServer"]
 
@@ -104,7 +104,7 @@ class GrpcServer:
         """Bytes of messages that arrive, are here or are being sent."""
         return self._server.held_bytes
 
-    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    async def listen(self, listener: socket.socket, context: TlsContext | None) -> None:
         """Serve on a listening socket (TCP or UNIX), with TLS or without."""
         await self._server.listen(listener, context)
 

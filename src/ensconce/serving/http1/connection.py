@@ -17,6 +17,7 @@ from ensconce.serving.http1.chunks import Chunks
 from ensconce.serving.http1.coding import accepts_gzip, gunzip, gzipped
 from ensconce.serving.http1.head import Head, parse_head
 from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.tls_object import TlsObject
 from ensconce.serving.unforeseen import unforeseen
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         self._blocked_at: float | None = None
         self._lingered = 0
         self._peer = ""
+        self._channel: TlsObject | None = None
         self.host = ""
         """The peer's address."""
 
@@ -86,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         send_at_once(transport)
         self._made = self._since = self._loop.time()
         self.host, self._peer = client_of(transport.get_extra_info("peername"))
+        self._channel = transport.get_extra_info("ssl_object")
 
     def connection_lost(self, _exception: Exception | None) -> None:
         """It is over, whoever ended it; nobody waits for an answer any more."""
@@ -269,7 +272,7 @@ class Connection(asyncio.BufferedProtocol):
             answer = self._unpacked(head, body)
         else:
             answer = self._server.handler(
-                Request(head.method, head.target, head.fields, body, received, self._peer),
+                Request(head.method, head.target, head.fields, body, received, self._peer, self._channel),
             )
             if isinstance(answer, Response):
                 self._answer(answer, head)
@@ -292,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             plain = await asyncio.to_thread(gunzip, body, self._limits.body_bytes, take)
             answer = self._server.handler(
-                Request(head.method, head.target, head.fields, plain, len(body), self._peer),
+                Request(head.method, head.target, head.fields, plain, len(body), self._peer, self._channel),
             )
             return answer if isinstance(answer, Response) else await answer
         finally:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from ensconce.errors import EnsconceError
+from ensconce.serving.tls_object import TlsObject
 
 __all__ = ["HttpError", "Request", "Response"]
 
@@ -33,6 +34,7 @@ class Request:
         body: without chunks and content coding.
         received: bytes of the body as they came.
         peer: the address that it came from, with port; "local" for a UNIX socket.
+        channel: the TLS connection that it came on, if it is one.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Request:
     body: bytes
     received: int = 0
     peer: str = ""
+    channel: TlsObject | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ensconce.serving.http2.limits import Http2Limits, Patience
 from ensconce.serving.http2.memory import Memory
 from ensconce.serving.http2.output import Output
 from ensconce.serving.http2.stream import Stream
+from ensconce.serving.tls_object import TlsObject
 
 __all__ = ["CONNECTION_WINDOW", "DRAIN_PING", "Lifetime", "Server"]
 
@@ -56,6 +57,8 @@ class Lifetime(asyncio.BufferedProtocol):
         now = self._loop.time()
         self.host = self.peer = ""
         """The client's host, where it has one, and its address as it is told."""
+        self.channel: TlsObject | None = None
+        """Its TLS, where it has any."""
         self.held = 0
         """Bytes of the account of memory that this connection holds."""
         self._streams: dict[int, Stream] = {}
@@ -84,6 +87,7 @@ class Lifetime(asyncio.BufferedProtocol):
             return
         send_at_once(transport)
         self.host, self.peer = client_of(transport.get_extra_info("peername"))
+        self.channel = transport.get_extra_info("ssl_object")
         self._since_made = self._idle_since = self._loop.time()
         limits = self._limits
         own = {

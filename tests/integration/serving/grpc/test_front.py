@@ -327,6 +327,8 @@ async def test_framing(served: Served, body: bytes, fields: Any, status: str, te
 
 async def test_a_message_in_drops_takes_no_more_memory_than_its_bytes() -> None:
     class Quiet:
+        channel = None
+
         def now(self) -> float:
             return 0.0
 
