@@ -35,7 +35,7 @@ def lint_files(paths: Sequence[Path], json: bool) -> None:
 
 def _findings(path: Path) -> tuple[Finding, ...] | EnsconceError:
     try:
-        return lint_text(read_bounded(path, MAX_MANIFEST_SIZE))
+        return lint_text(read_bounded(path, MAX_MANIFEST_SIZE), signed=path.suffix == ".sgx")
     except EnsconceError as error:
         return error
     except OSError as error:

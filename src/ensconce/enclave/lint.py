@@ -5,19 +5,20 @@ Reading (``lint_source``), knowing (``lint_rules``) and looking (the other ``lin
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ensconce.enclave.contents import ENTRY_MODULE, GRAMINE_ENTRY_MODULE
+from ensconce.enclave.early import INDEX
 from ensconce.enclave.lint_evidence import evidence_findings
 from ensconce.enclave.lint_files import Files, file_findings
 from ensconce.enclave.lint_finding import Finding, Hit
 from ensconce.enclave.lint_host import arguments, environment, switches
-from ensconce.enclave.lint_keys import options
+from ensconce.enclave.lint_keys import options, residue
 from ensconce.enclave.lint_rule import Severity
-from ensconce.enclave.lint_source import Reading, read_manifest
+from ensconce.enclave.lint_source import Reading, read_manifest, read_signed
 from ensconce.enclave.lint_tfserving import tfserving_findings
-from ensconce.enclave.manifest import HARMLESS_FILES
+from ensconce.enclave.manifest import ALLOWED_FILES, CONFIG, HARMLESS_FILES
+from ensconce.enclave.trace import FLAGS
 from ensconce.errors import RefusedError
 from ensconce.platform.manifest import Manifest
 
@@ -27,12 +28,20 @@ _ORDER: dict[Severity, int] = {"refuse": 0, "warn": 1, "note": 2}
 
 
 def lint(manifest: Manifest) -> tuple[Finding, ...]:
-    """Everything that is wrong with a signed ``manifest``, what refuses it first."""
-    return lint_text(manifest.raw)
+    """Everything that is wrong with a signed ``manifest``, what refuses it first.
+
+    Raises:
+        InputError: ``manifest.*``: it cannot be read.
+    """
+    return lint_text(manifest.raw, signed=True)
 
 
-def lint_text(data: bytes) -> tuple[Finding, ...]:
+def lint_text(data: bytes, *, signed: bool = False) -> tuple[Finding, ...]:
     """Everything that is wrong with a manifest: signed, unsigned or a template, of Gramine or of Graphene.
+
+    Args:
+        data: the manifest.
+        signed: it is what ``gramine-sgx-sign`` makes, which Gramine reads as it stands: there is no template in it.
 
     Returns:
         The findings, what refuses it first, then by line; one for each rule and place.
@@ -41,8 +50,8 @@ def lint_text(data: bytes) -> tuple[Finding, ...]:
         InputError: ``manifest.*``: it cannot be read.
     """
     found: dict[tuple[str, str, int | None], Finding] = {}
-    for reading in read_manifest(data):
-        for hit in _hits(reading):
+    for reading in (read_signed(data),) if signed else read_manifest(data):
+        for hit in _hits(reading, signed=signed):
             line = hit.line if hit.line is not None else reading.line(hit.key)
             finding = Finding.of(hit, line)
             # The same place may be worse in another branch of a template.
@@ -68,21 +77,26 @@ def check_signable(findings: tuple[Finding, ...]) -> None:
             )
 
 
-def _hits(reading: Reading) -> Iterator[Hit]:
-    ours = _is_ours(reading)
-    files = Files.of(reading, frozenset(HARMLESS_FILES) if ours else frozenset())
+def _hits(reading: Reading, *, signed: bool) -> Iterator[Hit]:
+    harmless = _harmless(reading)
+    files = Files.of(reading, frozenset(harmless or ()))
+    if signed:
+        yield from residue(reading)
     yield from arguments(reading, files)
     yield from environment(reading, files)
     yield from switches(reading)
-    yield from file_findings(reading, files, ours=ours)
+    yield from file_findings(reading, files, ours=harmless is not None)
     yield from evidence_findings(reading, files)
     yield from tfserving_findings(reading, files)
     yield from options(reading)
 
 
-def _is_ours(reading: Reading) -> bool:
-    """It starts our replica, which takes what the host may write for what it is."""
-    argv = reading.get("loader.argv")
-    return isinstance(argv, list) and any(
-        pair in (("-m", ENTRY_MODULE), ("-m", GRAMINE_ENTRY_MODULE)) for pair in itertools.pairwise(argv)
-    )
+def _harmless(reading: Reading) -> Iterable[str] | None:
+    """What a manifest that starts our replica, and nothing else, may allow; None for any other manifest."""
+    argv, program = reading.get("loader.argv"), reading.get("libos.entrypoint")
+    if argv == [program, *FLAGS, "-m", ENTRY_MODULE, CONFIG]:
+        return ALLOWED_FILES
+    if argv == [program, *FLAGS, "-m", GRAMINE_ENTRY_MODULE, CONFIG]:
+        # What it checks its libraries by.
+        return HARMLESS_FILES if Files.of(reading, frozenset()).trusts(f"file:{INDEX}") else ALLOWED_FILES
+    return None

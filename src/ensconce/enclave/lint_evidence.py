@@ -66,7 +66,7 @@ def _provisioning(environment: Mapping[str, str], files: Files) -> Iterator[Hit]
         yield Hit("provision.ca", key, "SECRET_PROVISION_CA_CHAIN_PATH is not set")
     elif not is_template(path):
         outside, kind = files.outside(path)
-        trusted = kind == "encrypted" or files.trusts(f"file:{outside}") or files.trusts(f"file:{path}")
+        trusted = kind == "encrypted" or files.trusts(f"file:{outside}")
         if not trusted:
             yield Hit("provision.ca", key, f"{path} is not a trusted file")
     if "SECRET_PROVISION_SERVERS" not in environment:

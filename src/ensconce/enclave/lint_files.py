@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from ensconce.enclave.lint_source import Reading, is_template
 __all__ = ["Files", "Listed", "MountEntry", "file_findings"]
 
 _SPECIAL_KEYS = {"_sgx_mrenclave", "_sgx_mrsigner"}
+_GRAMINES = re.compile(r"/(dev(/u?random|/attestation(/.*)?)?|proc|sys)$")
+_DEBUG = 0x2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +55,62 @@ class Files:
 
     Attributes:
         trusted: ``sgx.trusted_files``, arrays and Graphene's tables alike.
-        allowed: ``sgx.allowed_files``, without those that are known to be harmless.
+        allowed: ``sgx.allowed_files``.
+        harmless: URIs of allowed files that need no finding of their own.
         mounts: ``fs.root`` first when it is given, then the others in their order; later ones win.
+        start: the folder inside in which the program begins, ``fs.start_dir``.
         strict: files of no list are refused.
     """
 
     trusted: tuple[Listed, ...]
     allowed: tuple[Listed, ...]
+    harmless: frozenset[str]
     mounts: tuple[MountEntry, ...]
+    start: str
     strict: bool
     _trusted: Mapping[str, Listed]
     _allowed: Mapping[str, Listed]
-    _points: Mapping[str, MountEntry]
+    _points: Mapping[str, tuple[int, MountEntry]]
 
     @classmethod
     def of(cls, reading: Reading, harmless: frozenset[str]) -> Files:
-        """Collect them. ``harmless`` are allowed files that need no finding."""
+        """Collect them. ``harmless`` are allowed files that need no finding of their own."""
         trusted = tuple(_listed(reading, "sgx.trusted_files"))
-        allowed = tuple(entry for entry in _listed(reading, "sgx.allowed_files") if entry.uri not in harmless)
+        allowed = tuple(_listed(reading, "sgx.allowed_files"))
         mounts = tuple(_mounts(reading))
         return cls(
             trusted=trusted,
             allowed=allowed,
+            harmless=harmless,
             mounts=mounts,
+            start=str(reading.get("fs.start_dir") or "/"),
             strict=reading.get("sgx.file_check_policy") in (None, "strict"),
             _trusted={entry.path: entry for entry in reversed(trusted)},
             _allowed={entry.path: entry for entry in reversed(allowed)},
-            _points={posixpath.normpath(mount.path): mount for mount in mounts},
+            _points={_path(mount.path): (index, mount) for index, mount in enumerate(mounts)},
         )
 
     def outside(self, path: str) -> tuple[str, str]:
-        """Where a path inside lies outside, and by which type of mount; relative ones begin in the root."""
-        inside = posixpath.normpath(posixpath.join("/", path))
-        for point in _upwards(inside):
-            mount = self._points.get(point)
-            if mount is not None:
-                return _path(f"{mount.uri}/{inside[len(point) :]}"), mount.type
+        """Where a path inside lies outside, and by which type of mount; relative ones begin where the program does."""
+        inside = _path(posixpath.join("/", self.start, path))
+        on_the_way = [(*self._points[point], point) for point in _upwards(inside) if point in self._points]
+        if on_the_way:
+            # What is mounted later hides what was mounted below it.
+            _, mount, point = max(on_the_way, key=lambda each: each[0])
+            return _path(f"{mount.uri}/{inside[len(point) :]}"), mount.type
         # Without fs.root the folder of the start is the root.
         return _path(inside.lstrip("/") or "."), "chroot"
 
     def trusts(self, uri: str) -> bool:
-        """The file outside is a trusted one, by itself or in a trusted folder."""
-        return any(point in self._trusted for point in _upwards(_path(uri)))
+        """The file outside is a trusted one, by itself or in a trusted folder, and not an allowed one.
+
+        Gramine 1.9 (``libos/src/fs/chroot/fs.c``) looks into ``sgx.allowed_files`` first, and hashes nothing there.
+        """
+        path = _path(uri)
+        listed = path in self._trusted or any(
+            point in self._trusted and self._trusted[point].is_folder for point in _upwards(path)
+        )
+        return listed and self.allows(path) is None
 
     def allows(self, path: str) -> Listed | None:
         """The allowed file or folder that the path outside belongs to."""
@@ -102,10 +119,18 @@ class Files:
     def host_may_write(self, inside: str) -> bool:
         """The host chooses what is read under this path inside."""
         outside, kind = self.outside(inside)
-        # Only what is written as a path: LD_PRELOAD may hold a bare name.
-        if "/" not in inside and not inside.startswith("."):
-            return False
-        return kind == "chroot" and self.allows(outside) is not None and not self.trusts(f"file:{outside}")
+        return kind == "chroot" and self.allows(outside) is not None
+
+    def host_may_add(self, folder: str) -> bool:
+        """The host chooses what is found in this folder inside, or one of the things in it."""
+        outside, kind = self.outside(folder)
+        return self.host_may_write(folder) or (
+            kind == "chroot"
+            and any(
+                posixpath.dirname(path) == outside and entry.uri not in self.harmless
+                for path, entry in self._allowed.items()
+            )
+        )
 
 
 def file_findings(reading: Reading, files: Files, *, ours: bool) -> Iterator[Hit]:
@@ -123,7 +148,13 @@ def file_findings(reading: Reading, files: Files, *, ours: bool) -> Iterator[Hit
 
 
 def _allowed(files: Files, *, ours: bool) -> Iterator[Hit]:
+    for entry in files.trusted:
+        allowed = files.allows(entry.path)
+        if allowed is not None:
+            yield Hit("allowed_files.trusted", entry.key, f"{entry.uri} is trusted, and {allowed.uri} allows it")
     for entry in files.allowed:
+        if entry.uri in files.harmless:
+            continue
         if entry.uri.startswith("dev:"):
             code = "allowed_files.device"
         else:
@@ -134,15 +165,17 @@ def _allowed(files: Files, *, ours: bool) -> Iterator[Hit]:
 
 
 def _mount_findings(files: Files) -> Iterator[Hit]:
-    folders = {entry.path for entry in files.allowed if kind_of(entry.path, is_folder=True) == "folder"}
     for mount in files.mounts:
+        if mount.type != "tmpfs" and _GRAMINES.match(_path(mount.path)):
+            yield Hit("mount.gramines", mount.key, f"{mount.path} is mounted from {mount.uri}")
         if mount.type == "untrusted_shm":
             yield Hit("mount.shared_memory", mount.key, f"{mount.path} is memory shared with the host")
         elif mount.type == "chroot":
             outside = _path(mount.uri)
             if looks_secret(mount.path) or looks_secret(outside):
                 yield Hit("mount.secret", mount.key, f"{mount.path} is mounted in the clear from {mount.uri}")
-            if outside in folders:
+            allowed = files.allows(outside)
+            if allowed is not None and kind_of(allowed.path, is_folder=True) == "folder":
                 yield Hit("mount.writable", mount.key, f"{mount.path} is a mount that may be written, unencrypted")
 
 
@@ -168,6 +201,9 @@ def _keys(reading: Reading, files: Files) -> Iterator[Hit]:
     for key in ("fs.insecure__protected_files_key", "sgx.insecure__protected_files_key", "sgx.protected_files_key"):
         if reading.get(key):
             yield Hit("key.in_manifest", key, "a key is written into the manifest")
+    flags = reading.get("sgx.seal_key.flags_mask")
+    if isinstance(flags, str) and not is_template(flags) and not _has_debug(flags):
+        yield Hit("key.seal_mask", "sgx.seal_key.flags_mask", f"sgx.seal_key.flags_mask is {flags}")
     encrypted = [mount for mount in files.mounts if mount.type == "encrypted"]
     seen: dict[str, int] = {}
     for mount in encrypted:
@@ -178,6 +214,13 @@ def _keys(reading: Reading, files: Files) -> Iterator[Hit]:
             yield Hit("key.shared", mount.key, f"the key {mount.key_name!r} opens several mounts")
 
 
+def _has_debug(mask: str) -> bool:
+    try:
+        return bool(int(mask, 16) & _DEBUG)
+    except ValueError:
+        return False
+
+
 def _entrypoint(reading: Reading, files: Files) -> Iterator[Hit]:
     key = next((key for key in ("libos.entrypoint", "loader.exec") if isinstance(reading.get(key), str)), None)
     if key is None:
@@ -186,10 +229,12 @@ def _entrypoint(reading: Reading, files: Files) -> Iterator[Hit]:
     program = str(reading.get(key))
     outside = _path(program) if key == "loader.exec" else files.outside(program)[0]
     kind = "chroot" if key == "loader.exec" else files.outside(program)[1]
-    names = {outside, _path(program), _path(program.lstrip("/"))}
+    computed = is_template(program) or any(is_template(mount.uri + mount.path) for mount in files.mounts)
+    names = {outside}
+    if program.startswith("file:") or computed:  # as releases before 1.0 had it
+        names |= {_path(program), _path(program.lstrip("/"))}
     if any(files.trusts(f"file:{name}") for name in names) or kind == "encrypted":
         return
-    computed = is_template(program) or any(is_template(mount.uri + mount.path) for mount in files.mounts)
     where = files.allows(outside)
     problem = f"{program} is not a trusted file" + (f", and {where.uri} allows it" if where else "")
     yield Hit("entrypoint.host", key, problem, severity="note" if computed and not where else None)

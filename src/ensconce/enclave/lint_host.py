@@ -34,7 +34,14 @@ _SWITCHES = (
     ("sys.enable_extra_runtime_domain_names_conf", "names.host"),
     ("sys.experimental__enable_flock", "experimental.on"),
 )
-_SEARCH_PATHS = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "PATH", "CLASSPATH", "NODE_PATH")
+_SEARCH_PATHS = (
+    *("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "GCONV_PATH", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONSTARTUP", "PATH", "BASH_ENV", "ENV", "CLASSPATH"),
+    *("NODE_PATH", "PERL5LIB", "PERLLIB", "RUBYLIB", "LUA_PATH", "LUA_CPATH", "R_LIBS"),
+)
+# In these a name without a slash is looked for where libraries are, and blanks separate, too.
+_LIBRARIES = ("LD_PRELOAD", "LD_AUDIT")
+_INTERPRETER = re.compile(r"(ba|da|k|z)?sh|busybox|python[\d.]*|perl[\d.]*|ruby[\d.]*|node|lua[\d.]*|php[\d.]*|Rscript")
 _SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|CREDENTIAL|API_?KEY|PRIVATE|ACCESS_KEY|_KEY$")
 _NO_SECRET = re.compile(r"_(FILE|PATH|DIR|URL|URI|NAME|ID|SERVERS?|ENABLED?)$|^SECRET_PROVISION_(?!SECRET_STRING$)")
 _SECRET_VALUE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bghp_[A-Za-z0-9]{36}\b")
@@ -44,16 +51,29 @@ _FILE_KEY = re.compile(r"(^|_)(PF|PROTECTED_FILES?|WRAP|ENCRYPTED_FILES?)_KEY$")
 def arguments(reading: Reading, files: Files) -> Iterator[Hit]:
     """Where the arguments come from."""
     source = reading.get("loader.argv_src_file")
-    if isinstance(source, str) and not files.trusts(source):
+    if source is not None:
         yield Hit("argv.file", "loader.argv_src_file", f"arguments come from {source}")
+    yield from _script(reading, files)
     if source is None and not reading.get("loader.argv") and not _on(reading, "loader.insecure__use_cmdline_argv"):
         yield Hit("argv.missing", "loader.argv", "no arguments are given")
+
+
+def _script(reading: Reading, files: Files) -> Iterator[Hit]:
+    """The file that an interpreter is given to run."""
+    argv, program = reading.get("loader.argv"), reading.get("libos.entrypoint")
+    if not isinstance(argv, list) or not _INTERPRETER.fullmatch(str(program).rpartition("/")[2]):
+        return
+    for index, item in enumerate(argv[1:], start=1):
+        if isinstance(item, str) and not item.startswith("-"):
+            if files.host_may_write(item):
+                yield Hit("argv.script", f"loader.argv[{index}]", f"the program runs {item}, which the host may write")
+            return
 
 
 def environment(reading: Reading, files: Files) -> Iterator[Hit]:
     """Where the environment comes from, and what it gives away."""
     source = reading.get("loader.env_src_file")
-    if isinstance(source, str) and not files.trusts(source):
+    if source is not None:
         yield Hit("env.file", "loader.env_src_file", f"variables come from {source}")
     for name, entry in reading.table("loader.env").items():
         key = f"loader.env.{name}"
@@ -72,8 +92,8 @@ def _variable(name: str, value: str, key: str, files: Files) -> Iterator[Hit]:
     elif _looks_secret(name, value):
         yield Hit("env.secret", key, f"{name} looks like a secret, and has a value")
     if name in _SEARCH_PATHS:
-        for part in value.split(":"):
-            if part and files.host_may_write(part):
+        for part in re.split("[: ;]" if name in _LIBRARIES else "[:;]", value):
+            if part and not (name in _LIBRARIES and "/" not in part) and files.host_may_add(part):
                 yield Hit("env.search_path", key, f"{name} leads to {part}, which the host may write to")
     if name.startswith("RA_TLS_ALLOW_") and value_is_on(value):
         yield Hit("ratls.tolerant", key, f"{name} is on")
@@ -90,7 +110,8 @@ def _looks_secret(name: str, value: str) -> bool:
 def switches(reading: Reading) -> Iterator[Hit]:
     """Options that are on and should not be, and those that are off and should be on."""
     for key, value in reading.leaves():
-        name = key.rpartition(".")[2]
+        parts = key.split(".")
+        name = next((part for part in parts if part.startswith("insecure__")), parts[-1])
         if key.startswith(("loader.env.", "fs.mounts", *(f"fs.{each}" for each in _KEYS))) or name in _KEYS:
             continue
         code = _INSECURE.get(name) or ("insecure.unknown" if name.startswith("insecure__") else None)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ensconce.enclave.lint_finding import Hit
 from ensconce.enclave.lint_source import Reading, is_template
 
-__all__ = ["options", "value_is_on"]
+__all__ = ["options", "residue", "value_is_on"]
 
 # Dotted names; `*` is one part of anybody's choice, `**` any number.
 _BOOLEANS: Final = (
@@ -167,6 +167,25 @@ def options(reading: Reading) -> Iterator[Hit]:
     for key, mount in _mounts(reading):
         for name in mount.keys() - _MOUNT_KEYS:
             yield Hit("key.unknown", f"{key}.{name}", f"a mount has no option {name}")
+
+
+def residue(reading: Reading) -> Iterator[Hit]:
+    """Marks of templates in a signed form: what looks computed, and is passed over for that, is not."""
+    for key, value in reading.leaves():
+        if key != "loader.argv" and any(is_template(text) for text in _texts(value)):
+            yield Hit("template.residue", key, f"{key} has a template's mark in it")
+
+
+def _texts(value: object) -> Iterator[object]:
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, list):
+            pending += each
+        elif isinstance(each, Mapping):
+            pending += each.values()
+        else:
+            yield each
 
 
 def _option(key: str, value: object) -> Iterator[Hit]:

@@ -104,6 +104,12 @@ EVIDENCE: dict[str, Rule] = {
         "what this option will be is decided when the template is rendered",
         "lint what gramine-manifest makes of it, before you sign",
     ),
+    "template.residue": Rule(
+        "refuse",
+        "Gramine takes this text as it stands, so what looks like a template's was not looked at",
+        "remove {{ and $( from the signed form, but for arguments",
+        "I9",
+    ),
     "template.import": Rule(
         "warn",
         "the template draws in another one, which was not looked at",

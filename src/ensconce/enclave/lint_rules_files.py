@@ -26,6 +26,19 @@ FILES: dict[str, Rule] = {
         "give each mount a key_name of its own where the program can ask for several keys",
         "I7",
     ),
+    "key.seal_mask": Rule(
+        "refuse",
+        "a debug enclave gets the same sealing keys: the host starts this one for debugging, under a signature of its "
+        "own, and reads them",
+        "remove sgx.seal_key.flags_mask, or leave bit 1 (DEBUG) in it",
+        "I4",
+    ),
+    "mount.gramines": Rule(
+        "refuse",
+        "random numbers, evidence or facts about the system come from the host instead of from Gramine",
+        "remove the mount",
+        "I1",
+    ),
     "mount.secret": Rule(
         "refuse",
         "a private key, or a file that holds one, is read from the host's disk in the clear: the host is the service",
@@ -67,6 +80,12 @@ FILES: dict[str, Rule] = {
         "refuse",
         "the host replaces any file that is not trusted, and whatever the program writes is plaintext on its disk",
         "list trusted files one by one, and mount what is written as encrypted or tmpfs",
+        "I3",
+    ),
+    "allowed_files.trusted": Rule(
+        "refuse",
+        "Gramine looks into sgx.allowed_files first, and hashes nothing that is there: the host changes this file",
+        "take it, and the folders that it lies in, out of sgx.allowed_files",
         "I3",
     ),
     "allowed_files.code": Rule(

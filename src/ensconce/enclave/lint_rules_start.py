@@ -17,8 +17,14 @@ START: dict[str, Rule] = {
     ),
     "argv.file": Rule(
         "refuse",
-        "the arguments are in a file that is not a trusted one: the host writes it",
-        "list that file in sgx.trusted_files, or write the arguments into loader.argv",
+        "the host writes the arguments: from release 1.8 on Gramine reads this file without a check, a trusted one too",
+        "write the arguments into loader.argv",
+        "I3",
+    ),
+    "argv.script": Rule(
+        "refuse",
+        "the program is an interpreter, and the host writes what it runs",
+        "make the script a trusted file, and nothing above it an allowed one",
         "I3",
     ),
     "argv.missing": Rule(
@@ -40,8 +46,8 @@ START: dict[str, Rule] = {
     ),
     "env.file": Rule(
         "refuse",
-        "the environment is in a file that is not a trusted one: the host writes it",
-        "list that file in sgx.trusted_files, or write the variables into loader.env",
+        "the host writes the variables: from release 1.8 on Gramine reads this file without a check, a trusted one too",
+        "write the variables into loader.env",
         "I3",
     ),
     "env.search_path": Rule(

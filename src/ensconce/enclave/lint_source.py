@@ -8,9 +8,9 @@ condition; whatever is wrong in any reading is found.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,9 +18,9 @@ from typing import Any
 
 from ensconce.enclave.lint_lines import key_lines
 from ensconce.errors import InputError
-from ensconce.platform.manifest import MAX_MANIFEST_SIZE
+from ensconce.platform.manifest import MAX_MANIFEST_SIZE, load_toml
 
-__all__ = ["Reading", "is_template", "read_manifest"]
+__all__ = ["Reading", "is_template", "read_manifest", "read_signed"]
 
 _MAX_READINGS = 64
 _MAX_TEMPLATE = 1 << 18
@@ -90,11 +90,7 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
     Raises:
         InputError: ``manifest.*``: not UTF-8, too large, too deep, or not TOML once the template's marks are taken out.
     """
-    _check_size(data, MAX_MANIFEST_SIZE)
-    try:
-        text = data.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError("manifest.text", "the manifest is not UTF-8", found=f"byte {error.start}") from None
+    text = _text(data)
     tags = _tags(text)
     if not tags:
         return (_parsed(text),)
@@ -102,6 +98,10 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
     variables = dict(_literals(tags))
     imports = tuple(text.count("\n", 0, tag.start) + 1 for tag in tags if tag.word in _IMPORTS)
     bodies: dict[str, Reading] = {}
+    # Marks that stand in comments and strings of a manifest hide nothing from Gramine.
+    with contextlib.suppress(ValueError, RecursionError):
+        load_toml(text)
+        bodies[text] = _parsed(text, imports)
     conditions = _conditions(tags)
     readings = max([each.stride * each.size for each in conditions.values()], default=1)
     if readings > _MAX_READINGS:
@@ -119,6 +119,28 @@ def read_manifest(data: bytes) -> tuple[Reading, ...]:
     return tuple(bodies.values())
 
 
+def read_signed(data: bytes) -> Reading:
+    """Read the signed form of a manifest, which is TOML and no template.
+
+    Raises:
+        InputError: ``manifest.*``: not UTF-8, too large, too deep, or not TOML.
+    """
+    text = _text(data)
+    try:
+        document = load_toml(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_toml(error) from None
+    return _read(document, text, ())
+
+
+def _text(data: bytes) -> str:
+    _check_size(data, MAX_MANIFEST_SIZE)
+    try:
+        return data.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError("manifest.text", "the manifest is not UTF-8", found=f"byte {error.start}") from None
+
+
 def _check_size(data: bytes, limit: int) -> None:
     if len(data) > limit:
         raise InputError(
@@ -128,22 +150,30 @@ def _check_size(data: bytes, limit: int) -> None:
 
 def _parsed(body: str, imports: tuple[int, ...] = ()) -> Reading:
     try:
-        document = tomllib.loads(body)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        document = load_toml(body)
+    except (ValueError, RecursionError) as error:
         imports += tuple(at for at, line in enumerate(body.split("\n"), start=1) if _MAKE.fullmatch(line))
         body = _quoted(body)
         try:
-            document = tomllib.loads(body)
-        except (tomllib.TOMLDecodeError, RecursionError, ValueError):
-            raise InputError(
-                "manifest.toml",
-                "the manifest is not TOML",
-                found=str(error)[:200],
-                rule="TOML 1.0, or a Jinja template of it",
-                remedy="lint what gramine-manifest makes of it",
-            ) from None
+            document = load_toml(body)
+        except (ValueError, RecursionError):
+            raise _no_toml(error) from None
+    return _read(document, body, imports)
+
+
+def _read(document: dict[str, Any], text: str, imports: tuple[int, ...]) -> Reading:
     _check_depth(document)
-    return Reading(MappingProxyType(document), MappingProxyType(key_lines(body)), imports)
+    return Reading(MappingProxyType(document), MappingProxyType(key_lines(text)), imports)
+
+
+def _no_toml(error: Exception) -> InputError:
+    return InputError(
+        "manifest.toml",
+        "the manifest is not TOML",
+        found=str(error)[:200],
+        rule="TOML 1.0, or a Jinja template of it",
+        remedy="lint what gramine-manifest makes of it",
+    )
 
 
 def _check_depth(document: dict[str, Any]) -> None:

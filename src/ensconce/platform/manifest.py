@@ -17,12 +17,14 @@ from typing import Any
 
 from ensconce.errors import InputError
 
-__all__ = ["MAX_MANIFEST_SIZE", "Manifest", "Mount", "TrustedFile", "parse_manifest"]
+__all__ = ["MAX_MANIFEST_SIZE", "Manifest", "Mount", "TrustedFile", "load_toml", "parse_manifest"]
 
 MAX_MANIFEST_SIZE = 8 * 1024 * 1024
 """Longest manifest that is read, in bytes; one that lists all of Python's library takes 1.6 million."""
 
 _MAX_DEPTH = 16
+# Python's reader takes the cube of the number of parts of a key: one of 16 kB took two seconds.
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SIZE = re.compile(r"([0-9]{1,15})([KMG]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -106,7 +108,7 @@ def parse_manifest(data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST_SIZE:
         raise _wrong("size", "the manifest is too large", f"{len(data)} bytes", f"at most {MAX_MANIFEST_SIZE} bytes")
     try:
-        document = tomllib.loads(data.decode("utf-8"))
+        document = load_toml(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _wrong("toml", "the manifest is not TOML", str(error)[:200], "TOML 1.0") from error
     insecure = _switched_on(document)
@@ -129,6 +131,18 @@ def parse_manifest(data: bytes) -> Manifest:
         isv_svn=_integer(sgx, "sgx.isvsvn", 0, 0xFFFF),
         insecure=(*insecure, *passed_through),
     )
+
+
+def load_toml(text: str) -> dict[str, Any]:
+    """What ``tomllib`` makes of a text, unless a key in it has so many parts that it would take hours.
+
+    Raises:
+        ValueError: it is not TOML, or has such a key.
+        RecursionError: its arrays or tables are nested too deeply.
+    """
+    if (long := _LONG_KEY.search(text)) is not None:
+        raise ValueError(f"a key of more than 64 parts begins at line {text.count(chr(10), 0, long.start()) + 1}")
+    return tomllib.loads(text)
 
 
 def _environment(table: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:

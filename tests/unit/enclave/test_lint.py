@@ -28,6 +28,10 @@ def changed(text: str, path: str, change: Callable[[Any], object]) -> Manifest:
     for parent in parents:
         place = place[parent]
     place[last] = change(place.get(last))
+    return signed(document)
+
+
+def signed(document: dict[str, Any]) -> Manifest:
     return parse_manifest(tomli_w.dumps(document).encode())
 
 
@@ -51,12 +55,11 @@ def to(value: object) -> Callable[[Any], object]:
         ("loader.insecure__use_host_env", to(True), "lint.env.host", "LD_PRELOAD"),
         ("loader.insecure__disable_aslr", to(True), "lint.insecure.aslr", "address"),
         ("loader.argv_src_file", to("file:args"), "lint.argv.file", "arguments"),
-        ("loader.env_src_file", to("file:env"), "lint.env.file", "environment"),
+        ("loader.env_src_file", to("file:env"), "lint.env.file", "variables"),
         ("loader.env.PYTHONUTF8", to({"passthrough": True}), "lint.env.passthrough", "variable"),
         ("fs.insecure__keys", to({"default": "00" * 16}), "lint.key.in_manifest", "opens the encrypted files"),
         ("sys.insecure__allow_eventfd", to(True), "lint.insecure.eventfd", "events"),
         ("sgx.insecure__rpc_thread_num", to(4), "lint.insecure.rpc_threads", "INTEL-SA-00657"),
-        ("sgx.allowed_files", also("file:/"), "lint.allowed_files.everything", "replaces"),
         ("sgx.allowed_files", also("file:ssl.cfg"), "lint.allowed_files.secret", "private key"),
         ("sgx.allowed_files", also("file:/etc/hosts"), "lint.allowed_files.names", "names lead"),
         ("sgx.file_check_policy", to("allow_all_but_log"), "lint.files.policy", "of its own"),
@@ -67,7 +70,6 @@ def to(value: object) -> Callable[[Any], object]:
             "lint.mount.shared_memory",
             "reads and changes",
         ),
-        ("libos.entrypoint", to("/usr/bin/other"), "lint.entrypoint.host", "which program starts"),
         ("sgx.remote_attestation", to("none"), "lint.attestation.none", "no key may be given"),
         (
             "sgx.trusted_files",
@@ -102,11 +104,23 @@ def test_what_only_our_replica_may_be_given_is_not_for_other_programs(text: str)
     }
 
 
+def test_a_program_that_is_not_measured_is_the_hosts_to_choose(text: str) -> None:
+    document = tomllib.loads(text)
+    document["libos"]["entrypoint"] = document["loader"]["argv"][0] = "/usr/bin/other"
+    assert [finding.check for finding in lint(signed(document))] == ["lint.entrypoint.host"]
+
+
+def test_what_is_allowed_is_not_trusted_any_more(text: str) -> None:
+    findings = {each.check: each for each in lint(changed(text, "sgx.allowed_files", also("file:/")))}
+    assert set(findings) == {"lint.allowed_files.everything", "lint.allowed_files.trusted", "lint.entrypoint.host"}
+    assert "hashes nothing" in findings["lint.allowed_files.trusted"].attack
+
+
 def test_a_program_under_a_mount_is_a_trusted_file_by_its_name_outside(text: str) -> None:
     document = tomllib.loads(text)
-    document["libos"]["entrypoint"] = "/inside/python3.11"
+    document["libos"]["entrypoint"] = document["loader"]["argv"][0] = "/inside/python3.11"
     document["fs"]["mounts"] = [{"path": "/inside", "uri": "file:/usr/bin/"}]
-    assert lint(parse_manifest(tomli_w.dumps(document).encode())) == ()
+    assert lint(signed(document)) == ()
 
 
 def test_product_id_zero_is_a_warning_and_comes_after_what_refuses(spec: EnclaveSpec, small_image: Image) -> None:
