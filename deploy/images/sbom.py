@@ -197,11 +197,11 @@ def main() -> None:
     if SERVING.is_file():
         digest = hashlib.sha256(SERVING.read_bytes()).hexdigest()
         checksum = {"algorithm": "SHA256", "checksumValue": digest}
-        packages.append(
-            package(
-                "generic", "tensorflow-serving", "NOASSERTION", "pkg:generic/tensorflow-serving", checksums=[checksum]
-            )
+        serving = package(
+            "generic", "tensorflow-serving", "NOASSERTION", "pkg:generic/tensorflow-serving", checksums=[checksum]
         )
+        packages.append(serving)
+        inside.add(str(serving["SPDXID"]))
     created = int(json.loads(STAMP.read_text())["source_date_epoch"])
     json.dump(
         document(sys.argv[1], importlib.metadata.version("ensconce"), packages, inside, created), sys.stdout, indent=1
