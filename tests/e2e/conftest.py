@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,27 @@ from ensconce.demo.stage import processes_below
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A user's environment: this environment's commands in the path, a machine and caches of the test's own.
+@pytest.fixture(scope="session")
+def environment_in() -> Callable[[Path], dict[str, str]]:
+    """Makes a user's environment: this environment's commands in the path, and a machine of its own in a folder.
 
     The cache of compiled images is shared with whoever runs the tests, because building one takes seconds.
     """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "ENSCONCE_SIMULATED_HOME": str(tmp_path / "machine"), "NO_COLOR": "1"}
+    return lambda folder: (
+        os.environ
+        | {
+            "PATH": path,
+            "ENSCONCE_SIMULATED_HOME": str(folder / "machine"),
+            "NO_COLOR": "1",
+        }
+    )
+
+
+@pytest.fixture
+def environment(tmp_path: Path, environment_in: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    """A user's environment, in the test's own folder."""
+    return environment_in(tmp_path)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store, write_policy
 from ensconce.demo.data import digits_folder
-from ensconce.demo.stage import DOMAIN, Ports, Stage
+from ensconce.demo.stage import DOMAIN, processes_below
 from ensconce.enclave.build import EnclaveIdentity
 from ensconce.evidence.report import SgxReport
 from ensconce.platform.simulated.control import PlatformControl
@@ -39,15 +40,19 @@ def blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.M | re.S)
 
 
-def run(script: str, folder: Path, environment: dict[str, str]) -> str:
+# A failure in the middle must not leave servers behind, nor wait for them to let go of the output.
+CLEAN = "trap 'test ! -d host/run || ensconce down --host host; kill $(jobs -p) 2>/dev/null || true' ERR\n"
+
+
+def run(script: str, folder: Path, environment: dict[str, str], timeout: int = 100) -> str:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        ["bash", "-euo", "pipefail", "-c", CLEAN + script],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -55,6 +60,7 @@ def run(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 def test_no_shell_block_is_left_unrun() -> None:
     here = {
+        "docs/from-the-graphene-tutorial.md",
         "docs/how-to/back-up-and-recover.md",
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
@@ -158,37 +164,78 @@ def test_verify_a_quote(tmp_path: Path, environment: dict[str, str], vectors: Pa
     assert f'"status": "{row["expected_status"]}"' in said
 
 
-@pytest.mark.timeout(180)
-def test_tensorflow_servings_own_client(tmp_path: Path, find_port: Callable[[], int]) -> None:
+@dataclass(frozen=True)
+class Followed:
+    """The page for those who come from Graphene's tutorial, followed to its end.
+
+    Attributes:
+        folder: where.
+        said: on standard output, by all of it.
+        client: what TensorFlow Serving's own client said of the enclaves; None where there is no TensorFlow.
+    """
+
+    folder: Path
+    said: str
+    client: str | None
+
+
+@pytest.fixture(scope="module")
+def followed(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment_in: Callable[[Path], dict[str, str]],
+    find_port: Callable[[], int],
+) -> Iterator[Followed]:
+    """Its commands in their order, but for the ports, which others may have on this machine.
+
+    TensorFlow Serving's own client asks when ours has, so that both need one start.
+    """
+    folder = tmp_path_factory.mktemp("graphene")
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    (client,) = blocks(REPOSITORY / "docs/how-to/tensorflow-serving-client.md", "python")
+    (folder / "client.py").write_text(client)
     python = Path(os.environ.get("ENSCONCE_TF_PYTHON", REPOSITORY / ".venv-tf" / "bin" / "python"))
-    if not python.is_file():
-        pytest.skip(f"no TensorFlow at {python}; run `make interop-env`, or set ENSCONCE_TF_PYTHON")
-    (script,) = blocks(REPOSITORY / "docs/how-to/tensorflow-serving-client.md", "python")
-    (tmp_path / "client.py").write_text(script)
-    stage = Stage(tmp_path, Ports(*(find_port() for _ in range(4))))
-    try:
-        stage.client.mkdir()
-        stage.init(stage.owner)
-        owner = ("--owner", str(stage.owner))
-        stage.run("model", "seal", str(digits_folder() / "openvino"), "--name", "digits", "--version", "1", *owner)
-        stage.run("enclave", "build", *owner)
-        stage.run("policy", "write", *owner)
-        shutil.copytree(stage.owner / "bundle", stage.host)
-        stage.provision_serve(*owner)
-        stage.run("up", "--host", str(stage.host), "--json", party="host")
-        said = subprocess.run(
-            [
-                *(str(python), str(tmp_path / "client.py"), f"127.0.0.1:{stage.ports.grpc}", DOMAIN),
-                *(str(stage.owner / "ca.pem"), str(digits_folder() / "heldout.npz")),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert said.returncode == 0, said.stderr
-        assert re.fullmatch(r"\[(np\.int64\(\d\)|\d)(, (np\.int64\(\d\)|\d)){4}\]", said.stdout.strip())
-    finally:
-        stage.clear()
+    asks = '"$CLIENT" client.py 127.0.0.1:8500 "$domain" client/ca.pem examples/digits/heldout.npz > client.out\n'
+    script = blocks(PAGE, "sh")
+    if python.is_file():
+        script = [block + asks if "ensconce predict" in block else block for block in script]
+    ports = {name: str(find_port()) for name in ("8500", "8501", "8502", "4433", "8081")}
+    moved = re.sub(r"\b(8500|8501|8502|4433|8081)\b", lambda found: ports[found[0]], "\n".join(script))
+    here = [f"--{name} 127.0.0.1:{ports[port]}" for name, port in DEFAULT_PORTS.items()]
+    moved = moved.replace("ensconce init owner", " ".join(["ensconce init owner", *here]))
+    said = run(moved, folder, environment_in(folder) | {"CLIENT": str(python)}, 170)
+    yield Followed(folder, said, (folder / "client.out").read_text() if python.is_file() else None)
+    shutil.rmtree(folder)
+
+
+PAGE = REPOSITORY / "docs/from-the-graphene-tutorial.md"
+DEFAULT_PORTS = {"grpc": "8500", "rest": "8501", "provisioning": "4433", "pccs": "8081"}  # of `ensconce init`
+
+
+@pytest.mark.timeout(180)
+def test_from_the_graphene_tutorial(followed: Followed) -> None:
+    assert "0 refuse, 0 warn, 0 note" in followed.said
+    assert (followed.folder / "objects.yaml").read_text().count("kind: Deployment") == 2
+    assert re.search("replica-3 +ready", followed.said)
+    assert followed.said.count("key.released") == 3
+    assert followed.said.count("key.refused  check=policy.mr_enclave") == 1
+    assert "accepted   tf-serving.example.test replica" in followed.said
+    assert re.search(r"classes: \[\d, \d, \d, \d, \d\]", followed.said)
+    assert '"key.retired"' in (followed.folder / "owner" / "audit" / "log.jsonl").read_text()
+    assert processes_below(followed.folder) == []
+
+
+@pytest.mark.timeout(180)
+def test_tensorflow_servings_own_client(followed: Followed) -> None:
+    if followed.client is None:
+        pytest.skip("no TensorFlow in .venv-tf; run `make interop-env`, or set ENSCONCE_TF_PYTHON")
+    assert re.fullmatch(r"\[(np\.int64\(\d\)|\d)(, (np\.int64\(\d\)|\d)){4}\]", followed.client.strip())
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    named = re.findall(r"\[(test_\w+)\]\(\.\./([\w/.]+)\)", PAGE.read_text())
+    assert len(named) > 24
+    for name, path in named:
+        assert re.search(rf"def {name}\b", (REPOSITORY / path).read_text()), f"{path} has no {name}"
 
 
 def test_the_commands_reference_is_what_the_commands_say() -> None:
