@@ -8,7 +8,7 @@ from pathlib import Path
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.enclave.lint import check_signable, lint
 from ensconce.enclave.show import is_gramines, read_signature
-from ensconce.enclave.sign import check_measured, sign_manifest, sign_measured
+from ensconce.enclave.sign import check_attributes, check_measured, sign_manifest, sign_measured
 from ensconce.errors import InputError
 from ensconce.evidence.sigstruct import Sigstruct, parse_sigstruct
 from ensconce.files import read_bounded, write_aside
@@ -43,6 +43,7 @@ def sign_enclave(owner: OwnerFolder, manifest_file: Path, measured_file: Path | 
     measured = None if measured_file is None else read_signature(measured_file)
     if measured is not None:
         check_measured(measured, manifest)
+        check_attributes(measured)
     elif is_gramines(manifest):
         raise InputError(
             "sign.unmeasured",

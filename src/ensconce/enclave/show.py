@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from ensconce.appraisal.policy_identity import Identity
 from ensconce.appraisal.policy_mask import Mask
 from ensconce.appraisal.policy_sgx import AttributeMasks
-from ensconce.enclave.sign import check_measured
+from ensconce.enclave.sign import check_measured, quotients
 from ensconce.errors import EvidenceError, InputError
 from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct
 from ensconce.files import read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE, Manifest, parse_manifest
+from ensconce.platform.simulated.measurement import measure
 
 __all__ = ["Shown", "check_signature", "is_gramines", "read_signature", "show"]
 
@@ -94,6 +95,14 @@ def show(path: Path) -> Shown:
         )
     signed = read_signature(signature)
     check_measured(signed, manifest)
+    if not is_gramines(manifest) and measure(manifest) != signed.mr_enclave:
+        raise InputError(
+            "sign.measured",
+            "the signature is of another manifest",
+            found=signed.mr_enclave.hex(),
+            rule=f"{measure(manifest).hex()}, as the simulated platform measures this one",
+            remedy="name the manifest and the signature of one and the same build",
+        )
     return Shown(signed, name)
 
 
@@ -119,6 +128,9 @@ def check_signature(signed: Sigstruct) -> None:
     try:
         key = rsa.RSAPublicNumbers(signed.exponent, modulus).public_key()
         key.verify(number.to_bytes(384, "big"), signed.signed, padding.PKCS1v15(), hashes.SHA256())
+        given = tuple(int.from_bytes(each, "little") for each in (signed.q1, signed.q2))
+        if given != quotients(number, modulus):
+            raise InvalidSignature
     except (ValueError, InvalidSignature):
         raise EvidenceError(
             "sigstruct.signature",
@@ -130,8 +142,8 @@ def check_signature(signed: Sigstruct) -> None:
 
 def is_gramines(manifest: Manifest) -> bool:
     """It is for Gramine itself, which loads a library of its own first; the simulated platform has none."""
-    entrypoint = tomllib.loads(manifest.raw.decode()).get("loader", {}).get("entrypoint")
-    return entrypoint is not None
+    loader = tomllib.loads(manifest.raw.decode()).get("loader", {})
+    return not loader.keys().isdisjoint({"entrypoint", "preload"})
 
 
 def _identity(name: str, signed: Sigstruct) -> Identity:

@@ -23,7 +23,16 @@ from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import Sigstruct
 from ensconce.platform.manifest import Manifest
 
-__all__ = ["check_measured", "check_signing_key", "mr_signer", "new_signing_key", "sign_manifest", "sign_measured"]
+__all__ = [
+    "check_attributes",
+    "check_measured",
+    "check_signing_key",
+    "mr_signer",
+    "new_signing_key",
+    "quotients",
+    "sign_manifest",
+    "sign_measured",
+]
 
 _KEY_BITS = 3072
 _EXPONENT = 3
@@ -32,6 +41,7 @@ _XFRM_LEGACY = 0x3
 _FLAGS_MASK = 0xFFFF_FFFF_FFFF_FFFF
 _XFRM_MASK = 0xFFFF_FFFF_FFF9_FF1B
 _MISC_MASK = 0xFFFF_FFFF
+_POWERS = Attributes.PROVISION_KEY | Attributes.EINITTOKEN_KEY
 
 
 def new_signing_key() -> rsa.RSAPrivateKey:
@@ -126,6 +136,32 @@ def check_measured(measured: Sigstruct, manifest: Manifest) -> None:
             )
 
 
+def check_attributes(measured: Sigstruct) -> None:
+    """Refuse attributes under which a host could start the enclave in another way than its manifest says.
+
+    Where the mask leaves DEBUG out, the same signature starts a debug enclave, whose memory the host reads.
+
+    Raises:
+        InputError: ``sign.attributes``.
+    """
+    flags, mask = measured.attributes.flags, measured.attribute_mask.flags
+    needed = Attributes.DEBUG | _POWERS
+    if flags & _POWERS or mask & needed != needed:
+        raise InputError(
+            "sign.attributes",
+            "the SIGSTRUCT would let the host start this enclave for debugging, or gives it keys of the platform's",
+            found=f"flags 0x{flags:016x}, mask 0x{mask:016x}",
+            rule=f"flags without 0x{_POWERS:x}, mask with 0x{needed:x}",
+            remedy="measure with gramine-sgx-sign as it is",
+        )
+
+
+def quotients(signature: int, modulus: int) -> tuple[int, int]:
+    """What spares the CPU divisions (SDM, EINIT): q1 = floor(s^2 / m), q2 = floor((s^3 - q1 * s * m) / m)."""
+    q1, remainder = divmod(signature * signature, modulus)
+    return q1, remainder * signature // modulus
+
+
 def sign_measured(measured: Sigstruct, key: rsa.RSAPrivateKey, *, date: datetime.date) -> bytes:
     """Sign what another key has signed, or none yet: same measurement and attributes, own signer and date.
 
@@ -145,9 +181,7 @@ def sign_measured(measured: Sigstruct, key: rsa.RSAPrivateKey, *, date: datetime
     unsigned = dataclasses.replace(measured, vendor=0, date=date, modulus=numbers.n.to_bytes(_FIELD, "little"))
     body = unsigned.to_bytes()
     signature = int.from_bytes(key.sign(unsigned.signed, padding.PKCS1v15(), hashes.SHA256()), "big")
-    # SDM, EINIT: q1 = floor(s^2 / m), q2 = floor((s^3 - q1 * s * m) / m).
-    q1, remainder = divmod(signature * signature, numbers.n)
-    q2 = remainder * signature // numbers.n
+    q1, q2 = quotients(signature, numbers.n)
     return b"".join(
         (
             body[:516],

@@ -13,6 +13,7 @@ from ensconce.enclave.show import is_gramines, show
 from ensconce.enclave.sign import mr_signer, sign_manifest
 from ensconce.errors import EnsconceError, EvidenceError, InputError
 from ensconce.platform.manifest import parse_manifest
+from ensconce.platform.simulated.measurement import measure
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def built(tmp_path: Path, spec: EnclaveSpec, small_image: Image, signing_key: rs
     """A folder with ``app.manifest.sgx`` and ``app.sig``."""
     text = render(spec, small_image).encode()
     (tmp_path / "app.manifest.sgx").write_bytes(text)
-    day = datetime.date(2026, 11, 23)
-    (tmp_path / "app.sig").write_bytes(sign_manifest(parse_manifest(text), bytes(range(32)), signing_key, date=day))
+    manifest, day = parse_manifest(text), datetime.date(2026, 11, 23)
+    (tmp_path / "app.sig").write_bytes(sign_manifest(manifest, measure(manifest), signing_key, date=day))
     return tmp_path
 
 
@@ -30,7 +31,7 @@ def test_a_signature_becomes_a_stanza(built: Path, signing_key: rsa.RSAPrivateKe
         (stanza,) = yaml.safe_load(show(built / name).stanza())
         assert stanza == {
             "name": "app",
-            "mr_enclave": bytes(range(32)).hex(),
+            "mr_enclave": measure(parse_manifest((built / "app.manifest.sgx").read_bytes())).hex(),
             "mr_signer": mr_signer(signing_key.public_key()).hex(),
             "isv_prod_id": 1,
             "min_isv_svn": 1,
@@ -59,7 +60,16 @@ def test_a_signature_of_another_manifest_is_refused(built: Path) -> None:
     assert caught.value.check == "sign.measured"
 
 
-@pytest.mark.parametrize("at", [128, 600, 900, 960, 1024])
+def test_a_signature_of_other_files_is_refused(built: Path) -> None:
+    text = (built / "app.manifest.sgx").read_text()
+    (built / "app.manifest.sgx").write_text(text.replace("ab" * 32, "ba" * 32, 1))
+    with pytest.raises(InputError) as caught:
+        show(built / "app.manifest.sgx")
+    assert caught.value.check == "sign.measured"
+
+
+# The last two are no part of what is signed, and decide whether a CPU takes the signature.
+@pytest.mark.parametrize("at", [128, 600, 900, 960, 1024, 1040, 1807])
 def test_a_changed_byte_is_noticed(built: Path, at: int) -> None:
     data = bytearray((built / "app.sig").read_bytes())
     data[at] ^= 1

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import EnclaveSpec, render
-from ensconce.enclave.sign import check_measured, mr_signer, sign_manifest, sign_measured
+from ensconce.enclave.sign import check_attributes, check_measured, mr_signer, sign_manifest, sign_measured
 from ensconce.errors import InputError
 from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import parse_sigstruct
@@ -91,3 +91,24 @@ def test_a_sigstruct_of_another_manifest_is_refused(
     with pytest.raises(InputError) as caught:
         check_measured(dataclasses.replace(measured, **change), manifest)
     assert caught.value.check == "sign.measured"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The host may set DEBUG under the owner's signature: then it reads the enclave's memory.
+        {"attribute_mask": Attributes(0xFFFF_FFFF_FFFF_FFFD, 0x3)},
+        {"attribute_mask": Attributes(0, 0)},
+        {"attributes": Attributes(0x14, 0x3)},
+        {"attributes": Attributes(0x24, 0x3)},
+        {"attribute_mask": Attributes(0x2, 0x3)},
+    ],
+)
+def test_attributes_that_let_the_host_start_it_otherwise_are_not_signed(
+    manifest: Manifest, signing_key: rsa.RSAPrivateKey, change: dict[str, Any]
+) -> None:
+    measured = parse_sigstruct(sign_manifest(manifest, bytes(32), signing_key, date=DATE))
+    check_attributes(measured)
+    with pytest.raises(InputError) as caught:
+        check_attributes(dataclasses.replace(measured, **change))
+    assert caught.value.check == "sign.attributes"
