@@ -10,23 +10,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ensconce.enclave.contents import site
 from ensconce.enclave.early import INDEX
 from ensconce.enclave.elf import loaded_part, soname
 from ensconce.enclave.gramine import Gramine
 from ensconce.enclave.image import Image
 from ensconce.enclave.layers import ImageFile, hash_file
-from ensconce.enclave.manifest import BULK, FOLDER
+from ensconce.enclave.manifest import BULK, CHECKED
 from ensconce.errors import InputError
 
 __all__ = ["LIBOS", "RUNTIME", "SYSTEM", "close"]
 
-# Folders whose libraries the replica checks itself, and the packages that need them, in the order of their imports.
+# What the replica checks itself, in the order in which it is needed: extension modules, each behind the folder with
+# the libraries that it loads.
+_BULK = (
+    ("", "pydantic_core._pydantic_core"),
+    ("", "cryptography.hazmat.bindings._rust"),
+    ("numpy.libs", "numpy._core._multiarray_umath"),
+    ("openvino/libs", "openvino._pyopenvino"),
+)
+
 _ASIDE = Path(BULK).name
-_BULK = {"site/numpy.libs": "numpy", "site/openvino/libs": "openvino"}
 
 RUNTIME = "gramine"
 """Where Gramine's own files lie in the image: found first by whatever looks for libraries."""
@@ -47,30 +54,25 @@ def close(image: Image, out: Path, gramine: Gramine) -> Image:
     Raises:
         InputError: a file cannot be copied, or is no program file.
     """
+    bulk = tuple(_bulk(image.files))
+    aside = {file for file, _ in bulk}
     try:
-        (out / RUNTIME).mkdir()
-        (out / SYSTEM).mkdir()
-        shutil.copyfile(gramine.libos, out / LIBOS)
-        files = [hash_file(out / LIBOS, LIBOS)]
+        for folder in (RUNTIME, SYSTEM, _ASIDE):
+            (out / folder).mkdir()
+        files = [_write(out, LIBOS, gramine.libos.read_bytes())]
         interpreter = ""
         for file in image.system_files:
-            path = Path(file.path)
-            data = path.read_bytes()
-            # A library is looked for by the name it states; the interpreter, a program, states none.
-            name = soname(data) or path.name
-            if (gramine.runtime / name).is_file():
-                target = f"{RUNTIME}/{name}"
-                shutil.copyfile(gramine.runtime / name, out / target)
-                files.append(hash_file(out / target, target))
-                continue
-            target = f"{SYSTEM}/{name}"
-            files.append(_write(out, target, loaded_part(data)))
+            target = _take_in(Path(file.path), out, gramine)
+            files.append(target)
             if file.path == image.interpreter:
-                interpreter = target
+                interpreter = target.path
                 # Gramine starts what could be started outside.
-                (out / target).chmod(0o755)
-        bulk = tuple(file for file in image.files if str(Path(file.path).parent) in _BULK)
-        files.append(_set_aside(bulk, out))
+                (out / interpreter).chmod(0o755)
+        if bulk:
+            files.append(_set_aside(bulk, out))
+        for file in image.files:
+            if file not in aside:
+                files.append(_moved(out, file.path, file.path) if _is_library(file) else file)
     except OSError as error:
         raise InputError(
             "image.stage",
@@ -78,32 +80,68 @@ def close(image: Image, out: Path, gramine: Gramine) -> Image:
             found=str(error.filename or out),
             remedy="free some space, or check the permissions",
         ) from error
-    listed = sorted({*image.files, *files} - {*bulk})
-    return dataclasses.replace(image, interpreter=interpreter, files=tuple(listed), system_files=(), bulk=bulk)
+    return dataclasses.replace(
+        image,
+        interpreter=interpreter,
+        files=tuple(sorted(files)),
+        system_files=(),
+        bulk=tuple(file for file, _ in bulk),
+    )
 
 
-def _set_aside(bulk: Sequence[ImageFile], out: Path) -> ImageFile:
+def _take_in(path: Path, out: Path, gramine: Gramine) -> ImageFile:
+    """Copy a file of the system, or Gramine's own of that name."""
+    # A library is looked for by the name it states; the interpreter, a program, states none.
+    name = soname(path.read_bytes()) or path.name
+    own = gramine.runtime / name
+    if own.is_file():
+        return _write(out, f"{RUNTIME}/{name}", own.read_bytes())
+    return _write(out, f"{SYSTEM}/{name}", path.read_bytes())
+
+
+def _bulk(files: Sequence[ImageFile]) -> Iterator[tuple[ImageFile, str]]:
+    """What Gramine lets pass, each with the module that it is, if it is one."""
+    for folder, module in _BULK:
+        stem = f"{site()}/{module.replace('.', '/')}."
+        if (extension := next((file for file in files if file.path.startswith(stem)), None)) is not None:
+            libraries = [file for file in files if str(Path(file.path).parent) == f"{site()}/{folder}"]
+            yield from ((file, "") for file in sorted(libraries, key=lambda file: (file.size, file.path)))
+            yield extension, module
+
+
+def _set_aside(bulk: Sequence[tuple[ImageFile, str]], out: Path) -> ImageFile:
     """Move libraries to where Gramine lets them pass, and list them."""
-    (out / _ASIDE).mkdir()
     entries = []
-    packages = list(_BULK.values())
-    for file in bulk:
+    for file, module in bulk:
         name = Path(file.path).name
-        (out / file.path).rename(out / _ASIDE / name)
+        moved = _moved(out, file.path, f"{_ASIDE}/{name}")
         entries.append(
             {
-                "package": _BULK[str(Path(file.path).parent)],
                 "file": f"{BULK}/{name}",
-                "target": f"{FOLDER}/image/{file.path}",
-                "size": file.size,
-                "sha256": file.sha256,
+                "target": f"{CHECKED}/{name}",
+                "size": moved.size,
+                "sha256": moved.sha256,
+                "module": module,
             }
         )
-    entries.sort(key=lambda entry: (packages.index(str(entry["package"])), entry["size"]))
-    return _write(out, Path(INDEX).name, json.dumps(entries, indent=1).encode())
+    listing = json.dumps(entries, indent=1).encode()
+    (out / Path(INDEX).name).write_bytes(listing)
+    return hash_file(out / Path(INDEX).name, Path(INDEX).name)
+
+
+def _is_library(file: ImageFile) -> bool:
+    return ".so" in Path(file.path).name
+
+
+def _moved(out: Path, source: str, target: str) -> ImageFile:
+    data = (out / source).read_bytes()
+    (out / source).unlink()
+    return _write(out, target, data)
 
 
 def _write(out: Path, target: str, data: bytes) -> ImageFile:
+    """Write a library or a program, without what is never loaded: each megabyte costs 10 ms of Gramine's start."""
+    part = loaded_part(data)
     with (out / target).open("xb") as file:
-        file.write(data)
-    return ImageFile(target, len(data), hashlib.sha256(data).hexdigest())
+        file.write(part)
+    return ImageFile(target, len(part), hashlib.sha256(part).hexdigest())

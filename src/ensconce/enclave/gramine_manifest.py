@@ -8,12 +8,11 @@ the file in which the replica says where it listens.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from ensconce.enclave.closing import LIBOS, RUNTIME, SYSTEM
 from ensconce.enclave.contents import GRAMINE_ENTRY_MODULE
 from ensconce.enclave.image import Image
-from ensconce.enclave.manifest import BULK, CONFIG, FOLDER, HARMLESS_FILES, EnclaveSpec
+from ensconce.enclave.manifest import BULK, CHECKED, CONFIG, FOLDER, HARMLESS_FILES, EnclaveSpec
 from ensconce.enclave.manifest_text import lines, value
 from ensconce.enclave.sizes import Sizes
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
@@ -24,7 +23,7 @@ __all__ = ["IMAGE", "names_files", "render_gramine"]
 IMAGE = f"{FOLDER}/image"
 """The image's folder, seen from a replica's working folder."""
 
-_LIBRARIES = f"/{IMAGE}/{RUNTIME}:/{IMAGE}/{SYSTEM}"
+_LIBRARIES = f"/{IMAGE}/{RUNTIME}:/{IMAGE}/{SYSTEM}:/{CHECKED}"
 _WHY_ALLOWED = {
     "file:models/": "ciphertext: the replica opens it under the owner's key and its own path, or not at all",
     "file:ready.json": "where the replica listens, for whoever routes requests; the replica never reads it",
@@ -75,7 +74,7 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                  " checked.", "fs.mounts", [
                      *({"path": f"/etc/{name}", "uri": f"file:{FOLDER}/{name}"} for name in names_files(spec)),
                      {"type": "tmpfs", "path": str(MEMORY_FOLDER)},
-                     *({"type": "tmpfs", "path": f"/{IMAGE}/{folder}"} for folder in _folders(image))]),
+                     {"type": "tmpfs", "path": f"/{CHECKED}"}]),
                 ("How the host asks for a clean end. It can end the enclave anyway; the handler only sets an event.",
                  "sys.enable_sigterm_injection", True),
                 ("The replica starts no process; each would be another enclave of this size.",
@@ -101,10 +100,6 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
             "]\n",
         )
     )  # fmt: skip
-
-
-def _folders(image: Image) -> list[str]:
-    return sorted({str(Path(file.path).parent) for file in image.bulk})
 
 
 def _sha256(data: bytes) -> str:

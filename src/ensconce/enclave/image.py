@@ -40,8 +40,8 @@ class Image:
         files: the files of the image, sorted by path.
         system_files: files of the system that it needs, by absolute path, sorted.
         left_out: distributions that are installed and must never run inside; the image does not have them.
-        bulk: libraries of the image that the replica itself checks (:mod:`ensconce.enclave.early`), by the paths under
-            which they are looked for; no manifest lists them.
+        bulk: libraries of the image that the replica itself checks (:mod:`ensconce.enclave.early`), by the paths that
+            they had; no manifest lists them.
     """
 
     interpreter: str

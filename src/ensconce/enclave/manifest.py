@@ -26,7 +26,17 @@ from ensconce.enclave.contents import ENTRY_MODULE
 from ensconce.enclave.image import Image
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
 
-__all__ = ["ALLOWED_FILES", "ARGUMENTS", "BULK", "CONFIG", "FOLDER", "HARMLESS_FILES", "EnclaveSpec", "render"]
+__all__ = [
+    "ALLOWED_FILES",
+    "ARGUMENTS",
+    "BULK",
+    "CHECKED",
+    "CONFIG",
+    "FOLDER",
+    "HARMLESS_FILES",
+    "EnclaveSpec",
+    "render",
+]
 
 FOLDER = "enclave"
 """The enclave's folder, seen from a replica's working folder and from the bundle."""
@@ -43,6 +53,9 @@ for the place where it was built, and runs what a file ``pybuilddir.txt`` there 
 
 BULK = f"{FOLDER}/image/bulk"
 """Where libraries lie that a replica under Gramine checks itself (:mod:`ensconce.enclave.early`)."""
+
+CHECKED = f"{FOLDER}/image/checked"
+"""Where it puts them then, in the enclave's own memory."""
 
 ALLOWED_FILES = ("file:models/", "file:ready.json", "file:ready.json.part")
 """What the host may change and the replica may write: ciphertext, and the note that it is ready."""

@@ -95,7 +95,7 @@ def _leads_to(name: str, file: ImageFile, out: Path) -> Iterator[str]:
                 for each in (base, *(f"{base}.{part}" for part in names or ())):
                     yield each
                     yield from _packages(each)
-            elif step.opname == "LOAD_CONST":
+            elif step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):  # the latter from Python 3.14 on
                 pushed.append(step.argval)
 
 

@@ -83,7 +83,7 @@ def start(owner: Any, gramine: Path, model: Path, name: str, **accepted: Any) ->
     (folder / "enclave" / "ca.pem").write_bytes(owner.authority.certificate_pem)
     manifest = folder / "enclave" / "server.manifest"
     manifest.write_text(_with_a_mount(manifest.read_text(), _program(owner, name), owner.server.port, name))
-    owner.attest(folder, identity)
+    owner.attest(folder)
     # Hashes what this test has added.
     subprocess.run(["gramine-manifest", manifest, folder / "checked.manifest"], check=True, cwd=folder, timeout=60)
     shutil.copyfile(folder / "checked.manifest", manifest)

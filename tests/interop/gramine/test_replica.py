@@ -15,7 +15,7 @@ def test_a_replica_gets_its_key_serves_over_tls_and_stops(owner: Any) -> None:
     identity = owner.build()
     owner.accept(identity.mr_enclave)
     folder = owner.folder()
-    owner.attest(folder, identity)
+    owner.attest(folder)
     replica = owner.start(folder)
     ready = replica.ready()
     assert ready["servables"] == ["digits/1"]
@@ -23,6 +23,7 @@ def test_a_replica_gets_its_key_serves_over_tls_and_stops(owner: Any) -> None:
     images, labels = sample["images"][:4, ..., None], sample["labels"][:4]
     answer = replica.rest("POST", "/v1/models/digits:predict", {"instances": images.tolist()})
     assert [row["classes"] for row in answer["predictions"]] == labels.tolist()
+    assert replica.predict("digits", images=images.astype(np.float32))["classes"].tolist() == labels.tolist()
     assert replica.stop() < 10
     assert replica.child.returncode == 0, replica.errors()
     assert replica.events()[-1]["event"] == "stopped"
@@ -34,7 +35,7 @@ def test_a_changed_library_never_runs(owner: Any) -> None:
     identity = owner.build()
     owner.accept(identity.mr_enclave)
     folder = owner.folder()
-    owner.attest(folder, identity)
+    owner.attest(folder)
     library = next((folder / "enclave" / "image" / "bulk").glob("libopenvino_ir_frontend*"))
     data = bytearray(library.read_bytes())
     data[len(data) // 2] ^= 1

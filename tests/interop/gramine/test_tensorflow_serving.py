@@ -6,10 +6,8 @@ over Gramine's own protocol before ``main``, the model's folder and ``ssl.cfg`` 
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,7 @@ from ensconce.enclave.sign import new_signing_key
 from ensconce.enclave.tensorflow_serving import TensorFlowServingSpec
 from ensconce.enclave.tensorflow_serving_build import build_tensorflow_serving
 from ensconce.models.seal import seal
-from ensconce.platform.simulated.quoting import make_quote
 from ensconce.times import unix_now
-
-sys.path.insert(0, str(Path(__file__).parent))
-from gramine_attestation import AttestationFiles
 
 NAME = "provisioning.example.test"
 SSL = b'server_key: "secret"\n'
@@ -113,7 +107,7 @@ def test_googles_program_gets_its_key_and_reads_what_only_that_opens(owner: Any,
     owner.server.appraiser = Appraiser(policy, refusing.collateral, unix_now)
 
     folder = owner.folder()
-    _attest(owner, folder, identity)
+    owner.attest(folder)
     started = owner.start(folder)
     started.child.wait(60)
     said = (folder / "out").read_text()
@@ -130,33 +124,3 @@ def test_googles_program_gets_its_key_and_reads_what_only_that_opens(owner: Any,
     refused.child.wait(60)
     assert refused.child.returncode == 1
     assert "argv" not in (folder / "out").read_text()
-
-
-def _attest(owner: Any, folder: Path, identity: Any) -> None:
-    """As ``Owner.attest``, but file by file: Gramine's own ``keys/`` must stay where the key goes."""
-    report = owner.report(
-        owner.vendor,
-        mr_enclave=identity.mr_enclave,
-        mr_signer=identity.mr_signer,
-        isv_prod_id=identity.isv_prod_id,
-        isv_svn=identity.isv_svn,
-    )
-    owner.mounted.append(
-        AttestationFiles(
-            folder / "attestation",
-            lambda data: make_quote(owner.vendor, dataclasses.replace(report, report_data=data)),
-        )
-    )
-    manifest = folder / "enclave" / "server.manifest"
-    text = manifest.read_text()
-    mounts = "".join(
-        f'  {{ path = "/dev/attestation/{name}", uri = "file:attestation/{name}" }},\n'
-        for name in ("user_report_data", "quote")
-    )
-    for before, after in (
-        ("fs.mounts = [\n", f"fs.mounts = [\n{mounts}"),
-        ("sgx.allowed_files = []", 'sgx.allowed_files = ["file:attestation/"]'),
-    ):
-        assert before in text
-        text = text.replace(before, after, 1)
-    manifest.write_text(text)

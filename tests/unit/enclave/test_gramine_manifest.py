@@ -38,7 +38,7 @@ def test_it_is_what_our_lint_accepts_and_names_nothing_of_the_host(there: Enclav
     assert [finding for finding in lint(manifest) if finding.severity == "refuse"] == []
     assert manifest.entrypoint == manifest.argv[0] == "/enclave/image/system/python3.11"
     assert manifest.argv[-3:] == ("-m", "ensconce.enclave.early", CONFIG)
-    assert manifest.env["LD_LIBRARY_PATH"] == "/enclave/image/gramine:/enclave/image/system"
+    assert manifest.env["LD_LIBRARY_PATH"] == "/enclave/image/gramine:/enclave/image/system:/enclave/image/checked"
     assert manifest.insecure == ()
     assert manifest.allowed_files == HARMLESS_FILES
     assert all(not file.path.startswith("/") for file in manifest.trusted_files)
@@ -53,7 +53,7 @@ def test_it_is_what_our_lint_accepts_and_names_nothing_of_the_host(there: Enclav
     assert document["sgx"]["remote_attestation"] == "dcap"
     assert document["sys"]["enable_sigterm_injection"] is True
     in_memory = [mount["path"] for mount in document["fs"]["mounts"] if mount.get("type") == "tmpfs"]
-    assert in_memory == ["/private", "/enclave/image/site/openvino/libs"]
+    assert in_memory == ["/private", "/enclave/image/checked"]
     assert (document["sgx"]["enclave_size"], document["sgx"]["max_threads"]) == (SIZES.size_text, SIZES.threads)
 
 
