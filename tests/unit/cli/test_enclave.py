@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -13,7 +14,9 @@ from typer.testing import CliRunner, Result
 from ensconce.cli.enclave import app
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
+from ensconce.enclave.sign import new_signing_key, sign_measured
 from ensconce.errors import EnsconceError, InputError, IntegrityError
+from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import parse_sigstruct
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure as simulated_measurement
@@ -112,6 +115,15 @@ def test_sign_show_and_log(here: Path, owner: OwnerFolder) -> None:
     again = run("sign", "good.manifest.sgx", "--measured", "theirs.sig", "-o", "ours.sig", "--owner", "owner", "--json")
     assert again.exit_code == 0, again.exception
     assert parse_sigstruct((here / "ours.sig").read_bytes()).mr_enclave.hex() == stanza["mr_enclave"]
+
+    # One that a host may start for debugging, too.
+    theirs = parse_sigstruct((here / "theirs.sig").read_bytes())
+    open_to_debug = dataclasses.replace(theirs, attribute_mask=Attributes(0xFFFF_FFFF_FFFF_FFFD, 0x3))
+    (here / "theirs.sig").write_bytes(sign_measured(open_to_debug, new_signing_key(), date=theirs.date))
+    error = run("sign", "good.manifest.sgx", "--measured", "theirs.sig", "-o", "no.sig", "--owner", "owner").exception
+    assert isinstance(error, InputError)
+    assert error.check == "sign.attributes"
+    assert not (here / "no.sig").exists()
 
 
 def test_what_must_not_be_signed_is_not(here: Path, owner: OwnerFolder) -> None:
