@@ -47,11 +47,12 @@ def main() -> None:
         (options.work / "measured.json").write_text(json.dumps(saved))
     rounds = saved["rounds"]
     together = measured.together(rounds)
+    beside = simulated.beside(together, saved["facts"]["processors"], options.seed)
     text = "\n".join(
         [
             tables.head(saved["facts"], rounds),
             tables.measured(rounds),
-            tables.against(rounds, simulated.beside(together, saved["facts"]["processors"], options.seed)),
+            tables.against(together["at_once"], beside),
             tables.epc(),
             simulated.answers(
                 together, options.seed, tell, quick=options.quick, most=10_000 if options.quick else simulated.LARGE

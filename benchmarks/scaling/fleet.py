@@ -77,7 +77,7 @@ def herd(
 
     def replica() -> Process:
         nonlocal attempts
-        back_off = 1.0 if in_place else _FIRST_BACK_OFF
+        back_off = 1.0 if in_place else 0.0
         yield start.draw(chance)
         while True:
             attempts += 1
@@ -88,8 +88,9 @@ def herd(
                 yield back_off * (0.5 + chance.random())
                 back_off = min(2 * back_off, _RETRY_S)
             else:
+                # The first restart of a container is immediate.
                 yield back_off
-                back_off = min(2 * back_off, _LONGEST_BACK_OFF)
+                back_off = min(max(_FIRST_BACK_OFF, 2 * back_off), _LONGEST_BACK_OFF)
                 yield start.draw(chance)
 
     for _ in range(replicas):

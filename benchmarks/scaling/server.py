@@ -240,9 +240,17 @@ class Server:
         return not guest.evicted
 
 
-def closed(costs: Costs, clients: int, seconds: float, processors: int, seed: int) -> list[float]:
+def closed(costs: Costs, clients: int, seconds: float, processors: int, seed: int, others: float = 0.0) -> list[float]:
     """As :func:`benchmarks.scaling.sessions.at_once` has it on one machine: clients that ask again and again, in one or
     two processes, beside the server and a verifier for each processor.
+
+    Args:
+        costs: of sessions.
+        clients: how many.
+        seconds: how long they begin new ones.
+        processors: of the machine.
+        seed: of all chance.
+        others: the part of the processors' time that others take: everything takes so much longer.
 
     Returns:
         seconds that each session took.
@@ -257,7 +265,7 @@ def closed(costs: Costs, clients: int, seconds: float, processors: int, seed: in
     def burst(process: Pool, taken: float) -> Generator[Any, Any, None]:
         # Of a process's threads one runs at a time (Python's lock), and then on one processor.
         yield process.take()
-        yield from cores.use(taken)
+        yield from cores.use(taken / (1 - others))
         process.give_back()
 
     def client(process: Pool) -> Process:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks import provisioning
-from benchmarks.scaling.cost import children, processor_seconds
+from benchmarks.scaling.cost import busy_seconds, children, processor_seconds
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.platform.simulated.quoting import make_quote
@@ -92,23 +92,28 @@ def at_once(levels: list[int], seconds: float) -> list[dict[str, Any]]:
     """So many clients, each asking again as soon as it was answered, in one or two processes.
 
     Returns:
-        for each level ``clients``, ``seconds``, and the ``waited`` of every session.
+        for each level ``clients``, ``seconds``, the ``waited`` of every session, and the part of all processors' time
+        that ``others`` took meanwhile.
     """
     found = []
     for clients in levels:
-        with _server() as (_, place):
+        with _server() as (process, place):
             askers = [provisioning.start("--ask") for _ in range(min(clients, 2))]
             for asker in askers:
                 asked = {**place, "seconds": seconds, "clients": clients // len(askers)}
                 provisioning.tell(asker, json.dumps(asked))
             time.sleep(0.5)
+            ours = [process.pid, *children(process.pid), *(asker.pid for asker in askers)]
+            before = busy_seconds() - sum(map(processor_seconds, ours))
             began = time.monotonic()
             for asker in askers:
                 provisioning.tell(asker, "go")
             answers = [provisioning.hear(asker) for asker in askers]
             took = time.monotonic() - began
+            others = busy_seconds() - sum(map(processor_seconds, ours)) - before
             for asker in askers:
                 asker.wait()
         waited = [each for answer in answers for each in answer["waited"]]
-        found.append({"clients": clients, "seconds": took, "load": os.getloadavg()[0], "waited": waited})
+        part = max(0.0, others / took / len(os.sched_getaffinity(0)))
+        found.append({"clients": clients, "seconds": took, "others": part, "waited": waited})
     return found

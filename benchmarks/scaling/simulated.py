@@ -20,11 +20,11 @@ _STARTS = {"as measured": None, "10 s": 10.0, "30 s": 30.0, "120 s": 120.0}
 _DAY = 86_400.0
 
 
-def beside(measured: Mapping[str, Any], processors: int, seed: int) -> dict[int, list[float]]:
-    """Durations of simulated sessions by number of clients at once, for the levels that were measured."""
+def beside(measured: Mapping[str, Any], processors: int, seed: int) -> list[list[float]]:
+    """Durations of simulated sessions for each of the runs of so many at once, in their order."""
     costs = Costs.of(measured)
-    levels = dict.fromkeys(level["clients"] for level in measured["at_once"])
-    return {clients: closed(costs, clients, 30.0, processors, seed) for clients in levels}
+    runs = measured["at_once"]
+    return [closed(costs, run["clients"], 20.0, processors, seed, min(run["others"], 0.9)) for run in runs]
 
 
 def answers(

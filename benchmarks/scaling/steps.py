@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmarks import appraisal, audit, provisioning, sealed_load
+from benchmarks.scaling.cost import undisturbed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.audit import AuditLog
@@ -28,25 +28,14 @@ _STEPS = {
 }
 
 
-def each(step: Callable[[], object], count: int) -> list[float]:
-    """Seconds of each of ``count`` calls, after one."""
-    step()
-    found = []
-    for _ in range(count):
-        began = time.perf_counter()
-        step()
-        found.append(time.perf_counter() - began)
-    return found
-
-
 def release_steps(folder: Path, count: int) -> dict[str, list[float]]:
     """Seconds of each step of a release by its name, and of an appraisal with nothing kept from before."""
     every = provisioning.steps(folder)
-    found = {name: each(every[step], count) for step, name in _STEPS.items()}
+    found = {name: undisturbed(every[step], count) for step, name in _STEPS.items()}
     papers = appraisal.VENDOR.collateral(appraisal.NOW)
     [quote] = appraisal.quotes(appraisal.reports()["SGX v3"], 1)
-    found["appraisal of one quote"] = each(lambda: appraisal.layer(quote, papers), count)
-    found["appraisal of one quote, nothing kept"] = each(lambda: appraisal.afresh(quote, papers), count)
+    found["appraisal of one quote"] = undisturbed(lambda: appraisal.layer(quote, papers), count)
+    found["appraisal of one quote, nothing kept"] = undisturbed(lambda: appraisal.afresh(quote, papers), count)
     return found
 
 
@@ -86,14 +75,13 @@ def make_model(folder: Path) -> None:
 
 
 def inferences(folder: Path, count: int) -> dict[str, list[float]]:
-    """Seconds of each inference of that model, by rows; by turns, so that a slow minute hits all sizes."""
+    """Seconds of each inference of that model, by rows."""
     servable = load_folder(folder)
     images = np.random.default_rng(1).standard_normal((max(_ROWS), 3, 224, 224), np.float32)
-    found: dict[str, list[float]] = {str(rows): [] for rows in _ROWS}
-    for turn in range(-1, count):
-        for rows in _ROWS:
-            began = time.perf_counter()
-            servable.predict("serving_default", {"images": images[:rows]})
-            if turn >= 0:
-                found[str(rows)].append(time.perf_counter() - began)
-    return found
+
+    def infer(rows: int) -> None:
+        servable.predict("serving_default", {"images": images[:rows]})
+
+    for rows in _ROWS:
+        infer(rows)
+    return {str(rows): undisturbed(lambda rows=rows: infer(rows), count) for rows in _ROWS}  # type: ignore[misc]

@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.scaling.measured import together
 from benchmarks.scaling.samples import Samples
 
 from ensconce.enclave.sizes import Sizes
@@ -87,26 +86,26 @@ def measured(rounds: Sequence[Mapping[str, Any]]) -> str:
     return table("Measured", ["", "median of rounds (least to most)", "p99 of all", "values"], rows)
 
 
-def against(rounds: Sequence[Mapping[str, Any]], simulated: Mapping[int, Sequence[float]]) -> str:
-    """Real sessions at once beside simulated ones; ``simulated`` has a list of durations for each level."""
+def against(runs: Sequence[Mapping[str, Any]], simulated: Sequence[Sequence[float]]) -> str:
+    """Real sessions at once beside simulated ones; ``simulated`` has the durations for each of the ``runs``."""
     rows = []
-    seconds = rounds[0]["at_once"]
-    joined = together(rounds)["at_once"]
-    for clients in dict.fromkeys(level["clients"] for level in seconds):
-        mine = [level for level in joined if level["clients"] == clients]
-        rates = [len(level["waited"]) / level["seconds"] for level in mine]
-        medians = [statistics.median(level["waited"]) for level in mine]
-        waits = simulated[clients]
-        rate = clients / statistics.fmean(waits)  # closed: everybody always waits
+    for clients in dict.fromkeys(run["clients"] for run in runs):
+        mine = [(run, waits) for run, waits in zip(runs, simulated, strict=True) if run["clients"] == clients]
+        rates = [len(run["waited"]) / run["seconds"] for run, _ in mine]
+        medians = [1e3 * statistics.median(run["waited"]) for run, _ in mine]
+        # Closed: everybody waits all the time.
+        expected = [clients / statistics.fmean(waits) for _, waits in mine]
+        waited = [1e3 * statistics.median(waits) for _, waits in mine]
         rows.append(
             [
                 str(clients),
+                spread([100 * run["others"] for run, _ in mine], ".0f") + " %",
                 spread(rates, ".0f"),
-                f"{rate:.0f}",
-                spread([rate / each for each in rates], ".2f"),
-                spread([1e3 * each for each in medians], ".0f"),
-                f"{1e3 * statistics.median(waits):.0f}",
-                spread([statistics.median(waits) / each for each in medians], ".2f"),
+                spread(expected, ".0f"),
+                spread([model / real for model, real in zip(expected, rates, strict=True)], ".2f"),
+                spread(medians, ".0f"),
+                spread(waited, ".0f"),
+                spread([model / real for model, real in zip(waited, medians, strict=True)], ".2f"),
             ]
         )
     columns = [

@@ -82,7 +82,7 @@ def test_rounds_are_joined_by_their_places() -> None:
 
 def test_every_question_has_an_answer() -> None:
     batches = {size: [{"wall": 0.004, "cpu": 0.001}] for size in ("1", "64")}
-    level = {"clients": 2, "seconds": 2.0, "load": 0.1, "waited": [0.02, 0.03]}
+    level = {"clients": 2, "seconds": 2.0, "others": 0.1, "waited": [0.02, 0.03]}
     sessions = {"handshake": [0.001], "server": [0.006], "verifiers": [0.002], "client": [0.004]}
     measured = {
         "sessions": sessions,
@@ -94,8 +94,8 @@ def test_every_question_has_an_answer() -> None:
     text = answers(measured, 1, lambda _: None, quick=True, count=300, most=100)
     assert text.count("**") == 10
     assert all(line.count("|") == text.splitlines()[2].count("|") for line in text.splitlines()[2:5])
-    compared = against([measured], beside(measured, 2, 1))
-    assert compared.splitlines()[4].startswith("| 2 | 1 | ")
+    compared = against([level], beside(measured, 2, 1))
+    assert compared.splitlines()[4].startswith("| 2 | 10 % | 1 | ")
     assert "ResNet-50" in epc()
 
 
