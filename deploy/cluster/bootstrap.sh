@@ -37,7 +37,7 @@ machine() {
 runtime() {
   say "containerd"
   apt-get -qq update
-  apt-get -qq install -y --no-install-recommends containerd ca-certificates curl gpg >/dev/null
+  apt-get -qq install -y --no-install-recommends containerd ca-certificates curl git gpg >/dev/null
   mkdir -p /etc/containerd
   containerd config default | sed 's/SystemdCgroup = false/SystemdCgroup = true/' >/etc/containerd/config.toml.new
   grep -q 'SystemdCgroup = true' /etc/containerd/config.toml.new || fail "containerd's default configuration has no SystemdCgroup"
@@ -85,16 +85,17 @@ network() {
   kubectl wait --for=condition=Ready node --all --timeout=180s
 }
 
-# The resources sgx.intel.com/{enclave,provision,epc}: the plugin gives the devices, its NFD rules count the EPC.
+# The resources sgx.intel.com/{enclave,provision,epc}: the plugin gives the devices, its neighbour tells the node's EPC.
+# Without node-feature-discovery, which would label the nodes, and without the webhook, which wants cert-manager:
+# the device is looked for above, and Ensconce's objects name their resources themselves.
 sgx() {
   if [ ! -c /dev/sgx_enclave ] || [ ! -c /dev/sgx_provision ]; then
     fail "no SGX here (/dev/sgx_enclave, /dev/sgx_provision): switch it on in the firmware, or use --without-sgx and simulated enclaves"
   fi
   say "Intel's device plugin $INTEL_DEVICE_PLUGINS"
   plugins=https://github.com/intel/intel-device-plugins-for-kubernetes/deployments
-  kubectl apply -k "$plugins/nfd?ref=v$INTEL_DEVICE_PLUGINS"
-  kubectl apply -k "$plugins/nfd/overlays/node-feature-rules?ref=v$INTEL_DEVICE_PLUGINS"
-  kubectl apply -k "$plugins/sgx_plugin/overlays/epc-nfd?ref=v$INTEL_DEVICE_PLUGINS"
+  kubectl label --overwrite node --all sgx.intel.com/capable=true
+  kubectl apply -k "$plugins/sgx_plugin/overlays/epc-register?ref=v$INTEL_DEVICE_PLUGINS"
   count=0
   until kubectl get nodes -o jsonpath='{.items[*].status.allocatable}' | grep -q '"sgx.intel.com/epc"'; do
     count=$((count + 1))

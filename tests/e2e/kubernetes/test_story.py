@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onenode import adapter
 from onenode.cluster import Cluster
 from onenode.gateway import Gateway
-from onenode.host import GRPC, NAMESPACE, VENDOR, Host
+from onenode.host import GRPC, NAME, NAMESPACE, VENDOR, Host
 from onenode.images import change_image, name_in
 from onenode.load import Call, Load, Task, per_replica
+from onenode.machine import ADDRESS, HOSTNAME, MachineError
 from onenode.owner import DOMAIN, EXAMPLE, MODEL, Owner
 
 CALLERS = 4
@@ -97,45 +100,100 @@ def story(cluster: Cluster, gateway: Gateway) -> Iterator[Story]:
 
 def test_two_replicas_become_ready_and_answer(story: Story) -> None:
     story.host.apply(story.bundles["first"], 2)
-    load = story.load()
-    calls = story.keep_on(load, lambda calls: len(calls) > 200 and len(per_replica(calls)) == 2, "both to answer")
-    load.stop()
+    with story.load() as load:
+        calls = story.keep_on(load, lambda calls: len(calls) > 200 and len(per_replica(calls)) == 2, "both to answer")
+        load.stop()
     assert {call.mr_enclave for call in calls} == {story.first}
     assert {call.version for call in calls} == {1}
     assert lost(calls) == []
 
 
+def test_a_policy_says_whom_replicas_reach(story: Story) -> None:
+    """As an object: the bridge of this cluster enforces none."""
+    [policy] = story.host.cluster.get(
+        "networkpolicy", f"--namespace={NAMESPACE}", f"--field-selector=metadata.name={NAME}"
+    )
+    chosen = policy["spec"]["podSelector"]["matchLabels"]
+    selector = ",".join(f"{name}={value}" for name, value in chosen.items())
+    pods = story.host.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={selector}")
+    assert {pod["metadata"]["name"] for pod in pods} == names(story)
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    [ingress] = policy["spec"]["ingress"]
+    assert ingress["from"] == [{"ipBlock": {"cidr": f"{ADDRESS}/32"}}]
+    assert {port["port"] for port in ingress["ports"]} == {8500, 8501}
+    reached = {
+        (peer.get("ipBlock", {}).get("cidr") or peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"], port)
+        for rule in policy["spec"]["egress"]
+        for peer in rule["to"]
+        for port in [each["port"] for each in rule["ports"]]
+    }
+    assert reached == {(f"{ADDRESS}/32", 4433), (f"{ADDRESS}/32", 9000), ("simulated-vendor", 8081)}
+
+
+def test_status_tells_what_each_replica_proves(story: Story) -> None:
+    for options in ((), ("--direct",)):
+        told = json.loads(story.host.status(story.client, "--json", *options))
+        assert {each["pod"] for each in told} == names(story)
+        for replica in told:
+            assert replica["ready"]
+            assert replica["node"] == HOSTNAME
+            assert replica["measurement"] == replica["proved"]["measurement"] == story.first
+            assert replica["proved"]["accepted"]
+            assert replica["proved"]["requests"] > 0
+    table = story.host.status(story.client)
+    (story.host.cluster.machine.logs / "status.txt").write_text(table)
+    assert table.count(story.first[:12]) == 2
+
+
+def test_replicas_tell_how_long_requests_wait(story: Story) -> None:
+    for pod in story.host.pods():
+        told = story.host.metrics(pod, story.client / "ca.pem")
+        [count] = re.findall(r'^ensconce_serving_queue_seconds_count\{model="digits",version="1"\} (\d+)$', told, re.M)
+        assert int(count) > 0
+
+
 def test_a_third_replica_gets_its_share(story: Story) -> None:
-    load = story.load()
-    story.host.scale(3)
-    calls = story.keep_on(load, lambda calls: len(calls) > 600, "600 calls to three")
-    assert lost(load.stop()) == []
+    with story.load() as load:
+        story.host.scale(3)
+        calls = story.keep_on(load, lambda calls: len(calls) > 600, "600 calls to three")
+        assert lost(load.stop()) == []
     shares = per_replica(calls)
     assert len(shares) == 3
     # Connections are dealt out, of 20 calls each: a fair share is a third, give or take chance.
     assert min(shares.values()) > len(calls) / 6, shares
+    # What was scaled by hand no later apply of an older number takes back unnoticed.
+    with pytest.raises(MachineError, match=r"conflict with \"kubectl\".*\n?.*spec.replicas"):
+        story.host.begin(story.bundles["first"], 2)
+
+
+def test_a_replica_crashes_under_load(story: Story) -> None:
+    with story.load() as load:
+        story.host.crash(story.host.pods()[0])
+        story.host.cluster.wait(lambda: story.host.restarts() == 1, "kubelet to start it anew")
+        story.host.routed(3)
+        story.keep_on(load, lambda calls: len(per_replica(calls)) == 3, "three to answer again")
+        calls = load.stop()
+    only_what_was_under_way(calls)
 
 
 def test_a_pod_is_killed_under_load(story: Story) -> None:
-    load = story.load()
-    victim = story.host.pods()[0]["metadata"]["name"]
-    story.host.kill(victim)
-    story.host.cluster.wait(lambda: victim not in names(story), "the pod to be gone")
-    story.host.routed(3)
-    story.keep_on(load, lambda calls: len(per_replica(calls)) == 3, "three to answer again")
-    calls = load.stop()
-    # What was under way in the killed pod is lost, and asked again; nothing else is.
-    assert [call for call in calls if call.failed] == []
-    assert len(lost(calls)) <= 2 * CALLERS, lost(calls)
+    with story.load() as load:
+        victim = story.host.pods()[0]["metadata"]["name"]
+        story.host.delete(victim)
+        story.host.cluster.wait(lambda: victim not in names(story), "the pod to be gone")
+        story.host.settle(3)
+        story.keep_on(load, lambda calls: len(per_replica(calls)) == 3, "three to answer again")
+        calls = load.stop()
+    only_what_was_under_way(calls)
 
 
 def test_a_new_version_of_the_model_under_load(story: Story) -> None:
     story.owner.seal(2)
     story.bundles["version 2"] = story.host.take("version-2")
-    load = story.load()
-    story.host.apply(story.bundles["version 2"], 3)
-    after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new version")
-    calls = load.stop()
+    with story.load() as load:
+        story.host.apply(story.bundles["version 2"], 3)
+        after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new version")
+        calls = load.stop()
     assert {call.version for call in calls} == {1, 2}
     assert {call.version for call in after} == {2}
     assert lost(calls) == []
@@ -148,26 +206,31 @@ def test_a_new_measurement_with_an_overlap_then_the_old_one_is_revoked(story: St
     assert story.second != story.first
     story.bundles["second"] = story.host.take("second")
     story.accept(story.owner.change_policy({"first": story.first, "second": story.second}))
-    load = story.load()
-    story.host.apply(story.bundles["second"], 3)
-    after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new enclave")
-    assert {call.mr_enclave for call in after} == {story.second}
-    # Only now does the policy no longer name the old one.
-    story.owner.change_policy({"second": story.second})
-    again = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred more")
-    calls = load.stop()
+    with story.load() as load:
+        story.host.apply(story.bundles["second"], 3)
+        after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new enclave")
+        assert {call.mr_enclave for call in after} == {story.second}
+        # Only now does the policy no longer name the old one.
+        story.owner.change_policy({"second": story.second})
+        again = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred more")
+        calls = load.stop()
     assert {call.mr_enclave for call in again} == {story.second}
     assert {call.mr_enclave for call in calls} == {story.first, story.second}
     assert lost(calls) == []
 
 
 def test_a_revoked_measurement_gets_no_key(story: Story) -> None:
-    load = story.load()
-    story.host.begin(story.bundles["version 2"], 3)
-    story.host.cluster.wait(lambda: "policy.mr_enclave" in refusals(story), "the old enclave to be refused")
-    assert story.host.ready() == 3
-    story.host.apply(story.bundles["second"], 3)
-    calls = load.stop()
+    before = len(story.owner.log())
+    with story.load() as load:
+        story.host.begin(story.bundles["version 2"], 3)
+        refused = "policy.mr_enclave"
+        story.host.cluster.wait(lambda: refused in story.host.last_words(), "the old enclave to be refused", pause=1)
+        assert story.host.ready() == 3
+        log = story.owner.log()[before:]
+        assert refused in {entry["fields"].get("check") for entry in log if entry["event"] == "key.refused"}
+        assert [entry for entry in log if entry["event"] == "key.released"] == []
+        story.host.apply(story.bundles["second"], 3)
+        calls = load.stop()
     assert {call.mr_enclave for call in calls} == {story.second}
     assert lost(calls) == []
 
@@ -176,15 +239,50 @@ def test_a_tampered_image_gets_no_key(story: Story) -> None:
     image = tampered(story)
     sound = names(story)
     before = len(story.owner.log())
-    load = story.load()
-    story.host.begin(story.bundles["second"], 3, image=image)
-    said = "launcher.trusted_file"
-    story.host.cluster.wait(lambda: said in story.host.last_words(), "the tampered enclave to be stopped")
-    assert story.host.ready() == 3
-    assert sound < names(story)
-    assert [entry for entry in story.owner.log()[before:] if entry["event"] == "key.released"] == []
-    calls = story.keep_on(load, lambda calls: len(calls) > 50, "fifty calls to what is sound")
-    load.stop()
+    with story.load() as load:
+        story.host.begin_with(image, story.bundles["second"], 3)
+        said = "launcher.trusted_file"
+        story.host.cluster.wait(lambda: said in story.host.last_words(), "the tampered enclave to be stopped", pause=1)
+        assert story.host.ready() == 3
+        assert sound < names(story)
+        assert [entry for entry in story.owner.log()[before:] if entry["event"] == "key.released"] == []
+        calls = story.keep_on(load, lambda calls: len(calls) > 50, "fifty calls to what is sound")
+        load.stop()
+        story.host.apply(story.bundles["second"], 3)
+    assert names(story) == sound
+    assert lost(calls) == []
+
+
+def test_more_replicas_when_requests_wait(story: Story) -> None:
+    cluster, scaling = story.host.cluster, {"maxReplicas": 4, "queueMilliseconds": 1}
+    pods = (
+        "get",
+        "pods",
+        f"--namespace={NAMESPACE}",
+        "--selector=app.kubernetes.io/component=replica",
+        "--output=json",
+    )
+    adapter.start(
+        cluster,
+        adapter.Task(
+            pods=cluster.command(*pods),
+            authority=str(story.client / "ca.pem"),
+            server_name=DOMAIN,
+            port=8501,
+            metric="ensconce_queue_seconds",
+            certificate=str(cluster.files / "custom-metrics.crt"),
+            key=str(cluster.files / "custom-metrics.key"),
+            clients=str(cluster.files / "ca.crt"),
+        ),
+    )
+    story.host.hand_over(3)
+    with story.load() as load:
+        story.host.begin(story.bundles["second"], 3, autoscaling=scaling)
+        cluster.wait(lambda: story.host.ready() == 4, "the autoscaler to have started a fourth")
+        story.host.settle(4)
+        story.keep_on(load, lambda calls: len(per_replica(calls)) == 4, "four to answer")
+        calls = load.stop()
+    (cluster.machine.logs / "autoscaler.txt").write_text(cluster.kubectl("describe", "hpa", f"--namespace={NAMESPACE}"))
     assert lost(calls) == []
 
 
@@ -198,9 +296,11 @@ def lost(calls: list[Call]) -> list[str]:
     return [attempt for call in calls for attempt in call.lost]
 
 
-def refusals(story: Story) -> set[str]:
-    """The checks for which the owner's log has refusals."""
-    return {str(entry["fields"].get("check")) for entry in story.owner.log() if entry["event"] == "key.refused"}
+def only_what_was_under_way(calls: list[Call]) -> None:
+    """What one replica had begun is lost, at most a call of each caller, and is answered when it is asked again."""
+    assert [call for call in calls if call.failed] == []
+    assert max(len(call.lost) for call in calls) <= 1
+    assert len(lost(calls)) <= CALLERS, lost(calls)
 
 
 def tampered(story: Story) -> str:

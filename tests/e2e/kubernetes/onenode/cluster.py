@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,14 @@ from .programs import Programs
 
 _MASTERS = "system:masters"
 _FOLDER = Path("/etc/kubernetes")
+# What kubectl says when nobody answered it; whatever else it complains of, waiting does not mend.
+_NO_ANSWER = re.compile(
+    "Unable to connect to the server|The connection to the server .* was refused|TLS handshake timeout|etcdserver: "
+)
+
+
+class NoAnswerError(MachineError):
+    """The cluster did not answer; it may, a moment later."""
 
 
 class Cluster:
@@ -26,7 +35,7 @@ class Cluster:
     def __init__(self, machine: Machine, programs: Programs) -> None:
         self.machine = machine
         self._programs = programs
-        self._files = machine.folder / "files"
+        self.files = machine.folder / "files"
 
     def start(self) -> None:
         """Certificates, programs, images; raises :class:`MachineError` with the end of a log when one does not run."""
@@ -54,17 +63,23 @@ class Cluster:
         self.machine.run(["ctr", "--connect-timeout=600s", "--namespace=k8s.io", "images", "import", archive])
 
     def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 600) -> str:
-        """What kubectl prints, as an administrator; raises :class:`MachineError` when it refuses."""
-        return self.machine.run(self.command(*arguments), stdin=stdin.encode(), timeout=timeout).stdout.decode()
+        """What kubectl prints, as an administrator.
 
-    def apply(self, objects: str | Sequence[Mapping[str, Any]]) -> str:
-        """Apply objects (YAML, or mappings) on the server's side."""
-        text = (
-            objects
-            if isinstance(objects, str)
-            else json.dumps({"apiVersion": "v1", "kind": "List", "items": [*objects]})
-        )
-        return self.kubectl("apply", "--server-side", "--filename=-", stdin=text)
+        Raises:
+            NoAnswerError: nobody answered.
+            MachineError: it refuses.
+        """
+        try:
+            return self.machine.run(self.command(*arguments), stdin=stdin.encode(), timeout=timeout).stdout.decode()
+        except MachineError as error:
+            if _NO_ANSWER.search(str(error)):
+                raise NoAnswerError(str(error)) from error
+            raise
+
+    def apply(self, objects: Sequence[Mapping[str, Any]], *options: str) -> str:
+        """Apply objects on the server's side."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": [*objects]})
+        return self.kubectl("apply", "--server-side", "--filename=-", *options, stdin=text)
 
     def apply_folder(self, folder: Path) -> str:
         """Apply every file of a folder."""
@@ -81,25 +96,38 @@ class Cluster:
         command = self.machine.inside(self.command("get", kind, *options))
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
-    def wait(self, reached: Callable[[], object], what: str, seconds: float = 600) -> None:
-        """Poll until something is so; raises :class:`MachineError` when a program ends or the time is over."""
-        deadline = time.monotonic() + seconds
-        while not self._try(reached):
-            if ended := next((each for each in self.machine.programs if each.process.poll()), None):
+    def wait(self, reached: Callable[[], object], what: str, seconds: float = 300, pause: float = 0.3) -> None:
+        """Poll until something is so. That the cluster does not answer is waited through, and told in the end.
+
+        Raises:
+            MachineError: ``reached`` raises it, a program has ended, or the time is over.
+        """
+        deadline, unanswered = time.monotonic() + seconds, ""
+        while True:
+            try:
+                if reached():
+                    return
+                unanswered = ""
+            except NoAnswerError as error:
+                unanswered = f"\nlast, nobody answered: {error}"
+            if ended := next((each for each in self.machine.programs if each.process.poll() is not None), None):
                 raise MachineError(f"{ended.name} ended ({ended.process.returncode}):\n{ended.end_of_log()}")
             if time.monotonic() > deadline:
-                raise MachineError(f"still waiting for {what} after {seconds:.0f} s; logs are in {self.machine.logs}")
-            time.sleep(0.2)
-
-    def _try(self, reached: Callable[[], object]) -> object:
-        # kubectl gives up on a handshake after ten seconds; so long may everything stand still on a busy machine.
-        with contextlib.suppress(MachineError):
-            return reached()
-        return False
+                logs = f"logs are in {self.machine.logs}"
+                raise MachineError(f"still waiting for {what} after {seconds:.0f} s; {logs}{unanswered}")
+            time.sleep(pause)
 
     def command(self, *arguments: str) -> list[str]:
         """kubectl's command line, as an administrator; for :meth:`Machine.run`."""
         return [self._programs["kubectl"], f"--kubeconfig={_FOLDER / 'admin.kubeconfig'}", *arguments]
+
+    @property
+    def kubectl_environment(self) -> dict[str, str]:
+        """The environment of a program that runs kubectl itself, as an administrator."""
+        return {
+            "PATH": f"{Path(self._programs['kubectl']).parent}:{os.environ['PATH']}",
+            "KUBECONFIG": str(_FOLDER / "admin.kubeconfig"),
+        }
 
     def _spawn(self, name: str, program: str) -> Program:
         return self.machine.spawn(name, [program, *configuration.arguments(name, _FOLDER)])
@@ -113,11 +141,13 @@ class Cluster:
 
     def _write_files(self) -> None:
         """Write what the programs read and put it into the machine's own folders."""
-        self._files.mkdir()
-        authority = Authority(self._files)
+        self.files.mkdir()
+        authority = Authority(self.files)
         names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
         authority.issue("apiserver", "kube-apiserver", served=[*names, ADDRESS, "10.96.0.1"])
         authority.issue("apiserver-kubelet-client", "kube-apiserver-kubelet-client", [_MASTERS])
+        authority.issue("front-proxy", configuration.FRONT_PROXY)
+        authority.issue("custom-metrics", "custom-metrics", served=["custom-metrics.kube-system.svc"])
         authority.issue("kubelet-server", f"system:node:{HOSTNAME}", ["system:nodes"], served=[HOSTNAME, ADDRESS])
         for file, name, groups in (
             ("admin", "admin", [_MASTERS]),
@@ -127,12 +157,12 @@ class Cluster:
             ("kube-proxy", "system:kube-proxy", []),
         ):
             authority.kubeconfig(file, configuration.API, name, groups)
-        write_service_account_keys(self._files)
-        (self._files / "containerd.toml").write_text(configuration.containerd(self._programs.plugins))
-        (self._files / "kubelet.yaml").write_text(configuration.kubelet(_FOLDER, self.machine.cgroup))
-        (self._files / "kube-proxy.yaml").write_text(configuration.kube_proxy(_FOLDER))
-        (self._files / "network.conflist").write_text(configuration.network())
-        self.machine.run(["sh", "-c", f"cp {self._files}/* {_FOLDER}/"])
+        write_service_account_keys(self.files)
+        (self.files / "containerd.toml").write_text(configuration.containerd(self._programs.plugins))
+        (self.files / "kubelet.yaml").write_text(configuration.kubelet(_FOLDER, self.machine.cgroup))
+        (self.files / "kube-proxy.yaml").write_text(configuration.kube_proxy(_FOLDER))
+        (self.files / "network.conflist").write_text(configuration.network())
+        self.machine.run(["sh", "-c", f"cp {self.files}/* {_FOLDER}/"])
         self.machine.run(
             ["sh", "-c", f"mkdir /etc/cni/net.d && mv {_FOLDER}/network.conflist /etc/cni/net.d/10-onenode.conflist"]
         )

@@ -14,6 +14,7 @@ SERVICES = "10.96.0.0/16"
 ETCD = "http://127.0.0.1:2379"
 CONTAINERD = "/run/containerd/containerd.sock"
 PAUSE = "onenode.test/pause:1"
+FRONT_PROXY = "front-proxy-client"
 _DOMAIN = "cluster.local"
 
 
@@ -135,6 +136,14 @@ def _apiserver(folder: Path) -> list[tuple[str, Any]]:
         ("kubelet-client-certificate", folder / "apiserver-kubelet-client.crt"),
         ("kubelet-client-key", folder / "apiserver-kubelet-client.key"),
         ("kubelet-preferred-address-types", "InternalIP"),
+        # For what the API server passes on to others, such as custom metrics.
+        ("proxy-client-cert-file", folder / "front-proxy.crt"),
+        ("proxy-client-key-file", folder / "front-proxy.key"),
+        ("requestheader-client-ca-file", folder / "ca.crt"),
+        ("requestheader-allowed-names", FRONT_PROXY),
+        ("requestheader-username-headers", "X-Remote-User"),
+        ("requestheader-group-headers", "X-Remote-Group"),
+        ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
         ("service-account-issuer", f"https://kubernetes.default.svc.{_DOMAIN}"),
         ("service-account-key-file", folder / "service-accounts.pub"),
         ("service-account-signing-key-file", folder / "service-accounts.key"),
@@ -153,6 +162,8 @@ def _controller_manager(folder: Path) -> list[tuple[str, Any]]:
         ("root-ca-file", folder / "ca.crt"),
         ("service-account-private-key-file", folder / "service-accounts.key"),
         ("use-service-account-credentials", True),
+        # Every 15 s otherwise, which a test would only wait for.
+        ("horizontal-pod-autoscaler-sync-period", "5s"),
         ("leader-elect", "false"),
     ]
 

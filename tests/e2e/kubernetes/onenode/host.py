@@ -52,13 +52,13 @@ class Host:
         shutil.copytree(self._store, copy)
         return copy
 
-    def render(self, bundle: Path, *, replicas: int, image: str | None = None) -> list[dict[str, Any]]:
-        """The objects for a bundle."""
+    def render(self, bundle: Path, *, replicas: int, **more: Any) -> list[dict[str, Any]]:
+        """The objects for a bundle; ``more`` is added to the values."""
         values = self.folder / "host.yaml"
         values.write_text(
             json.dumps(
                 {
-                    "image": image or self._image,
+                    "image": self._image,
                     "name": NAME,
                     "namespace": NAMESPACE,
                     "replicas": replicas,
@@ -67,6 +67,7 @@ class Host:
                     "resources": {"cpu": "50m", "memory": "1Gi"},
                     "ingressFrom": [{"cidr": f"{ADDRESS}/32"}],
                     "probes": {"startSeconds": 600, "drainSeconds": 5},
+                    **more,
                 }
             )
         )
@@ -91,35 +92,61 @@ class Host:
         self.cluster.apply(parts)
         self._rolled_out(f"{NAME}-{_VENDOR}")
 
-    def apply(self, bundle: Path, replicas: int) -> None:
-        """Apply all of it, and wait for the rollout's end, and for the gateway to know."""
-        self.begin(bundle, replicas)
+    def apply(self, bundle: Path, replicas: int, **more: Any) -> None:
+        """Apply all of it, and wait for the rollout's end."""
+        self.begin(bundle, replicas, **more)
+        self.settle(replicas)
+
+    def begin(self, bundle: Path, replicas: int, **more: Any) -> None:
+        """Apply all of it, and wait for nothing; raises :class:`MachineError` when the API server refuses it."""
+        self.cluster.apply(self.render(bundle, replicas=replicas, **more))
+
+    def begin_with(self, image: str, bundle: Path, replicas: int) -> None:
+        """Apply the replicas' Deployment alone, with another image."""
+        objects = self.render(bundle, replicas=replicas, image=image)
+        self.cluster.apply(
+            [each for each in objects if each["kind"] == "Deployment" and each["metadata"]["name"] == NAME]
+        )
+
+    def settle(self, replicas: int) -> None:
+        """Wait for the rollout's end: so many replicas, ready and known to the gateway, and no other is left."""
         self._rolled_out(NAME)
         self.routed(replicas)
-
-    def begin(self, bundle: Path, replicas: int, image: str | None = None) -> None:
-        """Apply it, and wait for nothing; with another image only the replicas get it."""
-        objects = self.render(bundle, replicas=replicas, image=image)
-        if image:
-            objects = [each for each in objects if each["kind"] == "Deployment" and each["metadata"]["name"] == NAME]
-        self.cluster.apply(objects)
+        self.cluster.wait(lambda: len(self._all_pods()) == replicas, "the old replicas to be gone")
 
     def scale(self, replicas: int) -> None:
         """``kubectl scale``, and wait for it."""
         self.cluster.kubectl("scale", f"--namespace={NAMESPACE}", f"deployment/{NAME}", f"--replicas={replicas}")
         self.routed(replicas)
 
-    def kill(self, pod: str) -> None:
-        """Let a pod end at once: no draining, no last words."""
+    def hand_over(self, replicas: int) -> None:
+        """Give the number of replicas to another field manager than kubectl, so that an apply without it keeps it."""
+        meta = {"name": NAME, "namespace": NAMESPACE}
+        number = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": {"replicas": replicas}}
+        self.cluster.apply([number], "--field-manager=handover", "--validate=false")
+
+    def delete(self, pod: str) -> None:
+        """Let a pod go at once: no preStop, SIGTERM, and two seconds later SIGKILL."""
         self.cluster.kubectl(
             "delete", "pod", pod, f"--namespace={NAMESPACE}", "--grace-period=0", "--force", "--wait=false"
         )
 
+    def crash(self, pod: dict[str, Any]) -> None:
+        """Kill every process of a pod's replica with SIGKILL, as the kernel does when memory runs out."""
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        self.cluster.machine.run(["ctr", "--namespace=k8s.io", "task", "kill", "--all", "--signal=SIGKILL", container])
+
+    def restarts(self) -> int:
+        """How often kubelet has started a replica anew, in pods that are there."""
+        return sum(each["restartCount"] for pod in self.pods() for each in pod["status"].get("containerStatuses", []))
+
     def pods(self) -> list[dict[str, Any]]:
         """The replicas' pods that have not been told to go."""
+        return [pod for pod in self._all_pods() if "deletionTimestamp" not in pod["metadata"]]
+
+    def _all_pods(self) -> list[dict[str, Any]]:
         labels = "app.kubernetes.io/component=replica"
-        pods = self.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={labels}")
-        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return self.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={labels}")
 
     def ready(self) -> int:
         """How many of them are ready."""
@@ -128,6 +155,18 @@ class Host:
             for pod in self.pods()
             for each in pod["status"].get("conditions", [])
         )
+
+    def status(self, client: Path, *options: str) -> str:
+        """What ``ensconce kubernetes status`` prints for a client with ``policy.yaml`` and ``ca.pem`` in his folder."""
+        judged = ("--policy", client / "policy.yaml", "--ca", client / "ca.pem", "--pccs", VENDOR)
+        command = [sys.executable, "-m", "ensconce", "kubernetes", "status", "--name", NAME, *judged, *options]
+        return self.cluster.machine.run(command, env=self.cluster.kubectl_environment).stdout.decode()
+
+    def metrics(self, pod: dict[str, Any], authority: Path) -> str:
+        """A replica's metrics, asked for as the reference tells Prometheus to: by address, under the service's name."""
+        rest = f"{DOMAIN}:8501"
+        where = ["--resolve", f"{rest}:{pod['status']['podIP']}", "--cacert", authority, f"https://{rest}/metrics"]
+        return self.cluster.machine.run(["curl", "--silent", "--show-error", "--fail", *where]).stdout.decode()
 
     def routed(self, replicas: int) -> None:
         """Wait until so many replicas are ready, and the gateway sends connections to exactly them."""

@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .machine import Machine
 
 CALLS_OF_A_CONNECTION = 20
 ATTEMPTS = 3
-TIMEOUT_S = 120.0
-"""Longer than a busy machine lets everything stand still; a call that is lost ends sooner, with its connection."""
+TIMEOUT_S = 10.0
+"""Of connecting, and of a call: what the client library takes by itself."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,14 @@ class Load:
         self._reader.join()
         assert self._process.returncode == 0, self._errors.read_text()[-3000:]
         return self.calls
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let no caller outlive a test that failed."""
+        self._process.kill()
+        self._process.wait()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -51,11 +51,11 @@ class Owner:
         return done.stdout.decode()
 
     def init(self) -> None:
-        """Make the folder, with replicas that listen where the cluster looks for them."""
+        """Make the folder, with replicas that listen where the cluster looks for them, and tell metrics."""
         collateral = self._vendor.removeprefix("http://")
         places = ("--provisioning", f"{ADDRESS}:4433", "--pccs", collateral)
         self.command("init", self.folder, "--domain", DOMAIN, "--model", MODEL, *places)
-        self.change_deployment(enclave={"listen": LISTEN})
+        self.change_deployment(enclave={"listen": LISTEN}, serving={"metrics_path": "/metrics"})
 
     def change_deployment(self, **fields: Any) -> None:
         """Change fields of ``ensconce.yaml``."""
