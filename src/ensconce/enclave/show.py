@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from ensconce.appraisal.policy_identity import Identity
 from ensconce.appraisal.policy_mask import Mask
 from ensconce.appraisal.policy_sgx import AttributeMasks
-from ensconce.enclave.sign import check_measured, quotients
+from ensconce.enclave.sign import check_measured
 from ensconce.errors import EvidenceError, InputError
 from ensconce.evidence.report import Attributes
-from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct
+from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct, quotients
 from ensconce.files import read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE, Manifest, parse_manifest
 from ensconce.platform.simulated.measurement import measure

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ensconce.errors import InputError
 from ensconce.evidence.report import Attributes
-from ensconce.evidence.sigstruct import Sigstruct
+from ensconce.evidence.sigstruct import Sigstruct, quotients
 from ensconce.platform.manifest import Manifest
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "check_signing_key",
     "mr_signer",
     "new_signing_key",
-    "quotients",
     "sign_manifest",
     "sign_measured",
 ]
@@ -154,12 +153,6 @@ def check_attributes(measured: Sigstruct) -> None:
             rule=f"flags without 0x{_POWERS:x}, mask with 0x{needed:x}",
             remedy="measure with gramine-sgx-sign as it is",
         )
-
-
-def quotients(signature: int, modulus: int) -> tuple[int, int]:
-    """What spares the CPU divisions (SDM, EINIT): q1 = floor(s^2 / m), q2 = floor((s^3 - q1 * s * m) / m)."""
-    q1, remainder = divmod(signature * signature, modulus)
-    return q1, remainder * signature // modulus
 
 
 def sign_measured(measured: Sigstruct, key: rsa.RSAPrivateKey, *, date: datetime.date) -> bytes:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ensconce.errors import InputError, IntegrityError
 from ensconce.evidence.report import Attributes, SgxReport
-from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct
+from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct, quotients
 from ensconce.files import read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE, Manifest, TrustedFile, parse_manifest
 from ensconce.platform.simulated.measurement import measure
@@ -134,9 +134,10 @@ def _check_signature(sigstruct: Sigstruct) -> None:
     if modulus.bit_length() != 3072 or modulus % 2 == 0 or signature >= modulus:
         problem = "its key is no RSA-3072 key, or its signature is no number below the modulus"
     else:
-        q1, rest = divmod(signature * signature, modulus)
-        q2 = rest * signature // modulus
-        if (q1, q2) != (int.from_bytes(sigstruct.q1, "little"), int.from_bytes(sigstruct.q2, "little")):
+        if quotients(signature, modulus) != (
+            int.from_bytes(sigstruct.q1, "little"),
+            int.from_bytes(sigstruct.q2, "little"),
+        ):
             problem = "its quotients q1 and q2 do not belong to its signature"
         else:
             key = rsa.RSAPublicNumbers(sigstruct.exponent, modulus).public_key()
