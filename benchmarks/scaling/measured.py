@@ -35,7 +35,7 @@ class Amounts:
     at_once: tuple[int, ...] = (1, 2, 4, 8, 16)
     seconds: float = 3.0
     steps: int = 40
-    inferences: int = 12
+    inferences: int = 10
     starts: int = 3
     predictions: int = 60
     entries: int = 6400

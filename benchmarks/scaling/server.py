@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +85,9 @@ class Place:
 
     def __init__(self, simulation: Simulation, size: int, grace: float) -> None:
         self._simulation, self._size, self._grace = simulation, size, grace
-        self._guests: dict[Guest, float] = {}
-        self._newcomers: dict[Guest, None] = {}
+        # Of a dict whose first entries were deleted, the first is found slowly.
+        self._guests: OrderedDict[Guest, float] = OrderedDict()
+        self._newcomers: OrderedDict[Guest, None] = OrderedDict()
         self._looking = False
         self.evictions = 0
 

@@ -77,8 +77,8 @@ def _herds(costs: Costs, asking: Samples, seed: int, most: int) -> str:
         (10_000, 60.0, 1, None, False),
         (10_000, 60.0, 2, None, False),
         (LARGE, 60.0, 1, _DEFAULT, False),
-        *((LARGE, 60.0, servers, None, False) for servers in (1, 2, 4, 8, 16, 32)),
-        *((LARGE, 60.0, servers, None, True) for servers in (1, 8)),
+        *((LARGE, 60.0, servers, None, False) for servers in (1, 4, 8, 16, 32)),
+        (LARGE, 60.0, 4, None, True),
     ]
     rows = []
     for replicas, within, servers, identity, in_place in asked:

@@ -18,7 +18,7 @@ from ensconce.serving.engines.folder import load_folder
 __all__ = ["inferences", "log_by_batch", "log_opened", "make_model", "release_steps"]
 
 _BATCHES = (1, 4, 16, 64)
-_ROWS = (1, 2, 4, 8, 16, 32)
+_ROWS = (1, 2, 4, 8, 16)
 # Of provisioning's own steps, those that are told of here.
 _STEPS = {
     "certificate request read": "certificate request read",
