@@ -17,7 +17,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -109,12 +109,9 @@ class Process:
             assert answer.status == 200, text
             return json.loads(text)  # type: ignore[no-any-return]
 
-    def predict(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The same over gRPC."""
-        request = PredictRequest()
-        request.model_spec.name = name
-        for key, array in inputs.items():
-            request.inputs[key].CopyFrom(to_proto(array))
+    @contextlib.contextmanager
+    def predicting(self) -> Iterator[Callable[..., dict[str, np.ndarray]]]:
+        """Predictions over gRPC, on one connection: a model's name, and its inputs by their names."""
         authority = (self.folder.parent / "ca.pem").read_bytes()
         options = (("grpc.ssl_target_name_override", DOMAIN),)
         address = f"127.0.0.1:{self.ready()['grpc']}"
@@ -124,8 +121,16 @@ class Process:
                 request_serializer=PredictRequest.SerializeToString,
                 response_deserializer=PredictResponse.FromString,
             )
-            answer = method(request, timeout=DEADLINE_S)
-        return {key: from_proto(tensor) for key, tensor in answer.outputs.items()}
+
+            def predict(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+                request = PredictRequest()
+                request.model_spec.name = name
+                for key, array in inputs.items():
+                    request.inputs[key].CopyFrom(to_proto(array))
+                answer = method(request, timeout=DEADLINE_S)
+                return {key: from_proto(tensor) for key, tensor in answer.outputs.items()}
+
+            yield predict
 
     def stop(self) -> float:
         """Ask for its end, as Kubernetes does; seconds until it came."""
@@ -162,10 +167,11 @@ class Owner:
             now=now,
         )
 
-    def build(self, name: str = "digits", **changes: Any) -> EnclaveIdentity:
+    def build(self, *names: str, **changes: Any) -> EnclaveIdentity:
+        """An enclave for models of these names, ``digits`` without a word, on Gramine unless ``changes`` says so."""
         spec = EnclaveSpec(
             domain=DOMAIN,
-            models=(ModelConfig(name=name),),
+            models=tuple(ModelConfig(name=name) for name in names or ("digits",)),
             provisioning_servers=(f"{SERVER_NAME}:{self.server.port}",),
             provisioning_server_name=SERVER_NAME,
             ca_pem=self.authority.certificate_pem.decode(),
@@ -175,10 +181,11 @@ class Owner:
         )
         return build_enclave(self.bundle, replace(spec, **changes), new_signing_key(), now)
 
-    def accept(self, *measurements: bytes, name: str = "digits") -> None:
+    def accept(self, *measurements: bytes, models: Sequence[str] = ("digits",)) -> None:
         """The owner's policy names these measurements from now on."""
+        receives = tuple(f"model/{name}" for name in models)
         identities = tuple(
-            Identity(name=f"replica {number}", mr_enclave=each, receives=(f"model/{name}",))
+            Identity(name=f"replica {number}", mr_enclave=each, receives=receives)
             for number, each in enumerate(measurements)
         )
         old = self.server.appraiser
@@ -242,6 +249,13 @@ class Owner:
             process.child.wait(DEADLINE_S)
         for files in self.mounted:
             files.close()
+
+
+def with_program(manifest: str, program: str) -> str:
+    """The manifest with a program of Python in the place of the replica."""
+    replica = '  "-m",\n  "ensconce.enclave.early",\n  "enclave/server.json",\n'
+    assert replica in manifest
+    return manifest.replace(replica, f'  "-c",\n  {json.dumps(program)},\n', 1)
 
 
 @contextlib.contextmanager

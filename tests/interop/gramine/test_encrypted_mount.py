@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Identity
 from ensconce.appraisal.policy_identity import WireV1
 from ensconce.times import unix_now
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gramine_world import with_program
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 LIBRARY = "libsecret_prov_attest.so"
@@ -118,8 +122,8 @@ def _with_a_mount(text: str, program: str, port: int, name: str) -> str:
     }
     lines = "".join(f"loader.env.{key} = {json.dumps(value)}\n" for key, value in variables.items())
     mount = f'{{ type = "encrypted", path = "/models/{name}", uri = "file:models/{name}", key_name = "{name}" }}'
+    text = with_program(text, program)
     for before, after in (
-        ('  "-m",\n  "ensconce.enclave.early",\n  "enclave/server.json",\n', f'  "-c",\n  {json.dumps(program)},\n'),
         ("loader.log_level", f"{lines}loader.log_level"),
         ("fs.mounts = [\n", f"fs.mounts = [\n  {mount},\n"),
         ('  "file:models/",\n', ""),
