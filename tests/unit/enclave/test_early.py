@@ -1,6 +1,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ExtensionFileLoader
@@ -140,3 +141,20 @@ def test_a_replica_that_cannot_be_imported_says_why(
         early.main()
     assert caught.value.code == IntegrityError.exit_status
     assert json.loads(capsys.readouterr().err)["error"]["check"] == "replica.library"
+
+
+def test_each_library_is_read_once_since_the_host_may_answer_otherwise_the_next_time(index: Path) -> None:
+    source = index.parent / "a.so"
+    source.unlink()
+    os.mkfifo(source)
+    # Opened by whoever writes first, so that the one read meets its end as that of a file.
+    with ThreadPoolExecutor(1) as host:
+        written = host.submit(source.write_bytes, FIRST)
+        libraries = started(index)
+        assert libraries.find_spec("numbers.fast") is not None
+        written.result()
+    assert (index.parent / "memory" / "a.so").read_bytes() == FIRST
+    libraries.join()
+    # Nobody has it open, or opens it again.
+    with pytest.raises(OSError, match="No such device or address"):
+        os.open(source, os.O_WRONLY | os.O_NONBLOCK)
