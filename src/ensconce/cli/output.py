@@ -28,8 +28,13 @@ def with_times(value: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output; nothing in it is cut, however narrow the terminal."""
-    lines = [columns, *rows]
+    """A table on standard output; nothing in it is cut, however narrow the terminal.
+
+    What is in a cell stays in it: a line feed in a stranger's name would begin a row of that stranger's own.
+    """
+    lines = [
+        ["".join(char if char.isprintable() else "?" for char in text) for text in row] for row in (columns, *rows)
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         say("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

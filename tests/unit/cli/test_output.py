@@ -19,6 +19,11 @@ def test_a_table_cuts_nothing_and_pads_no_line_s_end(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == [f"a{' ' * 299}  long name", "x" * 300, f"y{' ' * 299}  z"]
 
 
+def test_a_stranger_s_cell_is_one_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["pod", "verdict"], [["digits-a\ndigits-b  UpToDate\u202e", "refused\t\x1b[2J"]])
+    assert capsys.readouterr().out.splitlines()[1:] == ["digits-a?digits-b  UpToDate?  refused??[2J"]
+
+
 def test_a_command_loads_what_it_needs() -> None:
     """Each of these takes as long to load as all of ``ensconce key list``."""
     program = "import sys, ensconce.cli.main, ensconce.cluster.custody; print(*sys.modules)"

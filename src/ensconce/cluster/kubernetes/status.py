@@ -7,6 +7,9 @@ measurement, certificate and requests come over a connection that the policy acc
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -21,7 +24,7 @@ from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client.attested import connect_tls
 from ensconce.client.rest import http_client
 from ensconce.cluster.kubernetes import kubectl
-from ensconce.errors import EnsconceError, InputError
+from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
 from ensconce.evidence.report import SgxReport
 from ensconce.times import utc_text
 
@@ -45,6 +48,8 @@ METRICS = "ensconce/metrics-path"
 _REQUESTS = ":tensorflow:serving:request_count{"
 _MAX_PAGE = 4 * 1024 * 1024
 _AT_ONCE = 8
+_PATH = re.compile(r"/[A-Za-z0-9._/-]{1,200}")
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +138,7 @@ def read_pods(pods: Iterable[dict[str, Any]]) -> list[Replica]:
     """
     try:
         found = [_replica(pod) for pod in pods]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise InputError("kubectl.pods", "a pod lacks what every pod has", found=type(error).__name__) from error
     return sorted((each for each in found if each.domain is not None), key=lambda each: each.pod)
 
@@ -142,26 +147,50 @@ def _replica(pod: dict[str, Any]) -> Replica:
     meta, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     notes = meta.get("annotations", {})
     container: dict[str, Any] = next((each for each in spec["containers"] if each["name"] == "replica"), {})
+    metrics = _text(notes.get(METRICS))
+    if metrics is not None and not _PATH.fullmatch(metrics):
+        raise ValueError(METRICS)
+    address = _text(status.get("podIP"))
     states = [each for each in status.get("containerStatuses", []) if each["name"] == "replica"]
     return Replica(
-        pod=meta["name"],
-        namespace=meta["namespace"],
-        node=spec.get("nodeName"),
-        phase="Terminating" if "deletionTimestamp" in meta else status.get("phase", "Unknown"),
+        pod=_text(meta["name"]) or "",
+        namespace=_text(meta["namespace"]) or "",
+        node=_text(spec.get("nodeName")),
+        phase="Terminating" if "deletionTimestamp" in meta else _text(status.get("phase")) or "Unknown",
         ready=any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", [])),
         restarts=sum(int(each.get("restartCount", 0)) for each in states),
-        address=status.get("podIP"),
-        ports={each["name"]: int(each["containerPort"]) for each in container.get("ports", [])},
-        domain=notes.get(DOMAIN),
-        measurement=notes.get(MEASUREMENT),
-        metrics_path=notes.get(METRICS),
+        address=None if not address else str(ipaddress.ip_address(address)),
+        ports={each["name"]: _port(each["containerPort"]) for each in container.get("ports", [])},
+        domain=_text(notes.get(DOMAIN)),
+        measurement=_text(notes.get(MEASUREMENT)),
+        metrics_path=metrics,
     )
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _port(value: object) -> int:
+    if type(value) is not int or not 0 < value < 65536:
+        raise ValueError("not a port")
+    return value
 
 
 @contextlib.contextmanager
 def directly(replica: Replica, ports: tuple[int, ...]) -> Iterator[dict[int, Address]]:
-    """To the pod's own address, from where that is reached: a node, or another pod."""
-    yield {port: Address(replica.address or "", port) for port in ports}
+    """To the pod's own address, from where that is reached: a node, or another pod.
+
+    Raises:
+        UnreachableError: ``kubernetes.address``: it has none.
+    """
+    if replica.address is None:
+        raise UnreachableError(
+            "kubernetes.address", f"the pod {replica.pod} has no address", remedy="wait until it runs on a node"
+        )
+    yield {port: Address(replica.address, port) for port in ports}
 
 
 @contextlib.contextmanager
@@ -172,7 +201,10 @@ def through_kubectl(replica: Replica, ports: tuple[int, ...]) -> Iterator[dict[i
 
 
 def prove(replicas: list[Replica], client: Client, way: Way) -> list[Proved | None]:
-    """Verify each replica that is ready, a few at a time; None for one that is not."""
+    """Verify each replica that is ready, a few at a time; None for one that is not.
+
+    A replica makes its own key, so pods that prove the same one are one replica with others that pass its words on.
+    """
 
     def one(replica: Replica) -> Proved | None:
         if not replica.ready or replica.domain is None or "grpc" not in replica.ports:
@@ -183,7 +215,19 @@ def prove(replicas: list[Replica], client: Client, way: Way) -> list[Proved | No
             return Proved(error=error)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(one, replicas))
+        return _apart(list(pool.map(one, replicas)))
+
+
+def _apart(proved: list[Proved | None]) -> list[Proved | None]:
+    """The same, but that those are refused which prove what another one has proved as well."""
+    seen = Counter(each.replica for each in proved if each is not None and each.replica is not None)
+    relayed = EvidenceError(
+        "kubernetes.relayed",
+        "another pod has proved the same: one replica answers for several",
+        rule="each replica makes a key of its own",
+        remedy="ask whoever runs the cluster where these pods' connections go",
+    )
+    return [Proved(error=relayed) if each is not None and seen[each.replica or ""] > 1 else each for each in proved]
 
 
 def _prove(replica: Replica, domain: str, client: Client, way: Way) -> Proved:
@@ -226,4 +270,4 @@ def _requests(address: Address, domain: str, client: Client, path: str) -> int |
     counts = [
         line.rpartition(" ")[2] for line in page.decode(errors="replace").splitlines() if line.startswith(_REQUESTS)
     ]
-    return sum(int(count) for count in counts if count.isascii() and count.isdecimal())
+    return sum(int(count) for count in counts if count.isascii() and count.isdecimal() and len(count) <= _MAX_DIGITS)

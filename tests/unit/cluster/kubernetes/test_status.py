@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ensconce.cli.main import app
-from ensconce.cluster.kubernetes import kubectl
-from ensconce.cluster.kubernetes.status import directly, prove, read_pods
+from ensconce.cluster.kubernetes import kubectl, status
+from ensconce.cluster.kubernetes.status import Proved, directly, prove, read_pods
 from ensconce.errors import InputError, UnreachableError
 
 MEASUREMENT = "ab" * 32
@@ -75,6 +75,48 @@ def test_what_is_no_list_of_pods(data: bytes) -> None:
 def test_a_pod_that_is_none() -> None:
     with pytest.raises(InputError, match=r"kubectl\.pods"):
         read_pods([{"kind": "Pod", "metadata": {}}])
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        # What an API server may write that means a host's reader ill.
+        (("metadata", "name"), 5),
+        (("metadata", "namespace"), ["x"]),
+        (("metadata", "annotations"), {"ensconce/domain": 5}),
+        (("metadata", "annotations"), {"ensconce/domain": "a.test", "ensconce/metrics-path": "http://other.test/"}),
+        (("metadata", "annotations"), {"ensconce/domain": "a.test", "ensconce/metrics-path": "//[/"}),
+        (("metadata", "annotations"), None),
+        (("spec", "nodeName"), {"a": 1}),
+        (("spec", "containers"), [{"name": "replica", "ports": [{"name": "grpc", "containerPort": 1 << 70}]}]),
+        (("spec", "containers"), [{"name": "replica", "ports": [{"name": "grpc", "containerPort": "8500"}]}]),
+        (("status", "podIP"), "elsewhere.example.test"),
+        (("status", "phase"), 1),
+        (("status", "containerStatuses"), [{"name": "replica", "restartCount": "9" * 5000}]),
+    ],
+)
+def test_a_pod_that_no_api_server_writes(path: tuple[str, str], value: object) -> None:
+    made = pod("digits-a")
+    made[path[0]][path[1]] = value
+    with pytest.raises(InputError, match=r"kubectl\.pods"):
+        read_pods([made])
+
+
+def test_a_replica_without_an_address_is_not_looked_for_on_this_machine() -> None:
+    made = pod("digits-a")
+    del made["status"]["podIP"]
+    (proof,) = prove(read_pods([made]), None, directly)  # type: ignore[arg-type]  # nobody is asked
+    assert proof is not None
+    assert proof.error is not None
+    assert proof.error.check == "kubernetes.address"
+
+
+def test_pods_that_prove_the_same_key_are_one_replica_and_its_relays(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"digits-a": "one", "digits-b": "two", "digits-c": "one"}
+    monkeypatch.setattr(status, "_prove", lambda replica, *_: Proved(replica=keys[replica.pod]))
+    found = read_pods([pod(name) for name in keys])
+    errors = [each.error for each in prove(found, None, directly) if each is not None]  # type: ignore[arg-type]
+    assert [error.check if error else None for error in errors] == ["kubernetes.relayed", None, "kubernetes.relayed"]
 
 
 def test_only_ready_replicas_are_asked() -> None:
