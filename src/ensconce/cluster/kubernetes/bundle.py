@@ -72,7 +72,7 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     return values
 
 
-_OWNERS = frozenset({"domain", "enclave", "metricsPath", "platform", "provisioning"})
+_OWNERS = frozenset({"domain", "enclave", "engine", "metricsPath", "platform", "provisioning"})
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -102,6 +102,7 @@ def _defaults(bundle: Path, deployment: Deployment) -> dict[str, Any]:
         "name": re.sub("[^a-z0-9-]", "-", service.domain.partition(".")[0])[:40].strip("-") or "ensconce",
         "namespace": "ensconce",
         "platform": deployment.platform.kind,
+        "engine": deployment.models[0].engine,
         "replicas": deployment.replicas,
         "enclave": _enclave(bundle),
         "hosts": dict(deployment.enclave.hosts or {}),

@@ -153,8 +153,10 @@ def _replica(values: Values) -> Object:
         {"name": "enclave", "mountPath": f"{BUNDLE}/enclave/{file}", "subPath": file, "readOnly": True}
         for file in sorted({*values.enclave.files, *values.enclave.binary_files})
     ]
+    # What Gramine decrypts for an unmodified program it opens for writing, even to read it.
+    as_it_is = {} if values.engine == "tensorflow-serving" else {"readOnly": True}
     mounts += [
-        {"name": "models", "mountPath": f"{BUNDLE}/models", "readOnly": True},
+        {"name": "models", "mountPath": f"{BUNDLE}/models", **as_it_is},
         {"name": "run", "mountPath": RUN},
     ]
     if values.sgx is not None:
@@ -222,7 +224,10 @@ def _volumes(values: Values, config_map: str) -> list[Object]:
     volumes.append(
         {"name": "models", "emptyDir": {}}
         if claim is None
-        else {"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        else {
+            "name": "models",
+            "persistentVolumeClaim": {"claimName": claim, "readOnly": values.engine != "tensorflow-serving"},
+        }
     )
     volumes.append({"name": "run", "emptyDir": {"sizeLimit": "256Mi"}})
     if values.sgx is not None:

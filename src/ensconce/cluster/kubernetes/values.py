@@ -265,6 +265,7 @@ class Values(_Part):
     image: Image
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     platform: Literal["simulated", "gramine"]
+    engine: Literal["openvino", "tensorflow-serving"]
     domain: Domain
     metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
     replicas: Annotated[int, Field(ge=1, le=64)]
@@ -292,6 +293,8 @@ class Values(_Part):
             raise ValueError("vendor is for platform simulated, and that needs one")
         if (self.platform == "gramine") != (self.sgx is not None):
             raise ValueError("sgx is for platform gramine, and that needs it")
+        if (self.engine == "tensorflow-serving") != (self.ports.rest is None):
+            raise ValueError("ports.rest is for engine openvino, and that needs it")
         if (self.ports.rest is None) != (self.route.rest_port is None):
             raise ValueError("route.restPort is for replicas with REST, and those need one")
         if self.metrics_from and self.ports.rest is None:

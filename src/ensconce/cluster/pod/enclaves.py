@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal, Protocol
 from ensconce.cluster.machine import MachinePlatform, start_platform
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.enclave.manifest import FOLDER
+from ensconce.enclave.tensorflow_serving import SSL_CONFIG
 from ensconce.errors import EnsconceError, InputError
 
 __all__ = ["Enclave", "Kind", "Started", "start"]
@@ -144,13 +145,27 @@ def start(kind: Kind, bundle: Path, run: Path, vendor: str | None, outputs: tupl
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)
-        for name in (FOLDER, "models"):
-            (work / name).symlink_to(bundle / name)
+        (work / "models").symlink_to(bundle / "models")
+        _lay_out(bundle / FOLDER, work / FOLDER)
     except OSError as error:
         raise InputError(
             "replica.run", f"cannot write to {run}: {error.strerror}", remedy="mount a volume there"
         ) from error
     return _START[kind](bundle, run, work, vendor, outputs)
+
+
+def _lay_out(source: Path, target: Path) -> None:
+    ciphertext = Path(SSL_CONFIG).name
+    if not (source / ciphertext).exists():
+        target.symlink_to(source)
+        return
+    # Gramine opens what is encrypted for writing, even to read it (libos_fs_encrypted.c), and a ConfigMap is read-only.
+    target.mkdir()
+    for path in source.iterdir():
+        if path.name == ciphertext:
+            shutil.copyfile(path, target / path.name)
+        else:
+            (target / path.name).symlink_to(path)
 
 
 def _start_simulated(

@@ -315,7 +315,7 @@ def test_simulated_replicas_take_no_device(values: Read, objects: Objects) -> No
 
 
 def test_what_the_owner_says_no_host_changes(values: Read) -> None:
-    for name in ("domain", "enclave", "metricsPath", "platform", "provisioning"):
+    for name in ("domain", "enclave", "engine", "metricsPath", "platform", "provisioning"):
         with pytest.raises(InputError, match=f"{name} is the owner's to say"):
             values(**{name: {}})
     with pytest.raises(InputError, match=r"ports\.grpc is the owner's to say"):
@@ -368,7 +368,7 @@ def test_googles_program_has_grpc_alone(googles: Read, objects: Objects) -> None
     assert [port["port"] for port in rule["ports"]] == [8500]
 
 
-def test_googles_program_runs_in_an_enclave_like_ours(googles: Read) -> None:
+def test_googles_program_runs_in_an_enclave_like_ours(googles: Read, gramine: Read) -> None:
     read = googles()
     container = replica(read)
     assert container["args"][:5] == ["replica", "run", "/opt/ensconce", "--platform", "gramine"]
@@ -378,6 +378,12 @@ def test_googles_program_runs_in_an_enclave_like_ours(googles: Read) -> None:
     # The whole model as ciphertext; the TLS key is ciphertext, too, and public with the enclave's other files.
     assert pod["initContainers"][0]["args"][-2:] == ["--model", "digits/3"]
     assert base64.b64decode(read.enclave.binary_files["ssl.cfg"]) == bytes(range(256))
+    # Gramine opens it for writing, even to read it.
+    models = {"name": "models", "mountPath": "/opt/ensconce/models"}
+    assert models in container["volumeMounts"]
+    assert {**models, "readOnly": True} in replica(gramine())["volumeMounts"]
+    claimed = pods(googles(models={"claim": "digits-models"}))[0]["volumes"][1]
+    assert claimed["persistentVolumeClaim"] == {"claimName": "digits-models", "readOnly": False}
     # It dies of SIGTERM where it stands: by then every connection has grown too old, and was told to go.
     assert container["lifecycle"]["preStop"]["sleep"]["seconds"] > CONNECTION_AGE_S
     assert replica(googles(probes={"drainSeconds": 90}))["lifecycle"] == {"preStop": {"sleep": {"seconds": 90}}}

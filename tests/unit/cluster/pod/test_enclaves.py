@@ -41,6 +41,22 @@ def test_gramine_runs_in_a_fresh_folder_with_links(tmp_path: Path, gramine: Call
     assert outputs[1].getvalue() == started.errors.tail == b"words\n"
 
 
+def test_what_gramine_opens_for_writing_is_a_copy(tmp_path: Path, gramine: Callable[[str], None]) -> None:
+    enclave = tmp_path / "bundle" / "enclave"
+    (enclave / "image").mkdir(parents=True)
+    for name in ("ssl.cfg", "ca.pem"):
+        (enclave / name).write_text(name)
+        (enclave / name).chmod(0o444)
+    gramine("cat enclave/ca.pem; test -L enclave/image && test ! -L enclave/ssl.cfg && echo more >> enclave/ssl.cfg")
+    outputs = io.BytesIO(), io.BytesIO()
+    started = start("gramine", tmp_path / "bundle", tmp_path / "run", None, outputs)
+    assert started.enclave.status() == 0
+    started.enclave.close()
+    assert outputs[0].getvalue() == b"ca.pem"
+    assert (enclave / "ssl.cfg").read_text() == "ssl.cfg"
+    assert (tmp_path / "run" / "replica" / "enclave" / "ssl.cfg").read_text() == "ssl.cfgmore\n"
+
+
 def test_a_signal_reaches_it(
     tmp_path: Path, gramine: Callable[[str], None], wait_for: Callable[[Callable[[], object], str], None]
 ) -> None:
