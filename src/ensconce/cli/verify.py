@@ -92,15 +92,16 @@ def predict(
         --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081 \\
         --model digits --input images.npy
     """
-    from ensconce.addresses import Address
-    from ensconce.client.predict import PredictClient
-    from ensconce.cluster.client import fit_inputs, open_appraiser, read_authority, read_rows
+    from ensconce.client.predict import Client
+    from ensconce.client.signatures import signature_named
+    from ensconce.cluster.client import fit_inputs, read_rows
 
     arrays = read_rows(input, limit)
-    appraiser = open_appraiser(policy, pccs)
-    authority = read_authority(ca)
-    with PredictClient([Address.parse(address)], server_name, appraiser, authority=authority) as client:
-        inputs = fit_inputs(arrays, client.inputs(model, version=version))
+    with Client.connect(
+        address, policy, authority=ca, collateral=pccs, server_name=server_name, connections=1
+    ) as client:
+        signature = signature_named("", client.signatures(model, version=version))
+        inputs = fit_inputs(arrays, dict(signature.inputs))
         outputs = client.predict(model, inputs, version=version)
         replicas = sorted(client.calls)
     if json:

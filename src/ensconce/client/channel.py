@@ -2,108 +2,137 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Unpack
+from weakref import WeakKeyDictionary
 
 import grpc
-from cryptography import x509
 
-from ensconce.addresses import Address
-from ensconce.appraisal.appraiser import Appraiser
-from ensconce.client.attested import connect_tls
-from ensconce.client.tunnel import Tunnel
+from ensconce.appraisal.policy import Policy
+from ensconce.client.pool import CONNECTIONS, Lease, Pool, Seat
+from ensconce.client.service import Service, ServiceOptions
+from ensconce.errors import EnsconceError
 
-__all__ = ["MAX_MESSAGE", "AttestedChannel", "connect"]
+__all__ = [
+    "MAX_MESSAGE",
+    "AttestedChannel",
+    "MultiCallable",
+    "channel_options",
+    "connect",
+    "open_channel",
+    "true_reason",
+]
 
-MAX_MESSAGE = 256 * 1024 * 1024
+MAX_MESSAGE: Final = 256 * 1024 * 1024
 """Longest message that is sent or received, in bytes."""
 
-_CONNECTION_FAILURES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_CONNECTION_FAILURES: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def connect(
-    target: Address,
-    server_name: str,
-    appraiser: Appraiser,
+    target: str | Sequence[str],
+    policy: Path | str | Policy,
     *,
-    authority: x509.Certificate | None,
-    timeout: float = 10.0,
+    connections: int = CONNECTIONS,
+    **options: Unpack[ServiceOptions],
 ) -> AttestedChannel:
-    """Open a channel; its first connection has been judged when this returns, later ones are judged as they are made.
+    """Open a channel; a replica has been accepted when this returns, and later connections are judged as they are made.
 
     Args:
-        target: where the service's gRPC API is reached.
-        server_name: the service's DNS name.
-        appraiser: judges the replicas.
-        authority: see :func:`ensconce.client.leaf.judge_leaf`.
-        timeout: for connecting, in seconds.
+        target: see :meth:`ensconce.client.service.Service.open`.
+        policy: see there.
+        connections: how many to have at least.
+        options: see there; ``authority`` is needed.
 
     Raises:
-        UnreachableError, EvidenceError, RefusedError: see :func:`ensconce.client.attested.connect_tls`.
+        InputError, UnreachableError, EvidenceError, RefusedError: see there, and
+            :meth:`ensconce.client.pool.Pool.open`.
     """
-    tunnel = Tunnel(
-        functools.partial(connect_tls, target, server_name, appraiser, authority=authority, alpn="h2", timeout=timeout)
+    return open_channel(
+        Service.open(target, policy, **options),
+        connections=connections,
     )
-    tunnel.start()
-    return AttestedChannel(tunnel, server_name)
+
+
+def open_channel(service: Service, *, connections: int = CONNECTIONS) -> AttestedChannel:
+    """As :func:`connect`, for a service."""
+    pool = Pool(
+        service,
+        "h2",
+        lambda tunnel: grpc.insecure_channel(f"unix:{tunnel.path}", options=channel_options(service)),
+        lambda channel: channel.close(),
+        connections=connections,
+    )
+    return AttestedChannel(pool.open())
+
+
+def channel_options(service: Service) -> list[tuple[str, Any]]:
+    """The options of gRPC's channel through a tunnel."""
+    return [
+        ("grpc.default_authority", service.server_name),
+        ("grpc.max_send_message_length", MAX_MESSAGE),
+        ("grpc.max_receive_message_length", MAX_MESSAGE),
+        # Quick to find the next replica when one has gone.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # Retries are the client's, which knows of other replicas.
+        ("grpc.enable_retries", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+    ]
+
+
+def true_reason(lease: Lease[Any], error: Any) -> EnsconceError | None:
+    """Why a call failed, where gRPC says no more than UNAVAILABLE because a replica was refused or not reached."""
+    return lease.failure if error.code() in _CONNECTION_FAILURES else None
 
 
 class AttestedChannel(grpc.Channel):
-    """A channel through a tunnel of its own; it has one connection at a time, to one replica.
+    """A channel over a pool: each call takes the replica with the fewest calls under way.
 
     Where gRPC would say no more than UNAVAILABLE because a replica was refused or unreachable, a unary call raises that
-    :class:`ensconce.errors.EnsconceError` instead. For other kinds of calls and for futures ``tunnel.failure`` has it.
+    :class:`ensconce.errors.EnsconceError` instead. For other kinds of calls and for futures ``pool.failures`` has it.
 
-    Args:
-        tunnel: started; closed with the channel.
-        server_name: the ``:authority`` of requests.
+    Attributes:
+        pool: open; closed with the channel.
     """
 
-    def __init__(self, tunnel: Tunnel, server_name: str) -> None:
-        self.tunnel = tunnel
-        self._channel = grpc.insecure_channel(
-            f"unix:{tunnel.path}",
-            options=[
-                ("grpc.default_authority", server_name),
-                ("grpc.max_send_message_length", MAX_MESSAGE),
-                ("grpc.max_receive_message_length", MAX_MESSAGE),
-                # Quick to find the next replica when one has gone.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 2000),
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
+    def __init__(self, pool: Pool[grpc.Channel]) -> None:
+        self.pool = pool
+        self._subscribers: dict[Callable[..., Any], grpc.ChannelConnectivity] = {}
+        self._is_closed = False
+        pool.watch(self._notify)
 
-    def subscribe(self, callback: Callable[..., Any], try_to_connect: bool | None = False) -> None:
-        """As :meth:`grpc.Channel.subscribe`."""
-        self._channel.subscribe(callback, bool(try_to_connect))
+    def subscribe(self, callback: Callable[..., Any], try_to_connect: bool | None = False) -> None:  # noqa: ARG002 - it does
+        """As :meth:`grpc.Channel.subscribe`: READY as long as there is an accepted replica."""
+        state = self._subscribers[callback] = self._state()
+        callback(state)
 
     def unsubscribe(self, callback: Callable[..., Any]) -> None:
         """As :meth:`grpc.Channel.unsubscribe`."""
-        self._channel.unsubscribe(callback)
+        self._subscribers.pop(callback, None)
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.Channel.unary_unary`; calls raise the true reason."""
-        return _UnaryUnary(self._channel.unary_unary(*args, **kwargs), self.tunnel)
+        return _UnaryUnary(self.pool, "unary_unary", args, kwargs)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.Channel.unary_stream`."""
-        return self._channel.unary_stream(*args, **kwargs)
+        return _Streaming(self.pool, "unary_stream", args, kwargs)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`grpc.Channel.stream_unary`."""
-        return self._channel.stream_unary(*args, **kwargs)
+        """As :meth:`grpc.Channel.stream_unary`; calls raise the true reason."""
+        return _UnaryUnary(self.pool, "stream_unary", args, kwargs)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.Channel.stream_stream`."""
-        return self._channel.stream_stream(*args, **kwargs)
+        return _Streaming(self.pool, "stream_stream", args, kwargs)
 
     def close(self) -> None:
-        """Close the channel and its tunnel."""
-        self._channel.close()
-        self.tunnel.close()
+        """Close the channel and its connections."""
+        self._is_closed = True
+        self.pool.close()
 
     def __enter__(self) -> AttestedChannel:
         return self
@@ -111,28 +140,80 @@ class AttestedChannel(grpc.Channel):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _state(self) -> grpc.ChannelConnectivity:
+        if self._is_closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        there = bool(self.pool.replicas)
+        return grpc.ChannelConnectivity.READY if there else grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
-class _UnaryUnary:
+    def _notify(self) -> None:
+        state = self._state()
+        for callback, known in list(self._subscribers.items()):
+            if known is not state:
+                self._subscribers[callback] = state
+                callback(state)
+
+
+class MultiCallable:
+    """One method on every seat of a pool.
+
+    Args:
+        pool: see :class:`AttestedChannel`.
+        kind: the method of a channel that makes it, such as ``unary_unary``.
+        args: of that method.
+        kwargs: likewise.
+    """
+
+    def __init__(self, pool: Pool[grpc.Channel], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._pool, self._kind, self._args, self._kwargs = pool, kind, args, kwargs
+        self._made: WeakKeyDictionary[Seat[grpc.Channel], Any] = WeakKeyDictionary()
+
+    def on(self, seat: Seat[grpc.Channel]) -> Any:
+        """What calls it on one seat."""
+        made = self._made.get(seat)
+        if made is None:
+            made = self._made[seat] = getattr(seat.channel, self._kind)(*self._args, **self._kwargs)
+        return made
+
+
+class _UnaryUnary(MultiCallable):
     # What grpc.UnaryUnaryMultiCallable declares; that class is generic for type checkers only.
 
-    def __init__(self, inner: Any, tunnel: Tunnel) -> None:
-        self._inner = inner
-        self._tunnel = tunnel
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._true_reason(self._inner, *args, **kwargs)
+        return self._call(lambda method: method(*args, **kwargs))
 
     def with_call(self, *args: Any, **kwargs: Any) -> Any:
-        return self._true_reason(self._inner.with_call, *args, **kwargs)
+        return self._call(lambda method: method.with_call(*args, **kwargs))
 
     def future(self, *args: Any, **kwargs: Any) -> Any:
-        return self._inner.future(*args, **kwargs)
-
-    def _true_reason(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        lease = self._pool.lease()
         try:
-            return call(*args, **kwargs)
-        except grpc.RpcError as error:
-            failure = self._tunnel.failure
-            if failure is not None and error.code() in _CONNECTION_FAILURES:
-                raise failure from error
+            future = self.on(lease.seat).future(*args, **kwargs)
+        except BaseException:
+            lease.release()
             raise
+        future.add_done_callback(lambda _: lease.release())
+        return future
+
+    def _call(self, call: Callable[[Any], Any]) -> Any:
+        with self._pool.lease() as lease:
+            try:
+                return call(self.on(lease.seat))
+            except grpc.RpcError as error:
+                reason = true_reason(lease, error)
+                if reason is not None:
+                    raise reason from error
+                raise
+
+
+class _Streaming(MultiCallable):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        lease = self._pool.lease()
+        try:
+            call = self.on(lease.seat)(*args, **kwargs)
+        except BaseException:
+            lease.release()
+            raise
+        if not call.add_callback(lease.release):
+            lease.release()
+        return call

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from ensconce.errors import InputError, UnreachableError
-from ensconce.tfserving.dtypes import dtype_numbered
 from ensconce.tfserving.messages import (
     PREDICTION_SERVICE,
     GetModelMetadataRequest,
-    GetModelMetadataResponse,
     PredictRequest,
     PredictResponse,
-    SignatureDefMap,
 )
 from ensconce.tfserving.refusal import RequestError
 from ensconce.tfserving.tensor import from_proto, to_proto
@@ -25,12 +21,12 @@ from ensconce.tfserving.tensor import from_proto, to_proto
 __all__ = [
     "METADATA",
     "PREDICT",
+    "SIGNATURES",
     "Array",
-    "InputSpec",
-    "decode_inputs",
     "decode_response",
     "encode_metadata_request",
     "encode_request",
+    "read_response",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -41,15 +37,8 @@ _MAX_TENSOR = 256 * 1024 * 1024
 PREDICT = f"/{PREDICTION_SERVICE}/Predict"
 METADATA = f"/{PREDICTION_SERVICE}/GetModelMetadata"
 
-_SIGNATURES = "signature_def"
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """What a signature takes under one name: element type, and shape with -1 for dimensions of any size."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+SIGNATURES = "signature_def"
+"""The field of a model's metadata that holds its signatures."""
 
 
 def encode_request(
@@ -95,9 +84,19 @@ def decode_response(data: bytes) -> dict[str, Array]:
     Raises:
         UnreachableError: check ``predict.response``; this is no such message.
     """
+    return read_response(data)[0]
+
+
+def read_response(data: bytes) -> tuple[dict[str, Array], int]:
+    """The outputs in a ``PredictResponse``, and the version that computed them; 0 where it does not say.
+
+    Raises:
+        UnreachableError: as :func:`decode_response`.
+    """
     try:
         response = PredictResponse.FromString(data)
-        return {name: from_proto(tensor, limit=_MAX_TENSOR) for name, tensor in response.outputs.items()}
+        outputs = {name: from_proto(tensor, limit=_MAX_TENSOR) for name, tensor in response.outputs.items()}
+        return outputs, response.model_spec.version.value
     except (DecodeError, RequestError) as error:
         raise UnreachableError(
             "predict.response", "the server's answer is no PredictResponse", found=str(error)[:200]
@@ -106,37 +105,9 @@ def decode_response(data: bytes) -> dict[str, Array]:
 
 def encode_metadata_request(model: str, version: int | None) -> bytes:
     """A ``GetModelMetadataRequest`` for the signatures of a model; ``None`` for the newest version."""
-    request = GetModelMetadataRequest(metadata_field=[_SIGNATURES])
+    request = GetModelMetadataRequest(metadata_field=[SIGNATURES])
     request.model_spec.name = model
     if version is not None:
         request.model_spec.version.value = version
     encoded: bytes = request.SerializeToString()
     return encoded
-
-
-def decode_inputs(data: bytes, signature: str) -> dict[str, InputSpec]:
-    """The inputs of one signature in a ``GetModelMetadataResponse``.
-
-    Raises:
-        UnreachableError: check ``predict.metadata``; this is no such message.
-        InputError: check ``predict.signature``; the model has no such signature.
-    """
-    signatures = SignatureDefMap()
-    try:
-        GetModelMetadataResponse.FromString(data).metadata[_SIGNATURES].Unpack(signatures)
-        known = signatures.signature_def
-        if signature not in known:
-            raise InputError(
-                "predict.signature",
-                "the model has no such signature",
-                found=signature,
-                rule=f"one of {', '.join(sorted(known))[:200]}",
-            )
-        return {
-            name: InputSpec(dtype_numbered(info.dtype).numpy, tuple(axis.size for axis in info.tensor_shape.dim))
-            for name, info in known[signature].inputs.items()
-        }
-    except (DecodeError, RequestError) as error:
-        raise UnreachableError(
-            "predict.metadata", "the server's answer is no GetModelMetadataResponse", found=str(error)[:200]
-        ) from error

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensconce.client.codec import Array
-from ensconce.client.predict import PredictClient
+from ensconce.client.predict import Client
 
 __all__ = ["LoadResult", "run"]
 
@@ -39,9 +39,7 @@ class LoadResult:
         return float(np.percentile(self.latencies, percent, method="inverted_cdf"))
 
 
-def run(
-    client: PredictClient, model: str, batches: Sequence[Mapping[str, Array]], *, concurrency: int = 1
-) -> LoadResult:
+def run(client: Client, model: str, batches: Sequence[Mapping[str, Array]], *, concurrency: int = 1) -> LoadResult:
     """Predict every batch once.
 
     Args:

@@ -1,180 +1,187 @@
-"""Predictions with arrays in and arrays out, over several connections, so that the replicas share the load."""
+"""The comfortable client: arrays in, arrays out, over as many proved connections as the service has replicas."""
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, Unpack
 
-import grpc
-from cryptography import x509
+import numpy as np
+import numpy.typing as npt
 
-from ensconce.addresses import Address
-from ensconce.appraisal.appraiser import Appraiser
+from ensconce.appraisal.policy import Policy
+from ensconce.client.calls import TIMEOUT_S, Caller, Conduct
 from ensconce.client.channel import AttestedChannel, connect
-from ensconce.client.codec import (
-    METADATA,
-    PREDICT,
-    Array,
-    InputSpec,
-    decode_inputs,
-    decode_response,
-    encode_metadata_request,
-    encode_request,
-)
+from ensconce.client.codec import METADATA, PREDICT, Array, encode_metadata_request, encode_request, read_response
+from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_classes, decode_values, encode_examples
+from ensconce.client.hedge import Hedge
 from ensconce.client.leaf import Accepted
-from ensconce.errors import EnsconceError, InputError, UnreachableError
+from ensconce.client.pool import CONNECTIONS
+from ensconce.client.service import ServiceOptions
+from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
+from ensconce.errors import InputError
 
-__all__ = ["PredictClient"]
+__all__ = ["Client"]
 
 
-class PredictClient:
+class Client:
     """A client of one service. Safe to share between threads.
 
-    Every channel has one connection, and every connection is to one replica, which the gateway chooses: with
-    ``connections`` a multiple of the number of replicas they get equal shares.
+    Calls that end in UNAVAILABLE are made again, to another replica where there is one, within their timeout and as
+    long as a budget of a tenth of all calls lasts. Every method raises, beside what it names:
+
+    * InputError: the server refuses the request: ``predict.not_found``, ``predict.invalid_argument`` and so on;
+    * UnreachableError: ``predict.unavailable``, ``predict.deadline_exceeded``; or no replica is reached;
+    * EvidenceError, RefusedError: no accepted replica is left, and this is why one was refused.
 
     Args:
-        targets: where the service's gRPC API is reached; the channels are dealt out to them in turn.
-        server_name: the service's DNS name.
-        appraiser: judges the replicas.
-        authority: see :func:`ensconce.client.leaf.judge_leaf`.
-        connections: number of channels, at least 1.
-        timeout: for connecting, in seconds.
-
-    Raises:
-        InputError: no target, or no connection.
-        UnreachableError, EvidenceError, RefusedError: see :func:`ensconce.client.attested.connect_tls`.
+        channel: closed with the client.
+        hedge: after how many seconds, or beyond which share of the latest calls (``"p95"``), a prediction is also asked
+            of another replica; the first answer counts. ``None`` for never.
+        conduct: in the place of one of its own, for tests and for those who count.
     """
 
-    def __init__(
-        self,
-        targets: Sequence[Address],
-        server_name: str,
-        appraiser: Appraiser,
-        *,
-        authority: x509.Certificate | None,
-        connections: int = 1,
-        timeout: float = 10.0,
-    ) -> None:
-        if not targets or connections < 1:
-            raise InputError(
-                "predict.connections",
-                "a client needs an address and at least one connection",
-                found=f"{len(targets)} addresses, {connections} connections",
-            )
-        self._lock = threading.Lock()
-        self._calls: Counter[str] = Counter()
+    def __init__(self, channel: AttestedChannel, *, hedge: Hedge | None = None, conduct: Conduct | None = None) -> None:
+        self.channel = channel
+        self._conduct = conduct or Conduct(hedge=hedge)
+        self._caller = Caller(channel, self._conduct)
+        self._signatures = Signatures()
         self._accepted: dict[str, Accepted] = {}
-        with ExitStack() as stack:
-            self._channels: list[AttestedChannel] = []
-            for target in itertools.islice(itertools.cycle(targets), connections):
-                channel = connect(target, server_name, appraiser, authority=authority, timeout=timeout)
-                self._channels.append(stack.enter_context(channel))
-            self._stack = stack.pop_all()
-        self._predicts = [channel.unary_unary(PREDICT) for channel in self._channels]
-        self._turns = itertools.cycle(range(connections))
 
     @property
     def calls(self) -> dict[str, int]:
-        """How many calls each replica has answered, by replica id.
-
-        A call counts for the replica that its channel was connected to when it ended.
-        """
-        with self._lock:
-            return dict(self._calls)
+        """How many calls each replica has answered, by replica id."""
+        return self._conduct.answers()
 
     @property
     def accepted(self) -> dict[str, Accepted]:
-        """Every replica that this client is connected to or has had an answer from, by replica id."""
-        with self._lock:
-            now = [channel.tunnel.accepted for channel in self._channels]
-            return self._accepted | {each.replica_id: each for each in now if each is not None}
+        """Every replica that this client is connected to, by replica id, and those that have left."""
+        self._accepted |= self.channel.pool.replicas
+        return dict(self._accepted)
+
+    @classmethod
+    def connect(
+        cls,
+        target: str | Sequence[str],
+        policy: Path | str | Policy,
+        *,
+        connections: int = CONNECTIONS,
+        hedge: Hedge | None = None,
+        **options: Unpack[ServiceOptions],
+    ) -> Self:
+        """Connect as :func:`ensconce.client.channel.connect` does.
+
+        Args:
+            target: see there.
+            policy: see there.
+            connections: see there.
+            hedge: see the class.
+            options: see there.
+
+        Raises:
+            InputError, UnreachableError, EvidenceError, RefusedError: see there.
+        """
+        return cls(connect(target, policy, connections=connections, **options), hedge=hedge)
+
+    def signatures(self, model: str, *, version: int | None = None, timeout: float = TIMEOUT_S) -> dict[str, Signature]:
+        """What a version of a model can be asked, by name; asked of the server once, and kept.
+
+        Args:
+            model: the model's name.
+            version: ``None`` for the newest.
+            timeout: for the whole call, in seconds.
+        """
+        return known(self._learned(model, version, timeout))
 
     def predict(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        inputs: Inputs,
         *,
         version: int | None = None,
         signature: str = "",
         outputs: Sequence[str] = (),
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT_S,
     ) -> dict[str, Array]:
         """One prediction.
 
         Args:
             model: the model's name.
-            inputs: one array for each input of the signature.
+            inputs: arrays by name; or the array, where there is one input. They are converted where nothing is lost.
             version: ``None`` for the newest.
             signature: empty for ``serving_default``.
             outputs: which outputs to get; empty for all.
             timeout: for the whole call, in seconds.
 
         Raises:
-            InputError: the server refuses the request: ``predict.not_found``, ``predict.invalid_argument`` and so on.
-            UnreachableError: ``predict.unavailable``, ``predict.deadline_exceeded``; or the way to a replica was lost.
-            EvidenceError, RefusedError: the replica at the end of a new connection was not accepted.
+            InputError: ``predict.inputs``, ``predict.signature``.
         """
-        request = encode_request(model, inputs, version=version, signature=signature, outputs=outputs)
-        with self._lock:
-            turn = next(self._turns)
-        try:
-            response = self._predicts[turn](request, timeout=timeout)
-        except grpc.RpcError as error:
-            raise _as_ours(error) from error
-        accepted = self._channels[turn].tunnel.accepted
-        if accepted is not None:
-            with self._lock:
-                self._calls[accepted.replica_id] += 1
-                self._accepted[accepted.replica_id] = accepted
-        return decode_response(response)
+        arrays = to_arrays(inputs, self._learned(model, version, timeout), signature)
+        request = encode_request(model, arrays, version=version, signature=signature, outputs=outputs)
+        found, by = read_response(self._caller.call(PREDICT, request, kind=model, timeout=timeout))
+        self._signatures.answered(model, version, by)
+        return found
 
-    def inputs(
-        self, model: str, *, version: int | None = None, signature: str = "serving_default", timeout: float = 60.0
-    ) -> dict[str, InputSpec]:
-        """What a signature of a model takes.
+    def classify(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        version: int | None = None,
+        signature: str = "",
+        timeout: float = TIMEOUT_S,
+    ) -> list[Classes]:
+        """The classes of examples, each with its labels and scores.
 
-        Raises:
-            InputError: there is no such model, version or signature.
-            EnsconceError: as :meth:`predict`.
+        Args:
+            model: the model's name.
+            examples: see :func:`ensconce.client.codec_examples.encode_examples`.
+            version: ``None`` for the newest.
+            signature: empty for ``serving_default``.
+            timeout: for the whole call, in seconds.
         """
-        try:
-            answer = self._channels[0].unary_unary(METADATA)(encode_metadata_request(model, version), timeout=timeout)
-        except grpc.RpcError as error:
-            raise _as_ours(error) from error
-        return decode_inputs(answer, signature)
+        request = encode_examples(CLASSIFY, model, examples, version=version, signature=signature)
+        return decode_classes(self._caller.call(CLASSIFY, request, kind=model, timeout=timeout))
+
+    def regress(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        version: int | None = None,
+        signature: str = "",
+        timeout: float = TIMEOUT_S,
+    ) -> npt.NDArray[np.float32]:
+        """The value of each example.
+
+        Args:
+            model: the model's name.
+            examples: see :meth:`classify`; so are the others.
+            version: ``None`` for the newest.
+            signature: empty for ``serving_default``.
+            timeout: for the whole call, in seconds.
+        """
+        request = encode_examples(REGRESS, model, examples, version=version, signature=signature)
+        return decode_values(self._caller.call(REGRESS, request, kind=model, timeout=timeout))
 
     def close(self) -> None:
-        """Close every channel."""
-        self._stack.close()
+        """Close every connection."""
+        self.channel.close()
 
-    def __enter__(self) -> PredictClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-
-_OURS = {
-    grpc.StatusCode.UNAVAILABLE: UnreachableError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: UnreachableError,
-    grpc.StatusCode.CANCELLED: UnreachableError,
-    grpc.StatusCode.INTERNAL: EnsconceError,
-    grpc.StatusCode.UNKNOWN: EnsconceError,
-    grpc.StatusCode.DATA_LOSS: EnsconceError,
-}
-
-
-def _as_ours(error: Any) -> EnsconceError:
-    code: grpc.StatusCode = error.code()
-    kind = _OURS.get(code, InputError)
-    return kind(
-        f"predict.{code.name.lower()}",
-        f"the prediction failed: {(error.details() or 'no details')[:500]}",
-        found=code.name,
-        remedy="try again" if kind is UnreachableError else None,
-    )
+    def _learned(self, model: str, version: int | None, timeout: float) -> dict[str, Signature] | None:
+        try:
+            return self._signatures.get(model, version)
+        except KeyError:
+            request = encode_metadata_request(model, version)
+        try:
+            answer = self._caller.call(METADATA, request, kind=METADATA, timeout=timeout)
+        except InputError as error:
+            self._signatures.untold(model, version, error)
+            return None
+        return self._signatures.learn(model, version, answer)

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import httpx
 from cryptography import x509
 
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
-from ensconce.client.attested import connect_tls
-from ensconce.client.tunnel import Tunnel
+from ensconce.client.service import Service
+from ensconce.client.transport import open_transport
 
-__all__ = ["AttestedTransport", "http_client"]
-
-
-class AttestedTransport(httpx.BaseTransport):
-    """Carries every request through a tunnel, whatever host its URL names.
-
-    Args:
-        tunnel: started; closed with the transport.
-    """
-
-    def __init__(self, tunnel: Tunnel) -> None:
-        self.tunnel = tunnel
-        self._inner = httpx.HTTPTransport(uds=tunnel.path, trust_env=False)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """As :meth:`httpx.BaseTransport.handle_request`.
-
-        Raises:
-            EnsconceError: the replica was refused or unreachable; httpx would only say that a connection was closed.
-        """
-        try:
-            return self._inner.handle_request(request)
-        except httpx.TransportError as error:
-            if self.tunnel.failure is not None:
-                raise self.tunnel.failure from error
-            raise
-
-    def close(self) -> None:
-        """Close every connection and the tunnel."""
-        self._inner.close()
-        self.tunnel.close()
+__all__ = ["http_client"]
 
 
 def http_client(
@@ -53,7 +21,7 @@ def http_client(
     authority: x509.Certificate | None,
     timeout: float = 10.0,
 ) -> httpx.Client:
-    """Open a client; its first connection has been judged when this returns, later ones are judged as they are made.
+    """Open a client with one connection at first, judged when this returns; later ones are judged as they are made.
 
     Requests go to paths: ``client.post("/v1/models/digits:predict", json=...)``. Its URLs say ``http`` because TLS is
     below it.
@@ -68,13 +36,13 @@ def http_client(
     Raises:
         UnreachableError, EvidenceError, RefusedError: see :func:`ensconce.client.attested.connect_tls`.
     """
-    tunnel = Tunnel(
-        functools.partial(
-            connect_tls, target, server_name, appraiser, authority=authority, alpn="http/1.1", timeout=timeout
-        )
+    service = Service(
+        targets=(target,), server_name=server_name, appraiser=appraiser, authority=authority, timeout=timeout
     )
-    tunnel.start()
     # trust_env=False: a proxy from the environment would be sent the request in the clear.
     return httpx.Client(
-        transport=AttestedTransport(tunnel), base_url=f"http://{server_name}", timeout=timeout, trust_env=False
+        transport=open_transport(service, connections=1),
+        base_url=f"http://{server_name}",
+        timeout=timeout,
+        trust_env=False,
     )

@@ -23,7 +23,7 @@ from typing import Self
 
 from ensconce.client.attested import AttestedSocket
 from ensconce.client.leaf import Accepted
-from ensconce.client.pump import pump
+from ensconce.client.pump import End, pump
 from ensconce.errors import EnsconceError, InputError
 
 __all__ = ["Tunnel"]
@@ -40,10 +40,14 @@ class Tunnel:
 
     Args:
         connect: opens an attested connection, or raises why not; called in threads of the tunnel.
+        lost: called in a thread of the tunnel when :attr:`is_lost` becomes true.
     """
 
-    def __init__(self, connect: Callable[[], AttestedSocket]) -> None:
+    def __init__(self, connect: Callable[[], AttestedSocket], lost: Callable[[], object] = lambda: None) -> None:
         self._connect = connect
+        self._lost = lost
+        self._is_lost = False
+        self._pumping = 0
         self._lock = threading.Lock()
         self._folder: Path | None = None
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,6 +83,11 @@ class Tunnel:
         The library on the local side sees no more than a connection that was closed; this is the true reason.
         """
         return self._failure
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no connection because the other side ended the latest, or it could not be made."""
+        return self._is_lost
 
     def start(self) -> None:
         """Open the first attested connection, kept for the first local one, then listen.
@@ -152,13 +161,27 @@ class Tunnel:
     def _serve(self, local: socket.socket) -> None:
         try:
             with local, self._take_first() or self._judged() as attested:
-                pump(local, attested.tls.connection, attested.deadline)
+                with self._lock:
+                    self._pumping += 1
+                try:
+                    end = pump(local, attested.tls.connection, attested.deadline)
+                finally:
+                    with self._lock:
+                        self._pumping -= 1
+            if end is not End.LOCAL and not self._pumping:
+                self._lose()
         except EnsconceError:
             # Kept in `failure`. The local connection is closed, and nothing was sent anywhere.
-            pass
+            if not self._pumping:
+                self._lose()
         finally:
             with self._lock:
                 self._open.pop(threading.current_thread(), None)
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        if not self._closed:
+            self._lost()
 
     def _take_first(self) -> AttestedSocket | None:
         with self._lock:
@@ -180,6 +203,7 @@ class Tunnel:
             raise
         with self._lock:
             self._failure = None
+            self._is_lost = False
             self._latest = attested.accepted
             self._connections[attested.replica_id] += 1
         return attested

@@ -11,8 +11,9 @@ from cryptography import x509
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.policy_file import load_policy
-from ensconce.client.codec import Array, InputSpec
-from ensconce.cluster.machine import collateral_cache
+from ensconce.appraisal.user_cache import collateral_cache
+from ensconce.client.codec import Array
+from ensconce.client.signatures import InputSpec
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 from ensconce.ratls.trust import load_authority

@@ -11,8 +11,8 @@ from ensconce.appraisal.policy_explanation import Explanation, explain
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.revocations import Revocations
 from ensconce.appraisal.root import claimed_root, root_named
+from ensconce.appraisal.user_cache import collateral_cache
 from ensconce.appraisal.vetting import links_of, vet
-from ensconce.cluster.machine import collateral_cache
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.state import open_state

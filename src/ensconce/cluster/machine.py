@@ -1,4 +1,4 @@
-"""This machine: its simulated CPU, and where this user's caches are."""
+"""This machine's simulated CPU."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensconce.addresses import Address
-from ensconce.appraisal.cache import CollateralCache
-from ensconce.appraisal.origin import BundleOrigin, Origin, ServerOrigin
-from ensconce.appraisal.policy import Policy
 from ensconce.errors import EnsconceError, InputError, UnreachableError
-from ensconce.folders import cache_folder
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
-from ensconce.state.folder import FolderStore
-from ensconce.state.store import Store
 from ensconce.times import unix_now
 
 __all__ = [
     "MachinePlatform",
-    "collateral_cache",
     "simulated_root",
     "start_platform",
 ]
@@ -40,38 +33,6 @@ def simulated_root() -> str:
         InputError: its folder cannot be read or made.
     """
     return SimulatedVendor.open(default_home(), unix_now()).root_name
-
-
-def collateral_cache(
-    policy: Policy, source: str, *, ca_file: Path | None = None, store: Store | None = None
-) -> CollateralCache:
-    """Collateral under the roots of a policy.
-
-    Args:
-        policy: names the roots.
-        source: URL of a PCCS or of Intel's service; or, without ``://``, the path of a bundle file.
-        ca_file: PEM file of the authorities to expect the server's TLS certificate from, instead of the system's.
-        store: what remembers collateral, how new it was, and revocations; servers of one deployment share theirs. When
-            absent, a folder of this user, one for each set of roots, because two simulated machines may have served
-            the same address one after the other, and nothing of the first verifies under the root of the second.
-
-    Raises:
-        InputError: the user's folder cannot be made.
-    """
-    origin: Origin = ServerOrigin(source, policy.roots, ca_file) if "://" in source else BundleOrigin(Path(source))
-    if store is None:
-        name = "+".join(root.replace(":", "-")[:30] for root in policy.roots)
-        folder = cache_folder() / "collateral" / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                "folder.cache",
-                f"cannot make {folder}: {error.strerror}",
-                remedy="set XDG_CACHE_HOME to a folder that can be written",
-            ) from error
-        store = FolderStore(folder)
-    return CollateralCache(store, origin, unix_now, roots=policy.roots)
 
 
 @dataclass(frozen=True)

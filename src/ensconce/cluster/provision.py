@@ -15,9 +15,9 @@ from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.policy_source import PolicySource
 from ensconce.appraisal.pool import VerifierPool
+from ensconce.appraisal.user_cache import collateral_cache
 from ensconce.audit.log import AuditLog
 from ensconce.cluster.deployment import Deployment
-from ensconce.cluster.machine import collateral_cache
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store
 from ensconce.cluster.provisioning_entry import LimitsEntry

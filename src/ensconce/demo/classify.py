@@ -17,9 +17,11 @@ from cryptography import x509
 
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
+from ensconce.client.channel import open_channel
 from ensconce.client.load import run
-from ensconce.client.predict import PredictClient
+from ensconce.client.predict import Client
 from ensconce.client.rest import http_client
+from ensconce.client.service import Service
 from ensconce.cluster.client import open_appraiser, read_authority
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.errors import EnsconceError
@@ -81,9 +83,13 @@ def classify(errand: Errand) -> Report:
     np.save(Path(errand.policy).with_name("images.npy"), rows)
     appraiser = open_appraiser(Path(errand.policy), errand.pccs)
     authority = read_authority(Path(errand.ca))
-    with PredictClient(
-        [Address.parse(errand.grpc)], errand.server_name, appraiser, authority=authority, connections=errand.connections
-    ) as client:
+    service = Service(
+        targets=(Address.parse(errand.grpc),),
+        server_name=errand.server_name,
+        appraiser=appraiser,
+        authority=authority,
+    )
+    with Client(open_channel(service, connections=errand.connections)) as client:
         batches = [{"images": rows[n : n + 1]} for n in range(len(rows))]
         result = run(client, "digits", batches, concurrency=errand.connections)
         classes = np.array([outputs["classes"][0] for outputs in result.predictions])

@@ -28,6 +28,7 @@ from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.client.codec import PREDICT
+from ensconce.client.service import Service
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import make_quote
@@ -128,6 +129,16 @@ class World:
             identities=(Identity(name="server", mr_enclave=mr_enclave),),
         )
         return Appraiser(policy, Held(self.collateral), lambda: self.now + after)
+
+    def service(self, *targets: Address, **options: Any) -> Service:
+        """The service at these addresses, under a policy for its code."""
+        options = {
+            "server_name": DOMAIN,
+            "appraiser": self.appraiser(),
+            "authority": self.authority.certificate,
+            **options,
+        }
+        return Service(targets=targets, **options)
 
 
 @dataclass(frozen=True)

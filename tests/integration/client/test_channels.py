@@ -9,10 +9,11 @@ import httpx
 import numpy as np
 import pytest
 
+from ensconce.appraisal.appraiser import Appraiser
 from ensconce.client import load
-from ensconce.client.channel import AttestedChannel, connect
+from ensconce.client.channel import AttestedChannel, open_channel
 from ensconce.client.codec import PREDICT, decode_response, encode_request
-from ensconce.client.predict import PredictClient
+from ensconce.client.predict import Client
 from ensconce.client.rest import http_client
 from ensconce.errors import InputError, RefusedError, UnreachableError
 from ensconce.tfserving.messages import PredictRequest, PredictResponse
@@ -27,7 +28,7 @@ def channel_to(world):
     made: list[AttestedChannel] = []
 
     def make(target, **options) -> AttestedChannel:
-        made.append(connect(target, DOMAIN, world.appraiser(), authority=world.authority.certificate, **options))
+        made.append(open_channel(world.service(target), connections=1, **options))
         return made[-1]
 
     yield make
@@ -50,7 +51,7 @@ def test_stubs_work_on_the_channel(world, grpc_replica, channel_to) -> None:
         response, call = predict.with_call(request, timeout=30)
         assert call.code() is grpc.StatusCode.OK
         assert predict.future(request, timeout=30).result() == response
-        assert sum(channel.tunnel.connections.values()) == 1
+        assert sum(channel.pool.opened.values()) == 1
         with pytest.raises(grpc.RpcError) as failed:
             predict(PredictRequest.FromString(encode_request("absent", IMAGES)), timeout=30)
         assert failed.value.code() is grpc.StatusCode.NOT_FOUND
@@ -105,17 +106,28 @@ def test_a_replica_that_went_away_and_came_back(world, grpc_replica, channel_to,
     assert failed.value.check == "connect.tcp"
     grpc_replica(world.replica(), first.port)
     assert predict(request, timeout=30, wait_for_ready=True)
-    assert len(channel.tunnel.connections) == 2
+    assert len(channel.pool.opened) == 2
 
 
 def test_connections_that_the_server_ages_out_are_judged_anew(world, grpc_replica, channel_to) -> None:
-    channel = channel_to(grpc_replica(world.replica(), max_age_ms=100).target)
+    judged = []
+
+    class Counting(Appraiser):
+        def appraise(self, quote: bytes):
+            judged.append(quote)
+            return super().appraise(quote)
+
+    appraiser = Counting(**vars(world.appraiser()))
+    channel = open_channel(
+        world.service(grpc_replica(world.replica(), max_age_ms=100).target, appraiser=appraiser), connections=1
+    )
     predict = channel.unary_unary(PREDICT)
     request = encode_request("digits", IMAGES)
     deadline = time.monotonic() + 60
-    while sum(channel.tunnel.connections.values()) < 4:
-        assert time.monotonic() < deadline
-        predict(request, timeout=30)
+    with channel:
+        while len(judged) < 4:
+            assert time.monotonic() < deadline
+            predict(request, timeout=30)
 
 
 def test_http(world, rest_replica) -> None:
@@ -145,8 +157,8 @@ def test_http_to_a_replica_that_is_refused_later(world, recorder) -> None:
     server = recorder(world.replica())
     policy = world.appraiser()
     with http_client(server.target, DOMAIN, policy, authority=world.authority.certificate) as client:
-        transport = client._transport
-        transport.tunnel._connect = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
+        for seat in client._transport.pool._roster.seats:
+            seat.tunnel._connect = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
         server.cut()
         for _ in range(2):
             with pytest.raises((RefusedError, httpx.TransportError)) as failed:
@@ -156,11 +168,11 @@ def test_http_to_a_replica_that_is_refused_later(world, recorder) -> None:
 
 @pytest.fixture
 def client_of(world):
-    made: list[PredictClient] = []
+    made: list[Client] = []
 
-    def make(*replicas, **options) -> PredictClient:
-        targets = [replica.target for replica in replicas]
-        made.append(PredictClient(targets, DOMAIN, world.appraiser(), authority=world.authority.certificate, **options))
+    def make(*replicas, connections=1, **options) -> Client:
+        service = world.service(*(replica.target for replica in replicas))
+        made.append(Client(open_channel(service, connections=connections), **options))
         return made[-1]
 
     yield make
@@ -205,10 +217,13 @@ def test_no_target_and_no_connection(world, client_of, grpc_replica) -> None:
         client_of(grpc_replica(world.replica()), connections=0)
 
 
-def test_one_refused_replica_among_many_closes_all(world, grpc_replica, client_of) -> None:
+def test_one_refused_replica_among_many_is_told_of_and_gets_nothing(world, grpc_replica, client_of) -> None:
     good, bad = grpc_replica(world.replica()), grpc_replica(world.replica(mr_enclave=OTHER_CODE))
-    with pytest.raises(RefusedError):
-        client_of(good, bad, connections=2)
+    client = client_of(good, bad, connections=2)
+    for _ in range(4):
+        client.predict("digits", IMAGES)
+    assert client.channel.pool.failures[bad.target].check == "policy.mr_enclave"
+    assert (good.served, bad.served) == (4, 0)
 
 
 def test_load(world, grpc_replica, client_of) -> None:

@@ -16,7 +16,7 @@ from OpenSSL import SSL
 
 from ensconce.addresses import Address
 from ensconce.client.attested import AttestedSocket, connect_tls
-from ensconce.client.channel import connect
+from ensconce.client.channel import open_channel
 from ensconce.client.freshness import judge_fresh
 from ensconce.client.rest import http_client
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
@@ -211,7 +211,7 @@ def test_who_speaks_before_the_answer_is_cut_off(world, serve) -> None:
 
 def test_by_call_over_grpc(world, serve) -> None:
     target, _ = serve(world.replica())
-    with connect(target, DOMAIN, world.appraiser(), authority=world.authority.certificate) as channel:
+    with open_channel(world.service(target), connections=1) as channel:
         quote = channel.unary_unary(QUOTE, QuoteRequest.SerializeToString, QuoteResponse.FromString)
         assert quote(QuoteRequest(nonce=bytes(32)), timeout=30).quote
         with pytest.raises(Exception, match="one quote in 10 seconds"):

@@ -9,7 +9,8 @@ import pytest
 
 from ensconce.addresses import Address
 from ensconce.client import load
-from ensconce.client.predict import PredictClient
+from ensconce.client.channel import open_channel
+from ensconce.client.predict import Client
 from ensconce.demo.tap import Tap
 from ensconce.errors import RefusedError, UnreachableError
 from ensconce.gateway import Backend, open_gateway
@@ -39,18 +40,14 @@ def test_every_replica_serves_and_nothing_leaks(world, grpc_replica, gateway, tm
     gateway.start([backend(replica) for replica in replicas])
     pixels = np.frombuffer(bytes(range(1, 65)), np.uint8).astype(np.float32).reshape(1, 64)
     with Tap(gateway.addresses["grpc"], tmp_path / "spied") as tap:
-        with PredictClient(
-            [Address(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=4
-        ) as client:
+        with Client(open_channel(world.service(Address(*tap.address)), connections=4)) as client:
             result = load.run(client, "digits", [{"images": pixels}] * 20, concurrency=4)
             assert sorted(result.per_replica.values()) == [10, 10]
 
             # A third joins; connections that are made from now on reach it.
             replicas.append(grpc_replica(world.replica()))
             gateway.reload([backend(replica) for replica in replicas])
-        with PredictClient(
-            [Address(*tap.address)], DOMAIN, world.appraiser(), authority=world.authority.certificate, connections=3
-        ) as client:
+        with Client(open_channel(world.service(Address(*tap.address)), connections=3)) as client:
             assert len(load.run(client, "digits", [{"images": pixels}] * 6).per_replica) == 3
     recording = b"".join(file.read_bytes() for file in (tmp_path / "spied").iterdir())
     assert len(recording) > 20_000
@@ -63,9 +60,7 @@ def test_an_impostor_behind_the_gateway(world, grpc_replica, gateway) -> None:
     impostor = grpc_replica(world.replica(mr_enclave=bytes(32)))
     gateway.start([backend(impostor)])
     with pytest.raises(RefusedError) as refused:
-        PredictClient(
-            [Address(*gateway.addresses["grpc"])], DOMAIN, world.appraiser(), authority=world.authority.certificate
-        )
+        open_channel(world.service(Address(*gateway.addresses["grpc"])))
     assert refused.value.check == "policy.mr_enclave"
     assert impostor.served == 0
 
@@ -73,11 +68,6 @@ def test_an_impostor_behind_the_gateway(world, grpc_replica, gateway) -> None:
 def test_a_name_that_the_gateway_does_not_serve(world, grpc_replica, gateway) -> None:
     gateway.start([backend(grpc_replica(world.replica()))])
     with pytest.raises(UnreachableError) as failed:
-        PredictClient(
-            [Address(*gateway.addresses["grpc"])],
-            "other.example.test",
-            world.appraiser(),
-            authority=world.authority.certificate,
-        )
+        open_channel(world.service(Address(*gateway.addresses["grpc"]), server_name="other.example.test"))
     assert failed.value.check == "tls.handshake"
     assert "other.example.test" in (failed.value.remedy or "")

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensconce.addresses import Address
-from ensconce.client.predict import PredictClient
-from ensconce.cluster.client import open_appraiser, read_authority
+from ensconce.client.predict import Client
 from ensconce.demo.stage import DOMAIN, Stage, processes_below
 from ensconce.errors import EnsconceError, InputError
 
@@ -49,7 +47,7 @@ def own(prepared: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 class Callers:
     """Clients that never stop asking; what they were answered, and with what they were refused."""
 
-    def __init__(self, client: PredictClient, count: int) -> None:
+    def __init__(self, client: Client, count: int) -> None:
         self.answers = 0
         self.failures: list[Exception] = []
         self._client = client
@@ -110,11 +108,12 @@ def test_a_models_key_is_rotated_and_no_client_notices(
     owner, host = ("--owner", str(own.owner)), ("--host", str(own.host), "--json")
     before = status(own)
     assert [replica["servables"] for replica in before["replicas"]] == [["digits/1"]] * 2
-    client = PredictClient(
-        [Address("127.0.0.1", own.ports.grpc)],
-        DOMAIN,
-        open_appraiser(own.client / "policy.yaml", f"http://127.0.0.1:{own.ports.pccs}"),
-        authority=read_authority(own.client / "ca.pem"),
+    client = Client.connect(
+        f"127.0.0.1:{own.ports.grpc}",
+        own.client / "policy.yaml",
+        authority=own.client / "ca.pem",
+        collateral=f"http://127.0.0.1:{own.ports.pccs}",
+        server_name=DOMAIN,
         connections=4,
     )
     with client:

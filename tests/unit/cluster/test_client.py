@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensconce.client.codec import InputSpec
+from ensconce.client.signatures import InputSpec
 from ensconce.cluster.client import fit_inputs, open_appraiser, read_rows
 from ensconce.errors import InputError
 

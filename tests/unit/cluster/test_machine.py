@@ -9,9 +9,9 @@ import pytest
 
 from ensconce.appraisal.origin import BundleOrigin, ServerOrigin
 from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.user_cache import collateral_cache
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.cluster.deployment import PlatformEntry
-from ensconce.cluster.machine import collateral_cache
 from ensconce.errors import InputError
 from ensconce.state.folder import FolderStore
 

@@ -122,8 +122,9 @@ def _caller(task: Task, stop: threading.Event, say: threading.Lock) -> None:
     import numpy as np
 
     from ensconce.addresses import Address
-    from ensconce.client.channel import connect
+    from ensconce.client.channel import open_channel
     from ensconce.client.codec import PREDICT, encode_request
+    from ensconce.client.service import Service
     from ensconce.cluster.client import open_appraiser, read_authority
     from ensconce.errors import EnsconceError
     from ensconce.tfserving.messages import PredictResponse
@@ -131,7 +132,13 @@ def _caller(task: Task, stop: threading.Event, say: threading.Lock) -> None:
     appraiser, authority = open_appraiser(Path(task.policy), task.pccs), read_authority(Path(task.ca))
     images = np.load(task.inputs)
     request = encode_request(task.model, {"images": images[:1]})
-    address = Address.parse(task.address)
+    service = Service(
+        targets=(Address.parse(task.address),),
+        server_name=task.server_name,
+        appraiser=appraiser,
+        authority=authority,
+        timeout=TIMEOUT_S,
+    )
     while not stop.is_set():
         channel: Any = None
         for _ in range(CALLS_OF_A_CONNECTION):
@@ -142,8 +149,10 @@ def _caller(task: Task, stop: threading.Event, say: threading.Lock) -> None:
             for _ in range(ATTEMPTS):
                 try:
                     if channel is None:
-                        channel = connect(address, task.server_name, appraiser, authority=authority, timeout=TIMEOUT_S)
-                    answer = PredictResponse.FromString(channel.unary_unary(PREDICT)(request, timeout=TIMEOUT_S))
+                        channel = open_channel(service, connections=1)
+                    with channel.pool.lease() as lease:
+                        predict = lease.seat.channel.unary_unary(PREDICT)
+                        answer = PredictResponse.FromString(predict(request, timeout=TIMEOUT_S))
                 except Exception as error:
                     found = error.fields() if isinstance(error, EnsconceError) else {"problem": str(error)}
                     lost.append(json.dumps(found)[:1000])
@@ -151,7 +160,7 @@ def _caller(task: Task, stop: threading.Event, say: threading.Lock) -> None:
                         channel.close()
                     channel = None
                     continue
-                accepted = channel.tunnel.accepted
+                accepted = lease.seat.tunnel.accepted
                 replica = accepted.replica_id
                 measurement = str(accepted.acceptance.report.measurements()["mr_enclave"])
                 version = answer.model_spec.version.value

@@ -1,0 +1,298 @@
+"""Connections to a service's replicas, each proved, which share the calls; kept up in the background."""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from ensconce.addresses import Address
+from ensconce.client.attested import Alpn
+from ensconce.client.leaf import Accepted
+from ensconce.client.roster import Roster
+from ensconce.client.service import Service
+from ensconce.client.tunnel import Tunnel
+from ensconce.errors import EnsconceError, InputError, UnreachableError
+
+__all__ = ["CONNECTIONS", "Lease", "Pool", "Seat"]
+
+ChannelT = TypeVar("ChannelT")
+
+CONNECTIONS = 2
+"""Connections of a pool at least, unless it is told otherwise."""
+
+_MOST = 64
+_AT_ONCE = 8
+_JOIN_S = 2.0
+
+
+class Seat(Generic[ChannelT]):
+    """A tunnel, and what speaks through it.
+
+    Attributes:
+        address: where it goes to.
+        tunnel: started.
+    """
+
+    def __init__(self, address: Address, tunnel: Tunnel, make: Callable[[Tunnel], ChannelT]) -> None:
+        self.address = address
+        self.tunnel = tunnel
+        self._make = make
+
+    @functools.cached_property
+    def channel(self) -> ChannelT:
+        """What speaks; made where it is first used, because some things belong to an event loop."""
+        return self._make(self.tunnel)
+
+    @property
+    def replica_id(self) -> str:
+        """Which replica it leads to, or led to latest."""
+        accepted = self.tunnel.accepted
+        return accepted.replica_id if accepted is not None else ""
+
+    @property
+    def is_lost(self) -> bool:
+        """See :attr:`ensconce.client.tunnel.Tunnel.is_lost`."""
+        return self.tunnel.is_lost
+
+
+class Lease(Generic[ChannelT]):
+    """The use of a seat for one call.
+
+    Attributes:
+        seat: where the call goes.
+        replica_id: the replica that the seat led to when the call began.
+    """
+
+    def __init__(self, pool: Pool[ChannelT], seat: Seat[ChannelT]) -> None:
+        self._pool = pool
+        self._is_over = False
+        self.seat = seat
+        self.replica_id = seat.replica_id
+
+    @property
+    def failure(self) -> EnsconceError | None:
+        """Why the seat has no connection, where that is so."""
+        return self.seat.tunnel.failure
+
+    def release(self) -> None:
+        """The call has ended. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            self._pool.release(self.seat)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Pool(Generic[ChannelT]):
+    """A pool of seats. Safe to share between threads.
+
+    Args:
+        service: what is connected to, and judges.
+        alpn: the protocol to be spoken.
+        make: makes what speaks through a tunnel; called where it is first used.
+        dispose: ends it; called in any thread.
+        connections: to be had at least; there is one for each address at least, too.
+        clock: in seconds; never goes back.
+        chance: a number from 0 to 1, 1 excluded.
+
+    Raises:
+        InputError: ``client.connections``.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        alpn: Alpn,
+        make: Callable[[Tunnel], ChannelT],
+        dispose: Callable[[ChannelT], object],
+        *,
+        connections: int = CONNECTIONS,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        if not 1 <= connections <= _MOST:
+            raise InputError(
+                "client.connections",
+                "a client cannot have so many connections",
+                found=str(connections),
+                rule=f"1 to {_MOST}",
+            )
+        self._service, self._alpn, self._make, self._dispose = service, alpn, make, dispose
+        self._connections, self._clock = connections, clock
+        self._roster: Roster[Seat[ChannelT]] = Roster(connections, chance)
+        self._failures: dict[Address, EnsconceError] = {}
+        self._opened: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._watchers: list[Callable[[], object]] = []
+        self._is_closed = False
+        self._is_woken = False
+        self._keeper = threading.Thread(target=self._keep, name="pool", daemon=True)
+
+    def open(self) -> Self:
+        """Open the first connections; when this returns, at least one replica has been accepted.
+
+        Raises:
+            EvidenceError, RefusedError: not one was accepted, and this is why one was refused.
+            UnreachableError: not one was reached.
+        """
+        addresses = self._roster.addresses = self._service.addresses()
+        wanted = max(self._connections, len(addresses))
+        with ThreadPoolExecutor(min(wanted, _AT_ONCE), thread_name_prefix="pool opens") as threads:
+            for number in range(wanted):
+                threads.submit(self._open, addresses[number % len(addresses)])
+        if not self._roster.seats:
+            self.close()
+            raise self._reason()
+        self._keeper.start()
+        return self
+
+    def lease(self, avoid: Collection[str] = ()) -> Lease[ChannelT]:
+        """A seat for one call, at the replica with the fewest calls under way.
+
+        Args:
+            avoid: ids of replicas to leave alone if there is another.
+
+        Raises:
+            InputError: ``client.closed``.
+        """
+        with self._changed:
+            seat = None if self._is_closed else self._roster.choose(avoid)
+        if seat is None:
+            raise InputError("client.closed", "the client has been closed")
+        return Lease(self, seat)
+
+    def release(self, seat: Seat[ChannelT]) -> None:
+        """A call on a seat has ended; called by its lease."""
+        with self._changed:
+            is_over = self._roster.release(seat)
+        if is_over:
+            self._end(seat)
+
+    @property
+    def replicas(self) -> dict[str, Accepted]:
+        """The replicas that calls may go to now, by id."""
+        with self._changed:
+            found = [seat.tunnel.accepted for seat in self._roster.seats if not seat.is_lost]
+        return {each.replica_id: each for each in found if each is not None}
+
+    @property
+    def channels(self) -> list[ChannelT]:
+        """What speaks now, as far as it was used."""
+        with self._changed:
+            return [seat.channel for seat in {*self._roster.seats, *self._roster.calls} if "channel" in vars(seat)]
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """How many connections were opened to each replica so far, by id; but for those that seats opened again."""
+        with self._changed:
+            return dict(self._opened)
+
+    @property
+    def failures(self) -> dict[Address, EnsconceError]:
+        """Addresses where the latest attempt to connect failed, and why: refused, or not reached."""
+        with self._changed:
+            return dict(self._failures)
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Have something called, in any thread, whenever :attr:`replicas` may have changed."""
+        self._watchers.append(changed)
+
+    def close(self) -> None:
+        """End every connection, with the calls on them. Idempotent."""
+        with self._changed:
+            self._is_closed = True
+            seats = self._roster.close()
+            gone = {*seats, *self._roster.calls}
+            self._changed.notify_all()
+        if self._keeper.is_alive() and self._keeper is not threading.current_thread():
+            self._keeper.join(_JOIN_S)
+        for seat in gone:
+            self._end(seat)
+        self._tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _keep(self) -> None:
+        """Replace what was lost, and look for what is new, until the pool is closed."""
+        while True:
+            with self._changed:
+                now = self._clock()
+                wait = 0.0 if self._is_woken else self._roster.next_look(now)
+                if wait and not self._is_closed:
+                    self._changed.wait(wait)
+                self._is_woken = False
+                if self._is_closed:
+                    return
+                gone = [each for each in self._roster.weed() if not self._roster.calls[each]]
+                address = self._roster.missing(self._clock())
+            for each in gone:
+                self._end(each)
+            if address is not None:
+                with suppress(UnreachableError):  # With the addresses that it had, then.
+                    self._roster.addresses = self._service.addresses()
+                self._open(address)
+                with self._changed:
+                    # There may be more to do at once.
+                    self._is_woken = self._roster.missing(self._clock()) is not None
+
+    def _open(self, address: Address) -> None:
+        with self._changed:
+            self._roster.dialled(address, self._clock())
+        tunnel = Tunnel(lambda: self._service.attest(address, self._alpn), self._wake)
+        try:
+            tunnel.start()
+        except EnsconceError as error:
+            with self._changed:
+                self._failures[address] = error
+                self._roster.failed(address, self._clock())
+            return
+        seat = Seat(address, tunnel, self._make)
+        with self._changed:
+            gone = [seat]
+            if not self._is_closed:
+                self._failures.pop(address, None)
+                self._opened[seat.replica_id] += 1
+                replaced = self._roster.opened(seat)
+                gone = [each for each in replaced if not self._roster.calls[each]]
+        for each in gone:
+            self._end(each)
+        self._tell()
+
+    def _end(self, seat: Seat[ChannelT]) -> None:
+        if "channel" in vars(seat):
+            self._dispose(seat.channel)
+        seat.tunnel.close()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify_all()
+        self._tell()
+
+    def _tell(self) -> None:
+        for each in self._watchers:
+            each()
+
+    def _reason(self) -> EnsconceError:
+        failures = list(self._failures.values())
+        return next((each for each in failures if not isinstance(each, UnreachableError)), failures[0])
