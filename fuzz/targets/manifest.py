@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from ensconce.enclave.show import is_gramines
 from ensconce.errors import InputError
 from ensconce.platform.manifest import parse_manifest
 from fuzz.mutation import by_tree
@@ -30,6 +31,9 @@ def check(data: bytes) -> bool:
     holds(set(manifest.insecure) >= set(_insecure(document, "")), "an insecure option is not seen")
     paths = [file.path for file in manifest.trusted_files]
     holds(len(set(paths)) == len(paths) and all(len(file.sha256) == 32 for file in manifest.trusted_files), "not files")
+    holds(
+        is_gramines(manifest) == bool({"entrypoint", "preload"} & {*document.get("loader", {})}), "for another loader"
+    )
     holds(all("\0" not in text for text in (*manifest.argv, *manifest.env, *manifest.env.values())), "a NUL")
     return True
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
+import yaml
+
+from ensconce.enclave.show import Shown, check_signature
 from ensconce.errors import EvidenceError
 from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct
@@ -24,6 +28,13 @@ def check(data: bytes) -> bool:
     holds(sigstruct.to_bytes() == whole, "a byte is in no field")
     holds(sigstruct.signed == whole[:128] + whole[900:1028], "other bytes are signed")
     holds(f"{sigstruct.date:%m%d}" == f"{int.from_bytes(whole[20:22], 'little'):04x}", "another day")
+    # What `ensconce enclave show` says of it, were its signature to hold.
+    attempt(lambda: check_signature(sigstruct), EvidenceError)
+    shown = Shown(sigstruct, "enclave")
+    stanza = yaml.safe_load(shown.stanza())[0]
+    holds(stanza == shown.identity().to_json_object(), "the stanza is of another identity")
+    holds(stanza["mr_enclave"] == whole[960:992].hex(), "another measurement")
+    json.dumps(shown.to_json_object())
     return True
 
 

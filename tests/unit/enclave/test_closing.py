@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from pathlib import Path
 
 import pytest
+from fuzz.targets.elf import NEVER_LOADED, library
 
 from ensconce.enclave.closing import LIBOS, close
 from ensconce.enclave.gramine import Gramine
@@ -21,16 +21,8 @@ ENGINE = "site/openvino/_pyopenvino.cpython-311-x86_64-linux-gnu.so"
 
 
 def elf(content: bytes, name: str | None = None) -> bytes:
-    """An ELF file of one loaded segment, which states ``name``."""
-    strings = b"\0" + (name or "").encode() + b"\0"
-    start = 64 + 2 * 56
-    entries = [(5, start), *([(14, 1)] if name else []), (0, 0)]
-    dynamic = b"".join(struct.pack("<qQ", *entry) for entry in entries)
-    at = start + len(strings)
-    loaded = at + len(dynamic) + len(content)
-    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, 62, 1, 0, 64, loaded + 9, 0, 64, 56, 2, 64, 1, 0)
-    segments = [(1, 5, 0, 0, 0, loaded, loaded, 1), (2, 6, at, at, at, len(dynamic), len(dynamic), 8)]
-    return header + b"".join(struct.pack("<IIQQQQQQ", *each) for each in segments) + strings + dynamic + content
+    """A library with nothing behind what is loaded."""
+    return library(content, name).removesuffix(NEVER_LOADED)
 
 
 def write(folder: Path, name: str, data: bytes) -> ImageFile:
