@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["busy_seconds", "children", "memory", "processor_seconds", "undisturbed"]
+__all__ = ["busy_seconds", "children", "memory", "processor_seconds", "queued_seconds", "undisturbed"]
 
 _DISTURBED = 0.03
 
@@ -33,17 +33,17 @@ def undisturbed(step: Callable[[], object], count: int) -> list[float]:
     hundredths of the time; of four times as many, if there are not as many so, the least disturbed ones."""
     found: list[tuple[float, float]] = []
     for _ in range(4 * count):
-        waited, began = _waited(), time.perf_counter()
+        queued, began = queued_seconds(), time.perf_counter()
         step()
         took = time.perf_counter() - began
-        found.append(((_waited() - waited) / took, took))
+        found.append(((queued_seconds() - queued) / took, took))
         if sum(part <= _DISTURBED for part, _ in found) == count:
             break
     return [took for _, took in sorted(found)[:count]]
 
 
-def _waited() -> float:
-    """Seconds that this process's threads were ready to run and did not (schedstats of the kernel's documentation)."""
+def queued_seconds() -> float:
+    """Seconds that this process's threads were ready to run and did not, for others ran (the kernel's schedstats)."""
     total = 0
     for task in Path("/proc/self/task").iterdir():
         try:

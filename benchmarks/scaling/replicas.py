@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from benchmarks.scaling.cost import memory
+from benchmarks.scaling.cost import memory, processor_seconds
 from benchmarks.serving import protocols
 from benchmarks.serving.deployed import DOMAIN, Deployment
 from benchmarks.serving.ours import PREDICT
@@ -27,15 +27,16 @@ def measure(folder: Path, model: Path, starts: int, predictions: int) -> dict[st
     """Start a replica ``starts`` times, beside one that serves, and ask it.
 
     Returns:
-        ``start``: for each start, seconds of each phase, and ``whole``; ``memory``: of one that has answered;
-        ``prediction``: seconds of each prediction of one image through the gateway, one caller.
+        ``start``: for each start, seconds of each phase, of all (``whole``), and of the processor; ``memory``: of one
+        that has answered; ``prediction``: for each prediction of one image through the gateway, with one caller,
+        ``wall`` seconds, and ``cpu``, processor time of the replica over the number of processors.
     """
     deployment = Deployment(folder, {"resnet": model})
     try:
         deployment.start()
         found = [_start(folder / "host", deployment) for _ in range(starts)]
-        asked = _ask(deployment, predictions)
         [serving] = [each for each in _status(folder / "host")["replicas"] if each["state"] == "ready"]
+        asked = _ask(deployment, serving["pid"], predictions)
         return {"start": found, "memory": memory(serving["pid"]), "prediction": asked}
     finally:
         deployment.stop()
@@ -45,14 +46,14 @@ def _start(host: Path, deployment: Deployment) -> dict[str, float]:
     """One more replica, and away with it again."""
     deployment._run("scale", "2", "--host", str(host))
     newest = max(_status(host)["replicas"], key=lambda replica: int(replica["name"].rpartition("-")[2]))
-    at = _began(newest["pid"])
+    at, processor = _began(newest["pid"]), processor_seconds(newest["pid"])
     lines = (host / "run" / "logs" / f"{newest['name']}.log").read_text().splitlines()
     told = {event["event"]: event["time"] for event in map(json.loads, lines)}
     deployment._run("scale", "1", "--host", str(host))
     phases, before = {}, at
     for event, phase in _EVENTS.items():
         phases[phase], before = told[event] - before, told[event]
-    return {**phases, "whole": before - at}
+    return {**phases, "whole": before - at, "processor time": processor}
 
 
 def _began(pid: int) -> float:
@@ -67,16 +68,17 @@ def _status(host: Path) -> dict[str, Any]:
     return found
 
 
-def _ask(deployment: Deployment, count: int) -> list[float]:
+def _ask(deployment: Deployment, pid: int, count: int) -> list[dict[str, float]]:
     credentials = grpc.ssl_channel_credentials(deployment.ca.read_bytes())
     options = [("grpc.ssl_target_name_override", DOMAIN)]
     body = protocols.tfs_body("resnet", "images", np.zeros((1, 3, 224, 224), np.float32))
-    found = []
+    found, processors = [], len(os.sched_getaffinity(0))
     with grpc.secure_channel(f"127.0.0.1:{deployment.grpc}", credentials, options=options) as channel:
         call = channel.unary_unary(PREDICT, None, None)
         for turn in range(_WARM + count):
-            began = time.perf_counter()
+            wall, busy = time.perf_counter(), processor_seconds(pid)
             call(body, timeout=60)
+            took, cpu = time.perf_counter() - wall, (processor_seconds(pid) - busy) / processors
             if turn >= _WARM:
-                found.append(time.perf_counter() - began)
+                found.append({"wall": took, "cpu": cpu})
     return found

@@ -43,10 +43,7 @@ class Costs:
         handshake = Samples.of(sessions["handshake"])
         # Measured apart from the whole session, so the median of the one is taken from each of the other.
         rest = Samples.of([max(0.0, whole - handshake.at(0.5)) for whole in sessions["server"]])
-        disk = {
-            int(size): Samples.of([max(0.0, each["wall"] - each["cpu"]) for each in batches])
-            for size, batches in measured["log"].items()
-        }
+        disk = {int(size): Samples.of([each["disk"] for each in batches]) for size, batches in measured["log"].items()}
         return cls(handshake, rest, Samples.of(sessions["verifiers"]), Samples.of(sessions["client"]), disk)
 
     def sync(self, entries: int, chance: random.Random) -> float:

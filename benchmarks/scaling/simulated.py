@@ -50,8 +50,9 @@ def answers(
     start = Samples.of([each["whole"] for each in measured["replica"]["start"]])
     asking = Samples.of([each["interpreter and its modules"] for each in measured["replica"]["start"]])
     engine = Engine.of(measured)
-    # What a prediction takes beside its inference; it overlaps with others' inference, but on the same processors.
-    alone = max(0.0, Samples.of(measured["replica"]["prediction"]).at(0.5) - engine.by_rows[1].at(0.5))
+    # What a replica does for a prediction beside its inference; while others' are computed, but on the same processors.
+    predictions = Samples.of([each["cpu"] for each in measured["replica"]["prediction"]])
+    alone = max(0.0, predictions.at(0.5) - engine.by_rows[1].at(0.5))
     parts: list[tuple[str, Callable[[], str]]] = [
         ("power cut", lambda: _herds(costs, asking, seed, most)),
         ("renewals", lambda: _renewals(costs, seed, min(count, 3000))),

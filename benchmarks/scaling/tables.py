@@ -70,6 +70,7 @@ def measured(rounds: Sequence[Mapping[str, Any]]) -> str:
         row(f"{name}, ms", ["steps", name])
     for size in rounds[0]["log"]:
         row(f"log: {size} entries on disk, ms", ["log", size], lambda found: [each["wall"] for each in found])
+        row(f"log: {size} entries, of it the disk, ms", ["log", size], lambda found: [each["disk"] for each in found])
     row("log: opened, us an entry", ["log_opened", "seconds"], lambda value: [value], 1e6)
     row("gateway: a connection, processor time, us", ["gateway", "connection"], scale=1e6)
     row("gateway: a megabyte, processor time, us", ["gateway", "megabyte"], scale=1e6)
@@ -81,9 +82,15 @@ def measured(rounds: Sequence[Mapping[str, Any]]) -> str:
         row(f"replica's start: {phase}, s", ["replica", "start"], lambda v, phase=phase: [x[phase] for x in v], 1)
     row("replica's memory at most, MB", ["replica", "memory", "VmHWM"], lambda value: [value], 1e-6)
     for size in rounds[0]["inference"]:
-        row(f"inference of {size} images, ms", ["inference", size])
-    row("prediction of one image through the gateway, ms", ["replica", "prediction"])
+        row(f"inference of {size} images, ms", ["inference", size], lambda found: [each["wall"] for each in found])
+        row(f"inference of {size}, processor time / processors, ms", ["inference", size], _cpu)
+    row("prediction through the gateway, ms", ["replica", "prediction"], lambda v: [each["wall"] for each in v])
+    row("prediction, the replica's processor time / processors, ms", ["replica", "prediction"], _cpu)
     return table("Measured", ["", "median of rounds (least to most)", "p99 of all", "values"], rows)
+
+
+def _cpu(found: Sequence[Mapping[str, float]]) -> list[float]:
+    return [each["cpu"] for each in found]
 
 
 def against(runs: Sequence[Mapping[str, Any]], simulated: Sequence[Sequence[float]]) -> str:

@@ -39,7 +39,9 @@ class Engine:
     @classmethod
     def of(cls, measured: Mapping[str, Any]) -> Engine:
         """From what was measured; the limit is the smallest size that none beats by a tenth for each row."""
-        by_rows = {int(rows): Samples.of(values) for rows, values in sorted(measured["inference"].items())}
+        by_rows = {
+            int(rows): Samples.of([each["cpu"] for each in values]) for rows, values in measured["inference"].items()
+        }
         per_row = {rows: samples.at(0.5) / rows for rows, samples in by_rows.items()}
         limit = min(rows for rows, cost in per_row.items() if min(per_row.values()) > _GAIN * cost)
         return cls(by_rows, limit)

@@ -163,7 +163,7 @@ def test_on_one_machine_the_processors_are_what_many_share() -> None:
 
 
 def test_costs_are_read_from_what_was_measured() -> None:
-    batch = [{"wall": 0.012, "cpu": 0.002}]
+    batch = [{"wall": 0.012, "disk": 0.010}]
     sessions = {"handshake": [0.001, 0.002, 0.003], "server": [0.009], "verifiers": [0.002], "client": [0.004]}
     costs = Costs.of({"sessions": sessions, "log": {"1": batch, "64": batch}})
     assert costs.rest.values == pytest.approx((0.007,))

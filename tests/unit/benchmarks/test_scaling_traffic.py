@@ -22,7 +22,8 @@ def test_an_engine_in_between_is_a_straight_line() -> None:
 
 
 def test_the_limit_is_the_smallest_size_that_none_beats_by_a_tenth() -> None:
-    measured = {"inference": {"1": [0.1, 0.1], "2": [0.15], "4": [0.29], "8": [0.58]}}
+    inference = {"1": [0.1, 0.1], "2": [0.15], "4": [0.29], "8": [0.58]}
+    measured = {"inference": {rows: [{"cpu": each} for each in values] for rows, values in inference.items()}}
     assert Engine.of(measured).limit == 2
 
 
@@ -81,15 +82,15 @@ def test_rounds_are_joined_by_their_places() -> None:
 
 
 def test_every_question_has_an_answer() -> None:
-    batches = {size: [{"wall": 0.004, "cpu": 0.001}] for size in ("1", "64")}
+    batches = {size: [{"wall": 0.004, "disk": 0.003}] for size in ("1", "64")}
     level = {"clients": 2, "seconds": 2.0, "others": 0.1, "waited": [0.02, 0.03]}
     sessions = {"handshake": [0.001], "server": [0.006], "verifiers": [0.002], "client": [0.004]}
     measured = {
         "sessions": sessions,
         "at_once": [level],
         "log": batches,
-        "inference": {"1": [0.3], "2": [0.5]},
-        "replica": {"start": [{"interpreter and its modules": 0.3, "whole": 2.0}], "prediction": [0.35]},
+        "inference": {"1": [{"cpu": 0.3}], "2": [{"cpu": 0.5}]},
+        "replica": {"start": [{"interpreter and its modules": 0.3, "whole": 2.0}], "prediction": [{"cpu": 0.35}]},
     }
     text = answers(measured, 1, lambda _: None, quick=True, count=300, most=100)
     assert text.count("**") == 10
