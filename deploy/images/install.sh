@@ -36,7 +36,11 @@ case $1 in
     target=$prefix
     python3 -m venv --without-pip $target
     locked "$2"
-    ! $target/bin/python -c 'import openvino_telemetry' 2> /dev/null
+    # Written out, because `set -e` passes over what `!` turns around.
+    if $target/bin/python -c 'import openvino_telemetry' 2> /dev/null; then
+      echo "openvino_telemetry is installed, and reports usage" >&2
+      exit 1
+    fi
     # Bytecode that depends on nothing but the source: nobody may write any where it runs, and no clock is asked.
     compile $target/lib
     ;;

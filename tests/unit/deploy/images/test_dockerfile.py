@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,6 +98,27 @@ def test_no_step_needs_a_network() -> None:
     assert "--no-index" in script
     assert "--require-hashes" in script
     assert not re.search(r"\b(curl|wget|apt-get|git)\b", script)
+
+
+def test_every_check_can_fail() -> None:
+    """``set -e`` passes over a command with ``!`` before it, unless it is the last of the script."""
+    script = (IMAGES / "install.sh").read_text()
+    assert script.startswith("#!/bin/sh\n")
+    assert "set -eu\n" in script
+    assert not re.search(r"^\s*! .*\n(?!\s*;;)", script, re.M)
+
+
+def test_telemetry_ends_the_build(tmp_path: Path) -> None:
+    script = (IMAGES / "install.sh").read_text()
+    check = re.search(r"    if \$target/bin/python -c 'import openvino_telemetry'.*?\n    fi\n", script, re.S)
+    assert check is not None
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    for found, status in ((0, 1), (1, 0)):
+        python.write_text(f"#!/bin/sh\nexit {found}\n")
+        python.chmod(0o755)
+        program = f"set -eu\ntarget={tmp_path}\n{check[0]}:\n"
+        assert subprocess.run(["sh", "-c", program], check=False, capture_output=True).returncode == status
 
 
 def test_no_secret_has_a_place() -> None:
