@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,20 @@ def environment_in() -> Callable[[Path], dict[str, str]]:
 def environment(tmp_path: Path, environment_in: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     """A user's environment, in the test's own folder."""
     return environment_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def elsewhere(find_port: Callable[[], int]) -> Callable[[str], str]:
+    """Moves a document's commands from the ports that it names, which others may have on this machine, to free ones."""
+    defaults = {"grpc": "8500", "rest": "8501", "provisioning": "4433", "pccs": "8081"}  # of `ensconce init`
+
+    def move(script: str) -> str:
+        ports = {port: str(find_port()) for port in (*defaults.values(), "8502")}
+        moved = re.sub(rf"\b({'|'.join(ports)})\b", lambda found: ports[found[0]], script)
+        options = (f"--{name} 127.0.0.1:{ports[port]}" for name, port in defaults.items())
+        return moved.replace("ensconce init owner", " ".join(["ensconce init owner", *options]))
+
+    return move
 
 
 @pytest.fixture(autouse=True)

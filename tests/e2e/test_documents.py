@@ -183,12 +183,9 @@ class Followed:
 def followed(
     tmp_path_factory: pytest.TempPathFactory,
     environment_in: Callable[[Path], dict[str, str]],
-    find_port: Callable[[], int],
+    elsewhere: Callable[[str], str],
 ) -> Iterator[Followed]:
-    """Its commands in their order, but for the ports, which others may have on this machine.
-
-    TensorFlow Serving's own client asks when ours has, so that both need one start.
-    """
+    """Its commands in their order; TensorFlow Serving's own client asks when ours has, so that both need one start."""
     folder = tmp_path_factory.mktemp("graphene")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     (client,) = blocks(REPOSITORY / "docs/how-to/tensorflow-serving-client.md", "python")
@@ -198,17 +195,12 @@ def followed(
     script = blocks(PAGE, "sh")
     if python.is_file():
         script = [block + asks if "ensconce predict" in block else block for block in script]
-    ports = {name: str(find_port()) for name in ("8500", "8501", "8502", "4433", "8081")}
-    moved = re.sub(r"\b(8500|8501|8502|4433|8081)\b", lambda found: ports[found[0]], "\n".join(script))
-    here = [f"--{name} 127.0.0.1:{ports[port]}" for name, port in DEFAULT_PORTS.items()]
-    moved = moved.replace("ensconce init owner", " ".join(["ensconce init owner", *here]))
-    said = run(moved, folder, environment_in(folder) | {"CLIENT": str(python)}, 170)
+    said = run(elsewhere("\n".join(script)), folder, environment_in(folder) | {"CLIENT": str(python)}, 170)
     yield Followed(folder, said, (folder / "client.out").read_text() if python.is_file() else None)
     shutil.rmtree(folder)
 
 
 PAGE = REPOSITORY / "docs/from-the-graphene-tutorial.md"
-DEFAULT_PORTS = {"grpc": "8500", "rest": "8501", "provisioning": "4433", "pccs": "8081"}  # of `ensconce init`
 
 
 @pytest.mark.timeout(180)

@@ -1,9 +1,10 @@
-"""Every command of the tutorial, as it stands there, in its order."""
+"""Every command of the tutorial, as it stands there but for the ports, in its order."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ def blocks() -> list[str]:
 
 
 @pytest.mark.timeout(180)
-def test_the_tutorial(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_tutorial(tmp_path: Path, environment: dict[str, str], elsewhere: Callable[[str], str]) -> None:
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     # A failure in the middle must not leave servers behind, nor wait for them.
     clean = "trap 'ensconce down --host host 2>/dev/null || true; kill $(jobs -p) 2>/dev/null || true' ERR"
-    script = "\n".join(["set -euo pipefail", clean, *blocks()])
+    script = "\n".join(["set -euo pipefail", clean, elsewhere("\n".join(blocks()))])
     with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
         done = subprocess.run(
             ["bash", "-c", script],
