@@ -16,7 +16,6 @@ from ensconce.enclave.manifest import BULK, CHECKED, CONFIG, FOLDER, HARMLESS_FI
 from ensconce.enclave.manifest_text import lines, value
 from ensconce.enclave.sizes import Sizes
 from ensconce.enclave.trace import ENVIRONMENT, FLAGS
-from ensconce.serving.tls import MEMORY_FOLDER
 
 __all__ = ["IMAGE", "names_files", "render_gramine"]
 
@@ -69,11 +68,9 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                 ("The whole environment; nothing is passed through.", "loader.env",
                  {"LD_LIBRARY_PATH": _LIBRARIES, **ENVIRONMENT}),
                 ("Other levels tell the host of system calls and their arguments.", "loader.log_level", "error"),
-                ("Names are looked up here, and nowhere in the host's /etc; and folders in the enclave's own memory:"
-                 " for the moment\nin which OpenSSL reads a private key from a file, and for libraries once they are"
-                 " checked.", "fs.mounts", [
+                ("Names are looked up here, and nowhere in the host's /etc; and a folder in the enclave's own memory is"
+                 " for libraries\nonce they are checked.", "fs.mounts", [
                      *({"path": f"/etc/{name}", "uri": f"file:{FOLDER}/{name}"} for name in names_files(spec)),
-                     {"type": "tmpfs", "path": str(MEMORY_FOLDER)},
                      {"type": "tmpfs", "path": f"/{CHECKED}"}]),
                 ("How the host asks for a clean end. It can end the enclave anyway; the handler only sets an event.",
                  "sys.enable_sigterm_injection", True),

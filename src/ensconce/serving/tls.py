@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
@@ -25,10 +24,7 @@ from ensconce.serving.opening import Opening
 from ensconce.serving.quotes import Quotes
 from ensconce.serving.tls_object import TlsObject
 
-__all__ = ["MEMORY_FOLDER", "ServingCertificate", "TlsContext"]
-
-MEMORY_FOLDER: Final = Path("/private")
-"""Of no use any more; Gramine's manifest still mounts it."""
+__all__ = ["ServingCertificate", "TlsContext"]
 
 _REMEDY: Final = "give the key and, in PEM, the leaf's certificate first, then the issuers'"
 

@@ -53,7 +53,7 @@ def test_it_is_what_our_lint_accepts_and_names_nothing_of_the_host(there: Enclav
     assert document["sgx"]["remote_attestation"] == "dcap"
     assert document["sys"]["enable_sigterm_injection"] is True
     in_memory = [mount["path"] for mount in document["fs"]["mounts"] if mount.get("type") == "tmpfs"]
-    assert in_memory == ["/private", "/enclave/image/checked"]
+    assert in_memory == ["/enclave/image/checked"]
     assert (document["sgx"]["enclave_size"], document["sgx"]["max_threads"]) == (SIZES.size_text, SIZES.threads)
 
 
