@@ -164,7 +164,7 @@ def _our_server(bundle: Path, deployment: Deployment) -> dict[str, Any]:
             "the enclave listens on free ports of its own machine alone, and nobody finds it in a pod",
             found=f"{config.listen.grpc} and {config.listen.rest}",
             rule="enclave.listen with two ports on all addresses",
-            remedy="add `enclave: {listen: {grpc: 0.0.0.0:8500, rest: 0.0.0.0:8501}}` to ensconce.yaml, build again",
+            remedy="add `listen: {grpc: 0.0.0.0:8500, rest: 0.0.0.0:8501}` under enclave in ensconce.yaml, build again",
         )
     service = deployment.service
     return {
