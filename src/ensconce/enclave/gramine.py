@@ -24,6 +24,7 @@ VERSION = "1.9"
 """The release whose manifests are rendered; another one's differ in syntax, and in what they measure."""
 
 _TIMEOUT_S = 300
+_WHOLE = "check that Gramine is installed whole, with its Python packages"
 _WHERE = 'ensconce.runtime = "{{ gramine.runtimedir() }}"\nensconce.libos = "{{ gramine.libos }}"\n'
 
 
@@ -56,8 +57,17 @@ class Gramine:
                 rule=f"Gramine {VERSION}",
                 remedy=f"install Gramine {VERSION}",
             )
-        found = tomllib.loads(_run("gramine-manifest", "--no-check", "--string", _WHERE))["ensconce"]
-        return cls(Path(found["libos"]), Path(found["runtime"]))
+        told = _run("gramine-manifest", "--no-check", "--string", _WHERE)
+        try:
+            found = tomllib.loads(told)["ensconce"]
+            return cls(Path(found["libos"]), Path(found["runtime"]))
+        except (tomllib.TOMLDecodeError, KeyError, TypeError):
+            raise InputError(
+                "gramine.failed",
+                "gramine-manifest does not say where Gramine's parts are",
+                found=told.strip()[:200],
+                remedy=_WHOLE,
+            ) from None
 
     def measure(self, manifest: Path, out: Path) -> Sigstruct:
         """Let ``gramine-sgx-sign`` make the signed form of ``manifest``, which lists hashes already.
@@ -73,8 +83,8 @@ class Gramine:
             Its SIGSTRUCT: measurement, attributes, masks; signer and signature mean nothing.
 
         Raises:
-            InputError: ``gramine.missing``, ``gramine.failed``.
-            EvidenceError: what it wrote is no SIGSTRUCT.
+            InputError: ``gramine.missing``, ``gramine.failed``; ``file.*``: it wrote no SIGSTRUCT.
+            EvidenceError: what it wrote is none.
         """
         key = new_signing_key().private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         with tempfile.TemporaryDirectory(prefix="ensconce-sign-") as name:
@@ -102,12 +112,12 @@ def _run(program: str, *arguments: str | Path) -> str:
     try:
         run = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError("gramine.failed", f"{program} did not run", found=str(error)[:200]) from error
+        raise InputError("gramine.failed", f"{program} did not run", found=str(error)[:200], remedy=_WHOLE) from error
     if run.returncode != 0:
         raise InputError(
             "gramine.failed",
             f"{program} ended with status {run.returncode}",
             found=(run.stderr.strip().splitlines() or run.stdout.strip().splitlines() or ["no message"])[-1][:300],
-            remedy="check that Gramine is installed whole, with its Python packages",
+            remedy=_WHOLE,
         )
     return run.stdout
