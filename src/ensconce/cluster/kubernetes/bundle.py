@@ -60,7 +60,17 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     fields = copy.deepcopy(_merged(_defaults(bundle, deployment), given))
     _fill(bundle, deployment, fields)
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).encode()
-    values = strict_yaml.parse(text, "the values").validate(Values)
+    try:
+        values = strict_yaml.parse(text, "the values").validate(Values)
+    except InputError as error:
+        # A line of the merged text is one that nobody has seen.
+        raise InputError(
+            error.check,
+            re.sub(r"^the values line \d+", "the values", error.problem),
+            found=error.found,
+            rule=error.rule,
+            remedy="; ".join(filter(None, [error.remedy, _WHERE])),
+        ) from None
     size = sum(map(len, (*values.enclave.files.values(), *values.enclave.binary_files.values())))
     if size > _CONFIG_MAP_BYTES:
         raise InputError(
@@ -72,6 +82,7 @@ def read_values(bundle: Path, host: Path | None, chosen: Mapping[str, Any]) -> V
     return values
 
 
+_WHERE = "in the host's file (--values), or by an option (--image, --models, --host)"
 _OWNERS = frozenset({"domain", "enclave", "engine", "metricsPath", "platform", "provisioning"})
 
 

@@ -342,6 +342,15 @@ def test_values_that_are_refused(values: Read, host: dict[str, Any], problem: st
         values(**host)
 
 
+def test_what_is_missing_is_named_with_where_to_say_it(bundle: Callable[..., Path]) -> None:
+    with pytest.raises(InputError) as missing:
+        read_values(bundle(), None, {})
+    assert missing.value.problem.startswith("the values, field image: required field is missing")
+    assert missing.value.remedy == (
+        "add 'image'; in the host's file (--values), or by an option (--image, --models, --host)"
+    )
+
+
 def test_an_enclave_that_nobody_finds_in_a_pod(bundle: Callable[..., Path]) -> None:
     for listen in (ListenConfig(), ListenConfig(grpc="127.0.0.1:8500", rest="127.0.0.1:8501")):
         with pytest.raises(InputError, match=r"kubernetes\.listen"):
