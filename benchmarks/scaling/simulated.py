@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from benchmarks.scaling.fleet import herd, renewals
+from benchmarks.scaling.fleet import Herd, herd, renewals
 from benchmarks.scaling.samples import Samples
 from benchmarks.scaling.server import Costs, closed
 from benchmarks.scaling.tables import spread, table
@@ -18,6 +20,8 @@ LARGE = 100_000
 _DEFAULT = (50.0, 500.0)
 _STARTS = {"as measured": None, "10 s": 10.0, "30 s": 30.0, "120 s": 120.0}
 _DAY = 86_400.0
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def beside(measured: Mapping[str, Any], processors: int, seed: int) -> list[list[float]]:
@@ -35,6 +39,7 @@ def answers(
     quick: bool = False,
     count: int = 50_000,
     most: int = LARGE,
+    each: Each = map,
 ) -> str:
     """All tables.
 
@@ -45,6 +50,7 @@ def answers(
         quick: watch the autoscaler for a minute.
         count: requests of each queue.
         most: replicas of the largest fleet that starts at once.
+        each: ``map``, or that of a pool of processes.
     """
     costs = Costs.of(measured)
     start = Samples.of([each["whole"] for each in measured["replica"]["start"]])
@@ -54,7 +60,7 @@ def answers(
     predictions = Samples.of([each["cpu"] for each in measured["replica"]["prediction"]])
     alone = max(0.0, predictions.at(0.5) - engine.by_rows[1].at(0.5))
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("power cut", lambda: _herds(costs, asking, seed, most)),
+        ("power cut", lambda: _herds(costs, asking, seed, most, each)),
         ("renewals", lambda: _renewals(costs, seed, min(count, 3000))),
         ("queues", lambda: _queues(engine, alone, seed, count)),
         ("autoscaler", lambda: _scaled(engine, alone, start, seed, quick)),
@@ -67,57 +73,64 @@ def answers(
     return "\n".join(texts)
 
 
-def _herds(costs: Costs, asking: Samples, seed: int, most: int) -> str:
-    asked: list[tuple[int, float, int, tuple[float, float] | None, bool]] = [
-        (10, 60.0, 1, _DEFAULT, False),
-        (1000, 60.0, 1, _DEFAULT, False),
-        (1000, 1.0, 1, _DEFAULT, False),
-        (1000, 1.0, 1, None, False),
-        (1000, 1.0, 2, None, False),
-        (10_000, 60.0, 1, _DEFAULT, False),
-        (10_000, 60.0, 1, None, False),
-        (10_000, 60.0, 2, None, False),
-        (LARGE, 60.0, 1, _DEFAULT, False),
-        *((LARGE, 60.0, servers, None, False) for servers in (1, 4, 8, 16, 32)),
-        (LARGE, 60.0, 4, None, True),
+@dataclass(frozen=True)
+class _PowerCut:
+    """One fleet, and how it comes back."""
+
+    replicas: int
+    within: float
+    servers: int
+    identity: tuple[float, float] | None = _DEFAULT
+    in_place: bool = False
+
+
+def _came_back(costs: Costs, asking: Samples, case: tuple[_PowerCut, int]) -> Herd:
+    cut, seed = case
+    return herd(
+        costs, asking, cut.replicas, cut.servers,
+        verifiers=1, seed=seed, spread=cut.within, identity=cut.identity, in_place=cut.in_place,
+    )  # fmt: skip
+
+
+def _herds(costs: Costs, asking: Samples, seed: int, most: int, each: Each) -> str:
+    cuts = [
+        _PowerCut(10, 60.0, 1),
+        _PowerCut(1000, 60.0, 1),
+        _PowerCut(1000, 1.0, 1),
+        _PowerCut(1000, 1.0, 1, None),
+        _PowerCut(1000, 1.0, 2, None),
+        _PowerCut(10_000, 60.0, 1),
+        _PowerCut(10_000, 60.0, 1, None),
+        _PowerCut(10_000, 60.0, 2, None),
+        _PowerCut(LARGE, 60.0, 1),
+        *(_PowerCut(LARGE, 60.0, servers, None) for servers in (4, 8, 16, 32)),
+        _PowerCut(LARGE, 60.0, 4, None, in_place=True),
     ]
+    # The longest first, for these may be computed side by side.
+    cases = [(cut, seed + n) for cut in reversed(cuts) for n in range(3 if cut.replicas <= 1000 else 1)]
+    cases = [case for case in cases if case[0].replicas <= most]
+    by_cut: dict[_PowerCut, list[Herd]] = {}
+    for (cut, _), found in zip(cases, each(partial(_came_back, costs, asking), cases), strict=True):
+        by_cut.setdefault(cut, []).append(found)
     rows = []
-    for replicas, within, servers, identity, in_place in asked:
-        if replicas > most:
-            continue
-        seeds = range(seed, seed + (3 if replicas <= 1000 else 1))
-        found = [
-            herd(
-                costs,
-                asking,
-                replicas,
-                servers,
-                verifiers=1,
-                seed=each,
-                spread=within,
-                identity=identity,
-                in_place=in_place,
-            )
-            for each in seeds
-        ]
+    for cut in (cut for cut in cuts if cut in by_cut):
+        found = by_cut[cut]
+        limit = "none" if cut.identity is None else f"{cut.identity[0]:.0f}/s, {cut.identity[1]:.0f} at once"
         rows.append(
             [
-                f"{replicas:,}",
-                f"{within:.0f} s",
-                str(servers),
-                "no limit" if identity is None else f"{identity[0]:.0f}/s, {identity[1]:.0f} at once",
-                "in place" if in_place else "a new start",
-                *(spread([getattr(each, what) for each in found], ".0f") for what in ("half", "most", "all")),
-                spread([each.attempts for each in found], ".2f"),
-                spread([100 * each.loop for each in found], ".0f") + " %",
+                f"{cut.replicas:,}",
+                f"{cut.within:.0f} s",
+                str(cut.servers),
+                limit,
+                "asks again" if cut.in_place else "starts anew",
+                *(spread([getattr(one, what) for one in found], ".0f") for what in ("half", "most", "all")),
+                spread([one.attempts for one in found], ".2f"),
+                spread([100 * one.loop for one in found], ".0f") + " %",
             ]
         )
-    columns = ["replicas", "back within", "servers", "identity_rate", "after no answer", "half, s", "99 %, s", "all, s"]
-    return table(
-        "After a power cut: when replicas have their keys",
-        [*columns, "sessions a replica", "busiest loop"],
-        rows,
-    )
+    columns = ["replicas", "back within", "servers", "`identity_rate`", "without an answer", "half, s", "99 %, s"]
+    columns += ["all, s", "sessions a replica", "busiest loop"]
+    return table("After a power cut: when replicas have their keys", columns, rows)
 
 
 def _renewals(costs: Costs, seed: int, count: int) -> str:
