@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import pytest
 from ensconce.enclave.measure import measure_built
 from ensconce.evidence.sigstruct import parse_sigstruct
 from ensconce.times import unix_now
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gramine_world import passes_gramine_manifest
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
 
@@ -43,6 +47,7 @@ def test_the_same_inputs_give_the_same_measurement(owner: Any, tmp_path: Path, m
     """Another folder, day, umask, signer, order of files on disk, and nothing of the first build's to take over."""
     owner.seal()
     first = owner.build()
+    passes_gramine_manifest(owner.bundle)
     another = tmp_path / "quite" / "another place"
     shutil.copytree(owner.bundle / "models", another / "models")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no cache"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from ensconce.enclave.tensorflow_serving import TensorFlowServingSpec
 from ensconce.enclave.tensorflow_serving_build import build_tensorflow_serving
 from ensconce.models.seal import seal
 from ensconce.times import unix_now
+
+sys.path.insert(0, str(Path(__file__).parent))
+from gramine_world import passes_gramine_manifest
 
 NAME = "provisioning.example.test"
 SSL = b'server_key: "secret"\n'
@@ -90,6 +94,7 @@ def test_googles_program_gets_its_key_and_reads_what_only_that_opens(owner: Any,
         ssl_config=SSL,
         now=unix_now,
     )
+    passes_gramine_manifest(owner.bundle)
     built = owner.bundle / "enclave" / "server.manifest.sgx"
     assert not [each for each in lint_text(built.read_bytes()) if each.severity == "refuse"]
     assert measure_built(built).mr_enclave == identity.mr_enclave
