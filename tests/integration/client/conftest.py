@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import http.server
@@ -35,6 +36,10 @@ from ensconce.platform.simulated.quoting import make_quote
 from ensconce.ratls.authority import CertificateAuthority
 from ensconce.ratls.request import make_certificate_request
 from ensconce.ratls.verify import read_signed_request
+from ensconce.serving.fronts import FrontOptions
+from ensconce.serving.manager import ModelManager
+from ensconce.serving.quotes import Quotes
+from ensconce.serving.server import ModelServer, Ports
 from ensconce.tfserving.messages import PredictRequest, PredictResponse
 from ensconce.tfserving.tensor import from_proto, to_proto
 
@@ -236,13 +241,17 @@ def recorder(listen: Callable[..., Any]) -> Iterator[Callable[..., Recorder]]:
 class GrpcReplica:
     """A gRPC server with ``Predict``: each input comes back under its own name, doubled.
 
-    The model "slow" answers no sooner than the server stops.
+    The model "slow" answers no sooner than the server stops; neither does any while ``holds``, unless it is cancelled.
+    As many calls as ``refuses`` says end in UNAVAILABLE.
     """
 
     who: Identification
     port: int = 0
     max_age_ms: int = 3_600_000
     served: int = 0
+    holds: bool = False
+    refuses: int = 0
+    cancelled: int = 0
 
     def __post_init__(self) -> None:
         self._stopping = threading.Event()
@@ -267,8 +276,15 @@ class GrpcReplica:
         self.served += 1
         if request.model_spec.name == "absent":
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(absent)")
+        if self.refuses:
+            self.refuses -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "too much")
         if request.model_spec.name == "slow":
             self._stopping.wait(30)
+        while self.holds and not self._stopping.wait(0.005):
+            if not context.is_active():
+                self.cancelled += 1
+                break
         response = PredictResponse()
         for name, tensor in request.inputs.items():
             response.outputs[name].CopyFrom(to_proto(from_proto(tensor) * 2))
@@ -323,3 +339,35 @@ def rest_replica() -> Iterator[Callable[[Identification], Address]]:
     for server in made:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def serve(world: World) -> Iterator[Callable[..., tuple[Address, Address]]]:
+    """Starts model servers that make quotes with a function; gives where gRPC and REST are."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    servers: list[ModelServer] = []
+
+    def make(who: Identification, quote: Callable[[bytes], bytes] | None = None) -> tuple[Address, Address]:
+        async def start() -> Ports:
+            server = ModelServer(
+                ModelManager(),
+                grpc_address="127.0.0.1:0",
+                rest_address="127.0.0.1:0",
+                private_key_pem=who.key_pem,
+                certificate_chain_pem=who.chain_pem,
+                options=FrontOptions(quotes=Quotes(quote or world.quote)),
+            )
+            servers.append(server)
+            return await server.start()
+
+        ports = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+        return Address("127.0.0.1", ports.grpc), Address("127.0.0.1", ports.rest)
+
+    yield make
+    for server in servers:
+        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from OpenSSL import SSL
 
@@ -19,52 +17,18 @@ from ensconce.client.attested import AttestedSocket, connect_tls
 from ensconce.client.channel import open_channel
 from ensconce.client.freshness import judge_fresh
 from ensconce.client.rest import http_client
+from ensconce.client.transport import open_transport
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
+from ensconce.gateway import Backend, open_gateway
 from ensconce.ratls.freshness import FRESH, client_report_data
 from ensconce.ratls.stream import TlsStream
-from ensconce.serving.fronts import FrontOptions
-from ensconce.serving.manager import ModelManager
 from ensconce.serving.quotes import Quotes
-from ensconce.serving.server import ModelServer
 from ensconce.serving.tls import ServingCertificate
 from ensconce.tfserving.messages import QuoteRequest, QuoteResponse
 
 DOMAIN = "digits.example.test"
 OTHER_CODE = bytes(32)
 QUOTE = "/ensconce.Attestation/Quote"
-Serve = Callable[..., tuple[Address, Address]]
-
-
-@pytest.fixture
-def serve(world) -> Iterator[Serve]:
-    """Starts model servers that make quotes with a function; gives where gRPC and REST are."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    servers: list[ModelServer] = []
-
-    def make(who, quote=None) -> tuple[Address, Address]:
-        async def start():
-            server = ModelServer(
-                ModelManager(),
-                grpc_address="127.0.0.1:0",
-                rest_address="127.0.0.1:0",
-                private_key_pem=who.key_pem,
-                certificate_chain_pem=who.chain_pem,
-                options=FrontOptions(quotes=Quotes(quote or world.quote)),
-            )
-            servers.append(server)
-            return await server.start()
-
-        ports = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
-        return Address("127.0.0.1", ports.grpc), Address("127.0.0.1", ports.rest)
-
-    yield make
-    for server in servers:
-        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
 
 
 def ask(world, target: Address, *, alpn="h2", **options) -> AttestedSocket:
@@ -207,6 +171,32 @@ def test_who_speaks_before_the_answer_is_cut_off(world, serve) -> None:
         stream.write(bytes(33))
         with pytest.raises(UnreachableError):
             stream.read(1)
+
+
+def test_on_every_connection_of_a_pool_through_a_gateway(world, serve, tmp_path) -> None:
+    asked: list[bytes] = []
+
+    def quote(report_data: bytes) -> bytes:
+        asked.append(report_data)
+        return world.quote(report_data)
+
+    grpc_target, rest_target = serve(world.replica(), quote)
+    gateway = open_gateway(
+        "embedded", tmp_path / "gateway", grpc=Address("127.0.0.1", 0), rest=Address("127.0.0.1", 0), domain=DOMAIN
+    )
+    gateway.start([Backend("replica", "127.0.0.1", grpc_target.port, rest_target.port)])
+    try:
+        addresses = {name: Address(*address) for name, address in gateway.addresses.items()}
+        with open_channel(world.service(addresses["grpc"], freshness=True), connections=2) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            assert [check(b"", timeout=30) for _ in range(4)] == [b"\x08\x01"] * 4
+            assert len(asked) == sum(channel.pool.opened.values()) == 2
+        transport = open_transport(world.service(addresses["rest"], freshness=True), connections=1)
+        with httpx.Client(transport=transport, base_url=f"http://{DOMAIN}", trust_env=False) as client:
+            assert client.get("/openapi.json").status_code == 200
+            assert len(set(asked)) == 3
+    finally:
+        gateway.stop()
 
 
 def test_by_call_over_grpc(world, serve) -> None:
