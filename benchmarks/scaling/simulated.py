@@ -11,7 +11,7 @@ from benchmarks.scaling.fleet import Herd, herd, renewals
 from benchmarks.scaling.samples import Samples
 from benchmarks.scaling.server import Costs, closed
 from benchmarks.scaling.tables import spread, table
-from benchmarks.scaling.traffic import Engine, queue, rolling, scaled
+from benchmarks.scaling.traffic import Engine, Scaled, queue, rolling, scaled
 
 __all__ = ["LARGE", "answers", "beside"]
 
@@ -19,6 +19,7 @@ LARGE = 100_000
 """Replicas of the largest fleet."""
 _DEFAULT = (50.0, 500.0)
 _STARTS = {"as measured": None, "10 s": 10.0, "30 s": 30.0, "120 s": 120.0}
+_SPARES = (0, 4, 8)
 _DAY = 86_400.0
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -63,7 +64,7 @@ def answers(
         ("power cut", lambda: _herds(costs, asking, seed, most, each)),
         ("renewals", lambda: _renewals(costs, seed, min(count, 3000))),
         ("queues", lambda: _queues(engine, alone, seed, count)),
-        ("autoscaler", lambda: _scaled(engine, alone, start, seed, quick)),
+        ("autoscaler", lambda: _scaled(engine, alone, start, seed, quick, each)),
         ("roll-out", lambda: _rolling(start, seed, most)),
     ]
     texts = []
@@ -179,21 +180,27 @@ def _queues(engine: Engine, alone: float, seed: int, count: int) -> str:
     return table(title, columns, rows)
 
 
-def _scaled(engine: Engine, alone: float, start: Samples, seed: int, quick: bool) -> str:
+def _stepped(engine: Engine, alone: float, seed: int, after: float, case: tuple[float, Samples, int]) -> Scaled:
+    age, start, spare = case
+    return scaled(
+        engine, start, replicas=8, spare=spare, before=0.6, factor=2.0, bound=0.1, target=0.02,
+        seed=seed, most=32, age=age, alone=alone, after=after,
+    )  # fmt: skip
+
+
+def _scaled(engine: Engine, alone: float, start: Samples, seed: int, quick: bool, each: Each) -> str:
+    named = [(age, name) for age in (300.0, 30.0) for name in _STARTS]
+    starts = {name: start if seconds is None else Samples.of([seconds]) for name, seconds in _STARTS.items()}
+    cases = [(age, starts[name], spare) for age, name in named for spare in _SPARES]
+    found = iter(each(partial(_stepped, engine, alone, seed, 60.0 if quick else 300.0), cases))
     rows = []
-    for age in (300.0, 30.0):
-        for name, seconds in _STARTS.items():
-            given = start if seconds is None else Samples.of([seconds])
-            cells = []
-            for spare in (0, 4, 8):
-                found = scaled(
-                    engine, given, replicas=8, spare=spare, before=0.6, factor=2.0, bound=0.1, target=0.02,
-                    seed=seed, most=32, age=age, alone=alone, after=60.0 if quick else 300.0,
-                )  # fmt: skip
-                cells += [f"{1e3 * found.p99:.0f}", str(found.late), str(found.replicas)]
-            rows.append([f"{age:.0f} s", name, *cells])
+    for age, name in named:
+        cells = []
+        for _, one in zip(_SPARES, found, strict=False):
+            cells += [f"{1e3 * one.p99:.0f}", str(one.late), str(one.replicas)]
+        rows.append([f"{age:.0f} s", name, *cells])
     columns = ["connections live", "start takes"]
-    for spare in (0, 4, 8):
+    for spare in _SPARES:
         columns += [f"spare {spare}: p99, ms", "s above 100 ms", "replicas then"]
     title = "Load doubles within 10 s: 8 replicas at 0.6, `maxReplicas` 32, target 20 ms; the five minutes after"
     return table(title, columns, rows)
