@@ -12,12 +12,14 @@ from ensconce.enclave.contents import NEVER_INSIDE
 from ensconce.enclave.lint_finding import Hit
 from ensconce.enclave.lint_names import kind_of, looks_secret
 from ensconce.enclave.lint_source import Reading, is_template
+from ensconce.errors import InputError
 
 __all__ = ["Files", "Listed", "MountEntry", "file_findings"]
 
 _SPECIAL_KEYS = {"_sgx_mrenclave", "_sgx_mrsigner"}
 _GRAMINES = re.compile(r"/(dev(/u?random|/attestation(/.*)?)?|proc|sys)$")
 _DEBUG = 0x2
+_MAX_PATH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Files:
     strict: bool
     _trusted: Mapping[str, Listed]
     _allowed: Mapping[str, Listed]
+    _with_allowed: frozenset[str]
     _points: Mapping[str, tuple[int, MountEntry]]
 
     @classmethod
@@ -87,6 +90,7 @@ class Files:
             strict=reading.get("sgx.file_check_policy") in (None, "strict"),
             _trusted={entry.path: entry for entry in reversed(trusted)},
             _allowed={entry.path: entry for entry in reversed(allowed)},
+            _with_allowed=frozenset(posixpath.dirname(entry.path) for entry in allowed if entry.uri not in harmless),
             _points={_path(mount.path): (index, mount) for index, mount in enumerate(mounts)},
         )
 
@@ -124,13 +128,7 @@ class Files:
     def host_may_add(self, folder: str) -> bool:
         """The host chooses what is found in this folder inside, or one of the things in it."""
         outside, kind = self.outside(folder)
-        return self.host_may_write(folder) or (
-            kind == "chroot"
-            and any(
-                posixpath.dirname(path) == outside and entry.uri not in self.harmless
-                for path, entry in self._allowed.items()
-            )
-        )
+        return self.host_may_write(folder) or (kind == "chroot" and outside in self._with_allowed)
 
 
 def file_findings(reading: Reading, files: Files, *, ours: bool) -> Iterator[Hit]:
@@ -287,7 +285,15 @@ def _path(uri: str) -> str:
 
 
 def _upwards(path: str) -> Iterator[str]:
-    """A path, and every folder that it lies in; for a relative one, the folder of the start at last."""
+    """A path, and every folder that it lies in; for a relative one, the folder of the start at last.
+
+    Raises:
+        InputError: ``manifest.path``: it is longer than any that Gramine opens.
+    """
+    if len(path) > _MAX_PATH:
+        raise InputError(
+            "manifest.path", "a path is too long", found=f"{len(path)} characters", rule=f"at most {_MAX_PATH}"
+        )
     while path not in ("", "/", "."):
         yield path
         path = posixpath.dirname(path)

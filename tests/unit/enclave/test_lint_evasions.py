@@ -234,3 +234,20 @@ def test_what_would_be_read_for_hours_is_refused_at_once(bomb: str) -> None:
             read(bomb.encode())  # type: ignore[operator]
         assert caught.value.check in ("manifest.toml", "manifest.depth", "manifest.template")
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("key", ["libos.entrypoint", "fs.start_dir", "loader.env.PATH"])
+def test_a_path_that_would_be_walked_up_for_hours_is_refused_at_once(key: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(InputError) as caught:
+        lint_text(f'{key} = "{"a/" * 200_000}"\n'.encode() + (b"" if "point" in key else b'libos.entrypoint = "a"\n'))
+    assert caught.value.check == "manifest.path"
+    assert time.process_time() - begin < 5
+
+
+def test_many_paths_beside_many_allowed_files_take_no_square() -> None:
+    begin = time.process_time()
+    allowed = "".join(f'"file:b{number}",' for number in range(5000))
+    text = f'loader.env.PATH = "{"/a:" * 50_000}"\nsgx.allowed_files = [{allowed}]\n'
+    assert lint_text(text.encode(), signed=True)
+    assert time.process_time() - begin < 5
