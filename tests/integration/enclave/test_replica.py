@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 from ensconce.addresses import Address
+from ensconce.client.channel import open_channel
+from ensconce.client.predict import Client
+from ensconce.client.service import Service
 from ensconce.enclave.build import MANIFEST
 from ensconce.platform.manifest import parse_manifest
 from ensconce.provisioning.server import ProvisioningServer
@@ -29,8 +32,7 @@ def heldout() -> tuple[list[Any], list[int]]:
         return data["images"][:50].reshape(-1, 8, 8, 1).astype(float).tolist(), data["labels"][:50].tolist()
 
 
-@pytest.mark.usefixtures("server")
-def test_it_serves_until_it_is_told_to_stop(world: Any) -> None:
+def test_it_serves_until_it_is_told_to_stop(world: Any, server: ProvisioningServer) -> None:
     replica = world.launch(world.folder(1, 2))
     assert replica.ready()["servables"] == ["digits/1", "digits/2"]
     images, labels = heldout()
@@ -39,6 +41,22 @@ def test_it_serves_until_it_is_told_to_stop(world: Any) -> None:
     assert right >= 48
     status = replica.rest("GET", "/v1/models/digits")
     assert {entry["state"] for entry in status["model_version_status"]} == {"AVAILABLE"}
+
+    # A client that asks gets a quote of this very enclave over its own channel before it sends anything.
+    fresh = Service(
+        targets=(Address("127.0.0.1", replica.ready()["grpc"]),),
+        server_name="digits.example.test",
+        appraiser=server.appraiser,
+        authority=world.authority.certificate,
+        freshness=True,
+    )
+    with fresh.attest(fresh.targets[0], "h2") as attested:
+        assert attested.fresh is not None
+        assert attested.fresh.report.measurements() == attested.acceptance.report.measurements()
+        assert attested.fresh.report.report_data != attested.acceptance.report.report_data
+    with Client(open_channel(fresh)) as client:
+        assert set(client.signatures("digits")["serving_default"].inputs) == {"images"}
+        assert client.predict("digits", images)["classes"].tolist() == answer["outputs"]["classes"]
 
     # What strangers say is not repeated to the host, who reads all that the enclave prints.
     for front in ("grpc", "rest"):

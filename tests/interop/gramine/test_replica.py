@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensconce.addresses import Address
+from ensconce.client.channel import open_channel
+from ensconce.client.predict import Client
+from ensconce.client.service import Service
 from ensconce.enclave.measure import measure_built
 from ensconce.evidence.sigstruct import parse_sigstruct
 from ensconce.times import unix_now
@@ -37,6 +41,16 @@ def test_a_replica_gets_its_key_serves_over_tls_and_stops(owner: Any) -> None:
     assert [row["classes"] for row in answer["predictions"]] == labels.tolist()
     with replica.predicting() as predict:
         assert predict("digits", images=images.astype(np.float32))["classes"].tolist() == labels.tolist()
+    # From within the serving process, while it serves: a quote over the client's own nonce and channel.
+    service = Service(
+        targets=(Address("127.0.0.1", ready["grpc"]),),
+        server_name="digits.example.test",
+        appraiser=owner.server.appraiser,
+        authority=owner.authority.certificate,
+        freshness=True,
+    )
+    with Client(open_channel(service)) as client:
+        assert client.predict("digits", images)["classes"].tolist() == labels.tolist()
     assert replica.stop() < 10
     assert replica.child.returncode == 0, replica.errors()
     assert replica.events()[-1]["event"] == "stopped"
