@@ -22,6 +22,21 @@ if "ENSCONCE_CLUSTER_TEST" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
 
 
+_REPORT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed when all tests are over."""
+    return request.config.stash.setdefault(_REPORT, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print them."""
+    for line in config.stash.get(_REPORT, []):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The node's machine. Its logs are kept when a test fails."""

@@ -158,14 +158,21 @@ class Host:
 
     def status(self, client: Path, *options: str) -> str:
         """What ``ensconce kubernetes status`` prints for a client with ``policy.yaml`` and ``ca.pem`` in his folder."""
-        judged = ("--policy", client / "policy.yaml", "--ca", client / "ca.pem", "--pccs", VENDOR)
-        command = [sys.executable, "-m", "ensconce", "kubernetes", "status", "--name", NAME, *judged, *options]
-        return self.cluster.machine.run(command, env=self.cluster.kubectl_environment).stdout.decode()
+        return self._judge(client, "kubernetes", "status", "--name", NAME, *options)
 
-    def metrics(self, pod: dict[str, Any], authority: Path) -> str:
-        """A replica's metrics, asked for as the reference tells Prometheus to: by address, under the service's name."""
-        rest = f"{DOMAIN}:8501"
-        where = ["--resolve", f"{rest}:{pod['status']['podIP']}", "--cacert", authority, f"https://{rest}/metrics"]
+    def verify(self, address: str, client: Path) -> str:
+        """What ``ensconce verify`` prints for him of whoever answers at an address; fails when it is refused."""
+        return self._judge(client, "verify", address, "--server-name", DOMAIN, "--json")
+
+    def _judge(self, client: Path, *command: str) -> str:
+        judged = ("--policy", client / "policy.yaml", "--ca", client / "ca.pem", "--pccs", VENDOR)
+        run = [sys.executable, "-m", "ensconce", *command, *judged]
+        return self.cluster.machine.run(run, env=self.cluster.kubectl_environment).stdout.decode()
+
+    def get(self, path: str, address: str, authority: Path) -> str:
+        """What REST at an address answers, to somebody who knows the service's name and the owner's authority."""
+        place = f"{DOMAIN}:8501"
+        where = ["--resolve", f"{place}:{address}", "--cacert", authority, f"https://{place}{path}"]
         return self.cluster.machine.run(["curl", "--silent", "--show-error", "--fail", *where]).stdout.decode()
 
     def routed(self, replicas: int) -> None:

@@ -1,4 +1,4 @@
-"""Clients that come and go: attested connections through the gateway, each for some predictions, until told to stop.
+"""Clients that come and go, and clients that stay: attested connections through the gateway, until told to stop.
 
 Run as ``python -m onenode.load TASK``, a JSON file. Every call is a line of JSON on standard output; it ends with its
 standard input.
@@ -7,6 +7,7 @@ standard input.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -14,10 +15,24 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from ensconce.addresses import Address
+from ensconce.client.channel import AttestedChannel, open_channel
+from ensconce.client.codec import PREDICT, encode_request
+from ensconce.client.leaf import Accepted
+from ensconce.client.predict import Client
+from ensconce.client.service import Service
+from ensconce.cluster.client import open_appraiser, read_authority
+from ensconce.errors import EnsconceError
+from ensconce.tfserving.messages import PredictResponse
 
 from .machine import Machine
 
@@ -29,7 +44,10 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Task:
-    """Where to send what: the gateway, the service's name, and whom the client accepts."""
+    """Where to send what: the gateway, the service's name, whom the client accepts.
+
+    Then, how many callers of each kind, and the seconds that they pause between two calls.
+    """
 
     address: str
     server_name: str
@@ -38,12 +56,17 @@ class Task:
     pccs: str
     model: str
     inputs: str
-    callers: int
+    plain: int
+    comfortable: int
+    pause: float
 
 
 @dataclass(frozen=True)
 class Call:
-    """One prediction: when it was sent (Unix time), who answered; ``lost`` has the attempts that failed before it."""
+    """One prediction: when it was sent (Unix time), who answered; ``lost`` has the attempts that failed before it.
+
+    A version of 0 is one that the caller was not told.
+    """
 
     at: float
     seconds: float
@@ -118,68 +141,112 @@ def per_replica(calls: Sequence[Call]) -> Counter[str]:
     return Counter(call.replica for call in calls if not call.failed)
 
 
-def _caller(task: Task, stop: threading.Event, say: threading.Lock) -> None:
-    import numpy as np
+@dataclass(frozen=True)
+class _Answer:
+    replica: str
+    mr_enclave: str
+    version: int
 
-    from ensconce.addresses import Address
-    from ensconce.client.channel import open_channel
-    from ensconce.client.codec import PREDICT, encode_request
-    from ensconce.client.service import Service
-    from ensconce.cluster.client import open_appraiser, read_authority
-    from ensconce.errors import EnsconceError
-    from ensconce.tfserving.messages import PredictResponse
 
-    appraiser, authority = open_appraiser(Path(task.policy), task.pccs), read_authority(Path(task.ca))
-    images = np.load(task.inputs)
-    request = encode_request(task.model, {"images": images[:1]})
-    service = Service(
-        targets=(Address.parse(task.address),),
-        server_name=task.server_name,
-        appraiser=appraiser,
-        authority=authority,
-        timeout=TIMEOUT_S,
-    )
+class _Plain:
+    """Predictions over channels of one connection that are opened anew now and then; nothing is tried again for it."""
+
+    def __init__(self, service: Service, task: Task, images: npt.NDArray[np.float32]) -> None:
+        self._service = service
+        self._request = encode_request(task.model, {"images": images})
+        self._channel: AttestedChannel | None = None
+        self._calls = 0
+
+    def predict(self) -> _Answer:
+        if self._channel is None:
+            self._channel, self._calls = open_channel(self._service, connections=1), 0
+        with self._channel.pool.lease() as lease:
+            method = lease.seat.channel.unary_unary(PREDICT)
+            answer = PredictResponse.FromString(method(self._request, timeout=TIMEOUT_S))
+            accepted = lease.seat.tunnel.accepted
+        assert accepted is not None
+        self._calls += 1
+        if self._calls == CALLS_OF_A_CONNECTION:
+            self.close()
+        return _Answer(accepted.replica_id, _measurement(accepted), answer.model_spec.version.value)
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = None
+
+
+class _Comfortable:
+    """Predictions by one client, as most will have it: its connections stay, it looks for replicas, and tries again."""
+
+    def __init__(self, service: Service, task: Task, images: npt.NDArray[np.float32]) -> None:
+        self._client = Client(open_channel(service))
+        self._model, self._images = task.model, images
+
+    def predict(self) -> _Answer:
+        before = self._client.calls
+        self._client.predict(self._model, self._images, timeout=TIMEOUT_S)
+        # Two where it had to ask what the model takes as well.
+        replica, *_ = Counter(self._client.calls) - Counter(before)
+        return _Answer(replica, _measurement(self._client.accepted[replica]), 0)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _measurement(accepted: Accepted) -> str:
+    return str(accepted.acceptance.report.measurements()["mr_enclave"])
+
+
+def _caller(
+    make: Callable[[], _Plain | _Comfortable], pause: float, stop: threading.Event, say: Callable[[Call], None]
+) -> None:
+    caller = make()
     while not stop.is_set():
-        channel: Any = None
-        for _ in range(CALLS_OF_A_CONNECTION):
-            if stop.is_set():
-                break
-            at, began, lost = time.time(), time.perf_counter(), []
-            replica, measurement, version = "", "", 0
-            for _ in range(ATTEMPTS):
-                try:
-                    if channel is None:
-                        channel = open_channel(service, connections=1)
-                    with channel.pool.lease() as lease:
-                        predict = lease.seat.channel.unary_unary(PREDICT)
-                        answer = PredictResponse.FromString(predict(request, timeout=TIMEOUT_S))
-                except Exception as error:
-                    found = error.fields() if isinstance(error, EnsconceError) else {"problem": str(error)}
-                    lost.append(json.dumps(found)[:1000])
-                    if channel is not None:
-                        channel.close()
-                    channel = None
-                    continue
-                accepted = lease.seat.tunnel.accepted
-                replica = accepted.replica_id
-                measurement = str(accepted.acceptance.report.measurements()["mr_enclave"])
-                version = answer.model_spec.version.value
-                break
-            call = Call(at, time.perf_counter() - began, replica, measurement, version, tuple(lost), not replica)
-            with say:
-                sys.stdout.write(json.dumps(dataclasses.asdict(call)) + "\n")
-                sys.stdout.flush()
-            # A closed loop without a pause would take both cores from the cluster that it is to watch.
-            stop.wait(0.02)
-        if channel is not None:
-            channel.close()
+        at, began, lost = time.time(), time.perf_counter(), []
+        answer = None
+        while answer is None and len(lost) < (ATTEMPTS if isinstance(caller, _Plain) else 1):
+            try:
+                answer = caller.predict()
+            except (EnsconceError, grpc.RpcError) as error:
+                found = error.fields() if isinstance(error, EnsconceError) else {"problem": str(error)}
+                lost.append(json.dumps(found)[:1000])
+                if isinstance(caller, _Plain):
+                    caller.close()
+        seconds, found = time.perf_counter() - began, answer or _Answer("", "", 0)
+        say(Call(at, seconds, found.replica, found.mr_enclave, found.version, tuple(lost), answer is None))
+        stop.wait(pause)
+    caller.close()
 
 
 def main(file: str) -> None:
-    """Call until standard input ends."""
+    """Call until standard input ends, or something is no call's failure."""
     task = Task(**json.loads(Path(file).read_text()))
-    stop, say = threading.Event(), threading.Lock()
-    callers = [threading.Thread(target=_caller, args=(task, stop, say)) for _ in range(task.callers)]
+    service = Service(
+        targets=(Address.parse(task.address),),
+        server_name=task.server_name,
+        appraiser=open_appraiser(Path(task.policy), task.pccs),
+        authority=read_authority(Path(task.ca)),
+        timeout=TIMEOUT_S,
+    )
+    images = np.load(task.inputs)[:1]
+    stop, saying = threading.Event(), threading.Lock()
+
+    def say(call: Call) -> None:
+        with saying:
+            sys.stdout.write(json.dumps(dataclasses.asdict(call)) + "\n")
+            sys.stdout.flush()
+
+    def give_up(failure: threading.ExceptHookArgs) -> None:
+        sys.excepthook(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+        os._exit(1)
+
+    threading.excepthook = give_up
+    kinds = [_Plain] * task.plain + [_Comfortable] * task.comfortable
+    callers = [
+        threading.Thread(target=_caller, args=(functools.partial(kind, service, task, images), task.pause, stop, say))
+        for kind in kinds
+    ]
     for caller in callers:
         caller.start()
     sys.stdin.read()

@@ -18,6 +18,7 @@ _PACKAGES = {
     "conntrack": "conntrack",
     "nsenter": "util-linux",
     "nginx": "libnginx-mod-stream",
+    "curl": "curl",
 }
 _PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 
