@@ -83,7 +83,7 @@ def close(image: Image, out: Path, gramine: Gramine) -> Image:
     return dataclasses.replace(
         image,
         interpreter=interpreter,
-        files=tuple(sorted(files)),
+        files=tuple(sorted({*files})),
         system_files=(),
         bulk=tuple(file for file, _ in bulk),
     )
@@ -93,9 +93,12 @@ def _take_in(path: Path, out: Path, gramine: Gramine) -> ImageFile:
     """Copy a file of the system, or Gramine's own of that name."""
     # A library is looked for by the name it states; the interpreter, a program, states none.
     name = soname(path.read_bytes()) or path.name
-    own = gramine.runtime / name
+    own, target = gramine.runtime / name, f"{RUNTIME}/{name}"
+    if (out / target).is_file():
+        # Asked for by two paths, or Gramine's own path is one of them.
+        return hash_file(out / target, target)
     if own.is_file():
-        return _write(out, f"{RUNTIME}/{name}", own.read_bytes())
+        return _write(out, target, own.read_bytes())
     return _write(out, f"{SYSTEM}/{name}", path.read_bytes())
 
 

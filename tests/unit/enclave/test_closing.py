@@ -130,6 +130,12 @@ def test_folder_and_umask_make_no_difference(tmp_path: Path, gramine: Gramine, s
     assert closed[0] == closed[1]
 
 
+def test_gramines_own_file_is_taken_once(tmp_path: Path, gramine: Gramine, system: tuple[ImageFile, ...]) -> None:
+    out, own = tmp_path / "image", str(gramine.runtime / "libc.so.6")
+    closed = close(image(out, (*system, hash_file(Path(own), own)), **{"site/a.pyc": b""}), out, gramine)
+    assert [file.path for file in closed.files].count("gramine/libc.so.6") == 1
+
+
 def test_what_is_no_program_file_is_refused(tmp_path: Path, gramine: Gramine, system: tuple[ImageFile, ...]) -> None:
     out = tmp_path / "image"
     with pytest.raises(InputError) as caught:
