@@ -79,7 +79,7 @@ def seeds() -> dict[str, bytes]:
         "good-least": b'libos.entrypoint = "a"\n',
         "good-deep": b'libos.entrypoint = "a"\n[sgx.a.b.c]\ninsecure__d = true\n',
         "unsigned": b'libos.entrypoint = "a"\nsgx.trusted_files = ["file:a"]\n',
-        "good-literal": b"libos.entrypoint = 'a'\nsgx.max_threads = 0x40\nloader.argv = [\"\\u00e9\", '''x''', ]\n",
+        "good-literal": b"libos.entrypoint = 'a'\nsgx.max_threads = 0x40\nloader.argv = [\"\\u00e9\", 'x', ]\n",
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ensconce.enclave.lint_lines import key_lines
 from ensconce.errors import InputError
-from ensconce.platform.manifest import MAX_MANIFEST_SIZE, load_toml
+from ensconce.platform.manifest import MAX_MANIFEST_SIZE, load_signed, load_toml
 
 __all__ = ["Reading", "is_template", "read_manifest", "read_signed"]
 
@@ -123,11 +123,11 @@ def read_signed(data: bytes) -> Reading:
     """Read the signed form of a manifest, which is TOML and no template.
 
     Raises:
-        InputError: ``manifest.*``: not UTF-8, too large, too deep, or not TOML.
+        InputError: ``manifest.*``: not UTF-8, too large, too deep, not TOML, or not the same to Gramine.
     """
     text = _text(data)
     try:
-        document = load_toml(text)
+        document = load_signed(text)
     except (ValueError, RecursionError) as error:
         raise _no_toml(error) from None
     return _read(document, text, ())

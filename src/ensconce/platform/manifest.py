@@ -17,7 +17,7 @@ from typing import Any
 
 from ensconce.errors import InputError
 
-__all__ = ["MAX_MANIFEST_SIZE", "Manifest", "Mount", "TrustedFile", "load_toml", "parse_manifest"]
+__all__ = ["MAX_MANIFEST_SIZE", "Manifest", "Mount", "TrustedFile", "load_signed", "load_toml", "parse_manifest"]
 
 MAX_MANIFEST_SIZE = 8 * 1024 * 1024
 """Longest manifest that is read, in bytes; one that lists all of Python's library takes 1.6 million."""
@@ -25,6 +25,7 @@ MAX_MANIFEST_SIZE = 8 * 1024 * 1024
 _MAX_DEPTH = 16
 # Python's reader takes the cube of the number of parts of a key: one of 16 kB took two seconds.
 _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""", re.ASCII)
+_AMBIGUOUS = re.compile(r"""\"{3}|'{3}|\\u0000|\\U00000000""")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SIZE = re.compile(r"([0-9]{1,15})([KMG]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -108,7 +109,7 @@ def parse_manifest(data: bytes) -> Manifest:
     if len(data) > MAX_MANIFEST_SIZE:
         raise _wrong("size", "the manifest is too large", f"{len(data)} bytes", f"at most {MAX_MANIFEST_SIZE} bytes")
     try:
-        document = load_toml(data.decode("utf-8"))
+        document = load_signed(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _wrong("toml", "the manifest is not TOML", str(error)[:200], "TOML 1.0") from error
     insecure = _switched_on(document)
@@ -143,6 +144,23 @@ def load_toml(text: str) -> dict[str, Any]:
     if (long := _LONG_KEY.search(text)) is not None:
         raise ValueError(f"a key of more than 64 parts begins at line {text.count(chr(10), 0, long.start()) + 1}")
     return tomllib.loads(text)
+
+
+def load_signed(text: str) -> dict[str, Any]:
+    """The same for a signed form, which Gramine reads with a reader of its own (tomlc99).
+
+    Where the two would read different things, somebody could have signed what nobody has seen: that reader takes three
+    quotes behind an escaped backslash for no end of a string, so that it finds options in what is text to others, and
+    it ends names at a NUL.
+    ``gramine-sgx-sign`` writes neither.
+
+    Raises:
+        ValueError, RecursionError: as :func:`load_toml`, and for such a text.
+    """
+    if (found := _AMBIGUOUS.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        raise ValueError(f"a string of several lines, or a NUL, which Gramine reads otherwise, at line {line}")
+    return load_toml(text)
 
 
 def _environment(table: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:

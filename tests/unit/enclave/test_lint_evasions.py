@@ -251,3 +251,25 @@ def test_many_paths_beside_many_allowed_files_take_no_square() -> None:
     text = f'loader.env.PATH = "{"/a:" * 50_000}"\nsgx.allowed_files = [{allowed}]\n'
     assert lint_text(text.encode(), signed=True)
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        # tomlc99, Gramine's reader, takes the first string's end for an escaped one: what is the second's text to
+        # others is options to it.
+        'loader.env.A = """x\\\\"""\nloader.env.B = """\n{}\n# """\n',
+        "loader.env.A = '''x\\'''\nloader.env.B = '''\n{}\n# '''\n",
+        # It ends names at a NUL.
+        '"sgx"."debug\\u0000x" = true\n{}\n',
+        'sgx."file_check_policy\\U00000000" = "allow_all_but_log"\n{}\n',
+        'loader.env.A = "\\u0000"\n{}\n',
+    ],
+)
+def test_what_gramine_reads_otherwise_is_not_signed(hidden: str) -> None:
+    text = 'libos.entrypoint = "/a"\n' + hidden.replace("{}", "loader.insecure__use_cmdline_argv = true")
+    for read in (parse_manifest, lambda data: lint_text(data, signed=True)):
+        with pytest.raises(InputError) as caught:
+            read(text.encode())
+        assert caught.value.check == "manifest.toml"
+        assert "Gramine reads otherwise" in (caught.value.found or "")
