@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Annotated
 
@@ -44,18 +45,6 @@ INTERRUPTED = 128 + signal.SIGINT
 
 _log = logging.getLogger(__name__)
 
-app = typer.Typer(
-    name="ensconce",
-    help="Serve machine-learning models from machines that nobody has to trust.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 well, 2 wrong input, 3 evidence not genuine, 4 refused by policy, 5 unreachable, "
-    "6 stored data damaged, 130 interrupted.",
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -63,7 +52,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Say more on standard error; twice for every detail.")
@@ -79,29 +67,62 @@ def _options(
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-app.command("init")(owner.init)
-app.add_typer(model.app, name="model")
-app.add_typer(key.app, name="key")
-app.add_typer(enclave.app, name="enclave")
-app.add_typer(policy.app, name="policy")
-app.add_typer(provision.app, name="provision")
-app.add_typer(audit.app, name="audit")
-app.command("up")(host.up)
-app.command("status")(host.status)
-app.command("scale")(host.scale)
-app.command("roll")(host.roll)
-app.command("logs")(host.logs)
-app.command("down")(host.down)
-app.add_typer(replica.app, name="replica")
-app.add_typer(kubernetes.app, name="kubernetes")
-app.command("verify")(verify.verify)
-app.command("predict")(verify.predict)
-app.add_typer(quote.app, name="quote")
-app.add_typer(collateral.app, name="collateral")
-app.add_typer(file.app, name="file")
-app.add_typer(tls.app, name="tls")
-app.add_typer(simulated.app, name="simulated")
-app.command("demo")(demo.demo)
+_PARTS: dict[str, typer.Typer | Callable[..., None]] = {
+    "init": owner.init,
+    "model": model.app,
+    "key": key.app,
+    "enclave": enclave.app,
+    "policy": policy.app,
+    "provision": provision.app,
+    "audit": audit.app,
+    "up": host.up,
+    "status": host.status,
+    "scale": host.scale,
+    "roll": host.roll,
+    "logs": host.logs,
+    "down": host.down,
+    "replica": replica.app,
+    "kubernetes": kubernetes.app,
+    "verify": verify.verify,
+    "predict": verify.predict,
+    "quote": quote.app,
+    "collateral": collateral.app,
+    "file": file.app,
+    "tls": tls.app,
+    "simulated": simulated.app,
+    "demo": demo.demo,
+}
+
+
+def _assembled(names: Iterable[str]) -> typer.Typer:
+    """The command with these parts."""
+    made = typer.Typer(
+        name="ensconce",
+        help="Serve machine-learning models from machines that nobody has to trust.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit status: 0 well, 2 wrong input, 3 evidence not genuine, 4 refused by policy, 5 unreachable, "
+        "6 stored data damaged, 130 interrupted.",
+    )
+    made.callback()(_options)
+    for name in names:
+        part = _PARTS[name]
+        if isinstance(part, typer.Typer):
+            made.add_typer(part, name=name)
+        else:
+            made.command(name)(part)
+    return made
+
+
+app = _assembled(_PARTS)
+
+
+def _called() -> typer.Typer:
+    """What the command line needs: Typer looks at every parameter that it knows, longer than most commands take."""
+    return _assembled(sys.argv[1:2]) if sys.argv[1:2] and sys.argv[1] in _PARTS else app
 
 
 def main() -> None:
@@ -111,7 +132,7 @@ def main() -> None:
             signal.signal(number, _interrupt)
     try:
         try:
-            status = typer.main.get_command(app).main(standalone_mode=False) or 0
+            status = typer.main.get_command(_called()).main(standalone_mode=False) or 0
             sys.stdout.flush()
         except KeyboardInterrupt:
             status = INTERRUPTED

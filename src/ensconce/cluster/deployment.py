@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from ensconce.cluster.keystore_entry import FilePath, KeystoreEntry
 from ensconce.cluster.provisioning_entry import ProvisioningEntry
 from ensconce.enclave.config import Address as HostPort
 from ensconce.enclave.config import Domain, IpAddress, ListenConfig, ModelConfig, ServingConfig
+from ensconce.files import read_bounded
 from ensconce.models.layout import Engine
 from ensconce.strict import StrictModel
 
@@ -190,7 +192,7 @@ class Deployment(StrictModel):
         Raises:
             InputError: the file is missing, is not YAML, or has a wrong or unknown field; names line and field.
         """
-        return strict_yaml.load(path, cls)
+        return _read(read_bounded(path, strict_yaml.MAX_BYTES), str(path))
 
     @classmethod
     def check(cls, fields: dict[str, Any]) -> Deployment:
@@ -208,3 +210,9 @@ class Deployment(StrictModel):
             "# What is served, by how many replicas, behind which addresses. Unknown fields are errors.\n"
             "# Reference: docs/reference/deployment.md\n" + body
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _read(text: bytes, name: str) -> Deployment:
+    """One command asks for the same file several times, and parsing it is what takes time."""
+    return strict_yaml.parse(text, name).validate(Deployment)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from ensconce.cli import main
 from ensconce.errors import InputError
@@ -88,6 +89,17 @@ def test_every_command_that_reports_something_has_json() -> None:
     walk(typer.main.get_command(main.app), "")
     assert len(commands) > 30
     assert {name for name, options in commands.items() if "--json" not in options} == others
+
+
+@pytest.mark.parametrize("arguments", [["model", "seal", "-h"], ["status", "-h"], ["-v", "init", "-h"]])
+def test_a_part_that_is_called_says_what_it_says_in_the_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 0
+    whole = CliRunner().invoke(main.app, arguments, prog_name="ensconce")
+    # The line before says how this program was started; widths are not the same.
+    said = [text.partition("\n\n")[2].split() for text in (capsys.readouterr().out, whole.stdout)]
+    assert said[0] == said[1] != []
 
 
 @pytest.mark.parametrize("arguments", [[], ["model"]])
