@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,16 @@ from typing import BinaryIO
 
 from ensconce.errors import EnsconceError, InputError
 
-__all__ = ["alone_in", "holding", "read_bounded", "sync_folder", "system_error", "write_aside", "writing_aside"]
+__all__ = [
+    "alone_in",
+    "file_sha256",
+    "holding",
+    "read_bounded",
+    "sync_folder",
+    "system_error",
+    "write_aside",
+    "writing_aside",
+]
 
 
 @contextlib.contextmanager
@@ -93,6 +104,19 @@ def read_bounded(path: Path, limit: int) -> bytes:
             remedy="check that this is the right file",
         )
     return data
+
+
+def file_sha256(path: Path) -> bytes:
+    """SHA-256 of a regular file, 32 bytes; whoever names another, a pipe or a device, holds nobody up with it.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ without believing who signed it.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ensconce.enclave.gramine import Gramine
 from ensconce.enclave.manifest import FOLDER
 from ensconce.enclave.show import is_gramines
 from ensconce.errors import InputError, IntegrityError
-from ensconce.files import read_bounded
+from ensconce.files import file_sha256, read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE, Manifest, parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
@@ -73,8 +72,7 @@ def _check_files(manifest: Manifest, base: Path) -> None:
     for file in manifest.trusted_files:
         path = base / file.path
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").digest()
+            digest = file_sha256(path)
         except OSError as error:
             raise InputError(
                 "file.read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,8 @@ def test_measure_reads_every_file(here: Path) -> None:
     missing = run("measure", "enclave/app.manifest.sgx").exception
     assert isinstance(missing, InputError)
     assert missing.check == "file.read"
+    # Nobody ever writes into it.
+    os.mkfifo(here / "program")
+    pipe = run("measure", "enclave/app.manifest.sgx").exception
+    assert isinstance(pipe, InputError)
+    assert pipe.check == "file.read"

@@ -12,11 +12,8 @@ write them between the two is the very host against which this platform, unlike 
 
 from __future__ import annotations
 
-import errno
 import functools
-import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from ensconce.errors import InputError, IntegrityError
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct, quotients
-from ensconce.files import read_bounded
+from ensconce.files import file_sha256, read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE, Manifest, TrustedFile, parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
@@ -268,7 +265,7 @@ def _unlisted(path: str) -> IntegrityError:
 
 def _check_contents(file: TrustedFile, path: Path) -> None:
     try:
-        found = _digest(path)
+        found = file_sha256(path)
     except OSError as error:
         raise _unreadable(file, path, error.strerror or "it cannot be read") from error
     if found != file.sha256:
@@ -289,12 +286,3 @@ def _unreadable(file: TrustedFile, path: Path, reason: str) -> IntegrityError:
         rule=f"SHA-256 {file.sha256.hex()}",
         remedy=_REBUILD,
     )
-
-
-def _digest(path: Path) -> bytes:
-    # Not blocking, or a named pipe in a file's place would hold the launcher up for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb", buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        return hashlib.file_digest(stream, "sha256").digest()
