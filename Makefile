@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-
 BENCH  := build/bench
 TF_PIP := $(TF)/bin/python -m pip --quiet --disable-pip-version-check install
 # Those that skip, in part, where there is no TensorFlow.
-TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow tests/unit/modelserver
+TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop/tensorflow tests/unit/modelserver tests/integration/client/test_published_stubs.py
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
@@ -80,7 +80,7 @@ demo: setup
 	@$(BIN)/ensconce demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-tensorflow: interop-env
 	@$(TF)/bin/python -m pytest $(TF_TESTS) $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ enclave        what runs inside: image, Gramine manifest, lint, signature, the r
 provisioning   the secret provisioning server, and the enclave's side of it
 serving        TensorFlow Serving's API: gRPC, REST, model manager, engines
 gateway        Nginx configuration and its process; an embedded pass-through where there is no Nginx
-client         attested TLS, tunnel, predictions
+client         connections that prove themselves; channels, transports and predictions on pools of them
 platform       where am I? Gramine's ``/dev/attestation``, or the simulated platform
 ratls          certificates that carry evidence; channel-bound proof
 models         seal, describe, load

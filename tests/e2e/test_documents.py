@@ -179,6 +179,13 @@ class Followed:
     client: str | None
 
 
+EXAMPLE = (
+    '"$PYTHON" examples/client/classify_images.py 127.0.0.1:8500 --server-name "$domain" --policy client/policy.yaml'
+    ' --ca client/ca.pem --pccs "$ENSCONCE_PCCS" --model digits --fresh examples/digits/heldout.npz > example.out\n'
+)
+"""The program of docs/how-to/attest-a-channel.md, with connections that bring fresh quotes."""
+
+
 @pytest.fixture(scope="module")
 def followed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -192,10 +199,15 @@ def followed(
     (folder / "client.py").write_text(client)
     python = Path(os.environ.get("ENSCONCE_TF_PYTHON", REPOSITORY / ".venv-tf" / "bin" / "python"))
     asks = '"$CLIENT" client.py 127.0.0.1:8500 "$domain" client/ca.pem examples/digits/heldout.npz > client.out\n'
-    script = blocks(PAGE, "sh")
+    script = [block + EXAMPLE if "ensconce predict" in block else block for block in blocks(PAGE, "sh")]
     if python.is_file():
         script = [block + asks if "ensconce predict" in block else block for block in script]
-    said = run(elsewhere("\n".join(script)), folder, environment_in(folder) | {"CLIENT": str(python)}, 170)
+    said = run(
+        elsewhere("\n".join(script)),
+        folder,
+        environment_in(folder) | {"CLIENT": str(python), "PYTHON": sys.executable},
+        170,
+    )
     yield Followed(folder, said, (folder / "client.out").read_text() if python.is_file() else None)
     shutil.rmtree(folder)
 
@@ -214,6 +226,15 @@ def test_from_the_graphene_tutorial(followed: Followed) -> None:
     assert re.search(r"classes: \[\d, \d, \d, \d, \d\]", followed.said)
     assert '"key.retired"' in (followed.folder / "owner" / "audit" / "log.jsonl").read_text()
     assert processes_below(followed.folder) == []
+
+
+@pytest.mark.timeout(180)
+def test_attest_a_channel(followed: Followed) -> None:
+    program = (REPOSITORY / "examples/client/classify_images.py").read_text()
+    assert program in blocks(REPOSITORY / "docs/how-to/attest-a-channel.md", "python")
+    said = (followed.folder / "example.out").read_text()
+    assert re.search(r"heldout.npz  classes: \[\d, \d, \d, \d, \d\]", said)
+    assert re.search(r"replica [0-9a-f]{16} \(.+\) answered 1", said)
 
 
 @pytest.mark.timeout(180)
