@@ -172,7 +172,7 @@ def _queues(engine: Engine, alone: float, seed: int, count: int) -> str:
             cells = []
             for merged in (False, True):
                 found = queue(engine, load, merged=merged, bursty=bursty, seed=seed, alone=alone, count=count)
-                cells += [f"{1e3 * found.p50:.0f}", f"{1e3 * found.p99:.0f}", f"{100 * found.refused:.1g} %"]
+                cells += [f"{1e3 * found.p50:.0f}", f"{1e3 * found.p99:.0f}", f"{100 * found.refused:.2g} %"]
             rows.append(["bursts" if bursty else "Poisson", f"{load:.1f}", *cells, f"{found.rows:.2f}"])
     columns = ["arrivals", "load", "alone: p50", "p99", "refused", "merged: p50", "p99", "refused", "rows a batch"]
     rate = 1 / (alone + engine.by_rows[1].mean)
