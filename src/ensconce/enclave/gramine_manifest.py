@@ -65,8 +65,9 @@ def render_gramine(spec: EnclaveSpec, image: Image, sizes: Sizes) -> str:
                 ("The program, and all of its command line: the host adds and drops nothing.", "libos.entrypoint",
                  interpreter),
                 (None, "loader.argv", [interpreter, *FLAGS, "-m", GRAMINE_ENTRY_MODULE, CONFIG]),
-                ("The whole environment; nothing is passed through.", "loader.env",
-                 {"LD_LIBRARY_PATH": _LIBRARIES, **ENVIRONMENT}),
+                ("The whole environment; nothing is passed through. The C library would set 64 MiB of the enclave aside"
+                 " for each\nthread's heap; one for all is enough.", "loader.env",
+                 {"LD_LIBRARY_PATH": _LIBRARIES, "MALLOC_ARENA_MAX": "1", **ENVIRONMENT}),
                 ("Other levels tell the host of system calls and their arguments.", "loader.log_level", "error"),
                 ("Names are looked up here, and nowhere in the host's /etc; and a folder in the enclave's own memory is"
                  " for libraries\nonce they are checked.", "fs.mounts", [

@@ -23,7 +23,7 @@ from ensconce.enclave.gramine_manifest import IMAGE
 from ensconce.enclave.image import Image
 from ensconce.enclave.manifest import FOLDER
 from ensconce.enclave.manifest_text import Choice, lines, value
-from ensconce.enclave.tensorflow_serving_sizes import ServingSizes
+from ensconce.enclave.tensorflow_serving_sizes import HEAPS, ServingSizes
 from ensconce.errors import InputError
 from ensconce.platform.manifest import Manifest
 from ensconce.tfserving.messages import BatchingParameters, ModelServerConfig
@@ -261,6 +261,7 @@ def _environment(spec: TensorFlowServingSpec) -> dict[str, str]:
         "SECRET_PROVISION_SET_KEY": KEY_NAME,
         "SECRET_PROVISION_CA_CHAIN_PATH": f"/{AUTHORITY}",
         "SECRET_PROVISION_SERVERS": spec.servers(),
+        "MALLOC_ARENA_MAX": str(HEAPS),
         # The host reads what an enclave prints: errors, and no more.
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "GRPC_VERBOSITY": "NONE",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MAX_CORES", "ServingSizes"]
+__all__ = ["HEAPS", "MAX_CORES", "ServingSizes"]
 
 MAX_CORES = 32
 """Cores that are reckoned with when no number of threads is given."""
 
+HEAPS = 4
+"""Heaps that the C library may have; it would make as many as 8 for each core, and set 64 MiB aside for each."""
+
 _MIB = 1 << 20
+_HEAP = 64 * _MIB
 _GRAMINES_THREADS = 4
 # The main thread, the manager's, the loaders', the file system's, gRPC's pollers and timers.
 _SERVERS_THREADS = 28
@@ -57,7 +61,7 @@ class ServingSizes:
         weights = _UNKNOWN_MODEL if model is None else model
         # The graph as it is read, its variables, and what oneDNN makes of the constants.
         for_model = 3 * weights
-        needed = _PROGRAM + program + for_model + slots * _STACK
+        needed = _PROGRAM + program + for_model + slots * _STACK + HEAPS * _HEAP
         return cls(
             cores=cores,
             grpc_threads=2 * cores,
@@ -67,7 +71,8 @@ class ServingSizes:
             threads_reason=f"{_GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, {cores} in each of"
             f" TensorFlow's two pools, {2 * cores} for gRPC" + (f", {batching} for batches" if batching else ""),
             size_reason=f"{_mib(_PROGRAM + program)} for the program, {_mib(for_model)} for the model (the file, its"
-            f" variables, and what is made of them), {_mib(slots * _STACK)} for stacks; rounded up to a power of two",
+            f" variables, and what is made of them), {_mib(slots * _STACK)} for stacks,"
+            f" {_mib(HEAPS * _HEAP)} for {HEAPS} heaps; rounded up to a power of two",
         )
 
     @property

@@ -102,6 +102,9 @@ def test_the_environment_is_gramines_own_provisioning_and_nothing_of_the_hosts()
     assert environment["SECRET_PROVISION_SET_KEY"] == "model"
     assert environment["SECRET_PROVISION_CA_CHAIN_PATH"] == "/enclave/ca.pem"
     assert environment["SECRET_PROVISION_SERVERS"] == "provisioning.example.test:4433"
+    # As many heaps as the size was reckoned with.
+    assert environment["MALLOC_ARENA_MAX"] == "4"
+    assert "256 MiB for 4 heaps" in SIZES.size_reason
     assert all(isinstance(value, str) for value in environment.values())
 
 
