@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import gc
 import hashlib
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
@@ -47,12 +49,15 @@ _SMALL = ("serving", "modelserver", "models")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With ``-n``, let one worker have all tests that start processes and listen, one after the other."""
+    """With ``-n``, let one worker have all tests that start processes and listen, one after the other.
+
+    Enclaves alone are for the other worker, which otherwise has nothing left to do before the first has ended.
+    """
     here = Path(__file__).parent
     for item in items:
         kind, room, *_ = item.path.relative_to(here).parts
         alone = kind == "e2e" or (kind == "integration" and room not in _SMALL)
-        group = "processes" if alone else str(item.path)
+        group = "enclaves" if room == "enclave" and alone else "processes" if alone else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -127,6 +132,18 @@ def gramine_certificate() -> Callable[..., x509.Certificate]:
         return builder.sign(signer or key, algorithm or hashes.SHA256())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def rsa_key() -> Callable[[int, int], rsa.RSAPrivateKey]:
+    """Gives the key with this exponent and of this size; it takes long to make, so all tests have the same."""
+    return functools.cache(rsa.generate_private_key)
+
+
+@pytest.fixture(scope="session")
+def signing_key(rsa_key: Callable[[int, int], rsa.RSAPrivateKey]) -> rsa.RSAPrivateKey:
+    """What an owner signs enclaves with."""
+    return rsa_key(3, 3072)
 
 
 @pytest.fixture(scope="session")

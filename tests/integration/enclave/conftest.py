@@ -22,6 +22,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 import ensconce
 from ensconce.addresses import Address
@@ -33,7 +34,6 @@ from ensconce.appraisal.verdict import TcbStatus
 from ensconce.audit.log import AuditLog
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT, EnclaveIdentity, EnclaveSpec, build_enclave
 from ensconce.enclave.config import ListenConfig, ModelConfig, ServingConfig
-from ensconce.enclave.sign import new_signing_key
 from ensconce.keys import FolderPlace, SealedKeystore
 from ensconce.keys.unlock import new_key_file
 from ensconce.models.seal import seal
@@ -145,6 +145,7 @@ class World:
     authority: CertificateAuthority
     keystore: SealedKeystore
     owner_key: Ed25519PrivateKey
+    signing_key: RSAPrivateKey
     audit: AuditLog
     appraiser: Appraiser
     bundle: Path
@@ -191,7 +192,7 @@ class World:
             serving=serving,
             listen=listen,
         )
-        return build_enclave(bundle, spec, new_signing_key(), now)
+        return build_enclave(bundle, spec, self.signing_key, now)
 
     def accept(self, server: ProvisioningServer, mr_enclave: bytes) -> None:
         """The owner's policy names this measurement from now on."""
@@ -267,7 +268,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformContro
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) -> Iterator[World]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl, signing_key: RSAPrivateKey
+) -> Iterator[World]:
     base = tmp_path_factory.mktemp("world")
     status = machine.status()
     authority = CertificateAuthority.create("the owner", now())
@@ -284,6 +287,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, machine: PlatformControl) ->
         authority=authority,
         keystore=SealedKeystore.create(FolderPlace(base / "keystore"), new_key_file(base / "unlock.key")),
         owner_key=owner_key,
+        signing_key=signing_key,
         audit=AuditLog.open(base / "audit", owner_key, now),
         appraiser=Appraiser(policy, collateral, now),
         bundle=base / "bundle",

@@ -19,7 +19,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import ensconce
-from ensconce.enclave.sign import new_signing_key, sign_manifest
+from ensconce.enclave.sign import sign_manifest
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.control import EnclaveEntry, PlatformControl
 from ensconce.platform.simulated.measurement import measure
@@ -27,11 +27,6 @@ from ensconce.platform.simulated.measurement import measure
 SOURCES = str(Path(ensconce.__file__).parents[1])
 PYTHON = os.path.realpath(sys.executable)
 DEADLINE_S = 60.0
-
-
-@pytest.fixture(scope="session")
-def signing_key() -> rsa.RSAPrivateKey:
-    return new_signing_key()
 
 
 @dataclass

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
@@ -38,6 +39,14 @@ def deployment() -> Callable[..., Deployment]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signs_with(signing_key: RSAPrivateKey) -> Iterator[None]:
+    """Every owner of these tests signs with the same key: nothing here is about that key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensconce.cluster.owner.new_signing_key", lambda: signing_key)
+        yield
 
 
 @pytest.fixture(scope="session")

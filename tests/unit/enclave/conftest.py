@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ensconce.enclave.config import ModelConfig
 from ensconce.enclave.image import Image, build_image
 from ensconce.enclave.layers import ImageFile, LayerCache
 from ensconce.enclave.manifest import EnclaveSpec
-from ensconce.enclave.sign import new_signing_key
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ def xdg_cache(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default cache is the session's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(staged.cache.folder.parents[1]))
     return staged.cache.folder
-
-
-@pytest.fixture(scope="session")
-def signing_key() -> rsa.RSAPrivateKey:
-    return new_signing_key()
 
 
 @pytest.fixture

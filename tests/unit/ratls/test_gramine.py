@@ -26,8 +26,7 @@ from ensconce.ratls.gramine import GramineClient, read_gramine_client
 
 NOW = 1_790_000_000
 P256, P384, P521 = (ec.generate_private_key(curve()) for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1))
-RSA = rsa.generate_private_key(65537, 3072)
-KEYS = {"P-256": P256, "P-384": P384, "RSA-3072": RSA}
+KINDS = ("P-256", "P-384", "RSA-3072")
 
 Make = Callable[..., x509.Certificate]
 Quoting = Callable[[bytes], bytes]
@@ -37,6 +36,11 @@ Quoting = Callable[[bytes], bytes]
 def quote(sound_report: Callable[..., SgxReport]) -> Quoting:
     vendor = SimulatedVendor(bytes(32), NOW)
     return lambda report_data: make_quote(vendor, sound_report(vendor, report_data=report_data))
+
+
+@pytest.fixture
+def keys(rsa_key: Callable[[int, int], rsa.RSAPrivateKey]) -> dict[str, Any]:
+    return {"P-256": P256, "P-384": P384, "RSA-3072": rsa_key(65537, 3072)}
 
 
 @pytest.fixture
@@ -55,17 +59,20 @@ def refused(certificate: x509.Certificate, at: int = NOW) -> str:
 
 
 @pytest.mark.parametrize("forms", [("legacy",), ("meant",), ("tcg",), ("legacy", "tcg"), ("tcg", "meant")])
-@pytest.mark.parametrize("kind", sorted(KEYS))
-def test_every_form_over_every_key(make: Make, kind: str, forms: tuple[str, ...]) -> None:
-    client = read(make(KEYS[kind], forms))
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_over_every_key(make: Make, keys: dict[str, Any], kind: str, forms: tuple[str, ...]) -> None:
+    client = read(make(keys[kind], forms))
     assert client.form == ("tcg" if "tcg" in forms else "legacy")
-    assert client.spki_der == spki_of(KEYS[kind].public_key())
+    assert client.spki_der == spki_of(keys[kind].public_key())
 
 
 class TestKey:
-    @pytest.mark.parametrize("key", [P521, rsa.generate_private_key(65537, 2048), rsa.generate_private_key(3, 3072)])
-    def test_of_another_kind(self, make: Make, key: Any) -> None:
-        assert refused(make(key)) == "ratls.key"
+    @pytest.mark.parametrize("form", [(65537, 2048), (3, 3072)])
+    def test_of_another_kind(self, make: Make, rsa_key: Callable[..., Any], form: tuple[int, int]) -> None:
+        assert refused(make(rsa_key(*form))) == "ratls.key"
+
+    def test_of_another_curve(self, make: Make) -> None:
+        assert refused(make(P521)) == "ratls.key"
 
     def test_that_cannot_be_used_with_these_versions_of_tls(self, gramine_certificate: Make, quote: Quoting) -> None:
         key = ed25519.Ed25519PrivateKey.generate()
@@ -77,10 +84,10 @@ class TestKey:
 
 
 class TestSignature:
-    @pytest.mark.parametrize("kind", sorted(KEYS))
-    def test_of_another_key(self, make: Make, kind: str) -> None:
-        other = {"P-256": P384, "P-384": RSA, "RSA-3072": P256}[kind]
-        assert refused(make(KEYS[kind], signer=other)) == "ratls.container"
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_of_another_key(self, make: Make, keys: dict[str, Any], kind: str) -> None:
+        other = {"P-256": P384, "P-384": keys["RSA-3072"], "RSA-3072": P256}[kind]
+        assert refused(make(keys[kind], signer=other)) == "ratls.container"
 
     def test_of_another_key_of_the_same_kind(self, make: Make) -> None:
         assert refused(make(P384, signer=ec.generate_private_key(ec.SECP384R1()))) == "ratls.container"
@@ -88,9 +95,9 @@ class TestSignature:
     def test_over_a_hash_that_gramine_does_not_use(self, make: Make) -> None:
         assert refused(make(P384, algorithm=hashes.SHA224())) == "ratls.container"
 
-    @pytest.mark.parametrize("kind", sorted(KEYS))
-    def test_changed(self, make: Make, kind: str) -> None:
-        der = bytearray(make(KEYS[kind]).public_bytes(Encoding.DER))
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_changed(self, make: Make, keys: dict[str, Any], kind: str) -> None:
+        der = bytearray(make(keys[kind]).public_bytes(Encoding.DER))
         der[-1] ^= 1
         with pytest.raises(EvidenceError, match=r"ratls\.container|certificate\.format"):
             read_gramine_client(bytes(der), NOW)

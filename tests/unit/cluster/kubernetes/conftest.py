@@ -15,7 +15,7 @@ from ensconce.cluster.kubernetes.bundle import read_values
 from ensconce.cluster.kubernetes.objects import render
 from ensconce.cluster.kubernetes.values import Values
 from ensconce.enclave.config import ListenConfig, ModelConfig, ProvisioningConfig, ReplicaConfig, ServingConfig
-from ensconce.enclave.sign import new_signing_key, sign_manifest
+from ensconce.enclave.sign import sign_manifest
 from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.measurement import measure
 
@@ -37,11 +37,6 @@ GOOGLES = MANIFEST.replace("/usr/bin/python3", "tensorflow_model_server").replac
     '"-m", "ensconce.enclave.replica"', '"--port=8500", "--ssl_config_file=/enclave/ssl.cfg"'
 )
 CIPHERTEXT = bytes(range(256))
-
-
-@pytest.fixture(scope="session")
-def signing_key() -> Any:
-    return new_signing_key()
 
 
 @pytest.fixture
