@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from containers import DOMAIN, KINDS, LOCKED_DOWN, REPOSITORY, build, enclave_build, podman, run, words
+from containers import DOMAIN, KINDS, LOCKED_DOWN, REPOSITORY, TARGETS, build, enclave_build, podman, run, words
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +19,12 @@ def once() -> dict[str, str]:
     for program in ("buildah", "podman"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    return build("localhost/ensconce-test")
+    return build("localhost/ensconce-test", *TARGETS)
 
 
 @pytest.fixture(scope="session")
 def again(once: dict[str, str]) -> dict[str, str]:
-    return build("localhost/ensconce-test-again", NO_CACHE="1")
+    return build("localhost/ensconce-test-again", *TARGETS, NO_CACHE="1")
 
 
 @pytest.fixture(scope="session")

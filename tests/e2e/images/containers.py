@@ -6,11 +6,13 @@ on. Where ``GRAMINE_BASE`` names a base with Gramine, the images for it are buil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,6 @@ KINDS = ("simulated", *(("gramine",) if "GRAMINE_BASE" in os.environ else ()))
 TARGETS = ("client", "provisioning", *(f"{each}-{kind}" for kind in KINDS for each in ("enclave", "server")))
 DOMAIN = "digits.example.test"
 OWNERS = ("server.json", "server.manifest.sgx", "server.sig")
-# Beside them for Gramine: how names are looked up, and the manifest before its tool has read it.
-GRAMINES = ("hosts", "nsswitch.conf", "resolv.conf", "server.manifest")
 LOCKED_DOWN = (
     *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *("--tmpfs", "/run/ensconce"),
@@ -65,10 +65,10 @@ def until(reached: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def build(name: str, **environment: str) -> dict[str, str]:
-    """Build all images as ``name/TARGET:test``; their digests by target."""
+def build(name: str, *targets: str, **environment: str) -> dict[str, str]:
+    """Build images as ``name/TARGET:test``; their digests by target."""
     done = subprocess.run(
-        [REPOSITORY / "deploy" / "images" / "build", *TARGETS],
+        [REPOSITORY / "deploy" / "images" / "build", *targets],
         env=os.environ | {"NAME": name, "TAG": "test", **environment},
         capture_output=True,
         text=True,
@@ -76,6 +76,29 @@ def build(name: str, **environment: str) -> dict[str, str]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(re.findall(r"^([a-z-]+) (sha256:[0-9a-f]{64})$", done.stdout, re.M))
+
+
+def staged_in(archive: Path) -> dict[str, str]:
+    """SHA-256 of each file that lies ready for enclaves in an image's file system."""
+    prefix = "opt/ensconce/enclave/"
+    found = {}
+    with tarfile.open(archive) as files:
+        for entry in files:
+            if entry.name.startswith(prefix) and entry.isfile():
+                stream = files.extractfile(entry)
+                assert stream is not None
+                found[entry.name.removeprefix(prefix)] = hashlib.sha256(stream.read()).hexdigest()
+    return found
+
+
+def staged_by(owner: Path) -> dict[str, str]:
+    """The same of an owner's bundle; what is her own lies beside it."""
+    enclave = owner / "bundle" / "enclave"
+    return {
+        str(path.relative_to(enclave)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (enclave / "image").rglob("*")
+        if path.is_file()
+    }
 
 
 def enclave_build(image: str, owner: Path) -> str:
