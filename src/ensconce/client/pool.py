@@ -190,6 +190,12 @@ class Pool(Generic[ChannelT]):
         return {each.replica_id: each for each in found if each is not None}
 
     @property
+    def connections(self) -> dict[str, int]:
+        """How many seats lead to each of them now, by id."""
+        with self._changed:
+            return dict(Counter(seat.replica_id for seat in self._roster.seats if not seat.is_lost))
+
+    @property
     def channels(self) -> list[ChannelT]:
         """What speaks now, as far as it was used."""
         with self._changed:

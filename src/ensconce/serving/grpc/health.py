@@ -33,16 +33,16 @@ _MOST: Final = 100
 
 
 class Health:
-    """Says of each service whether it is served; all are, until the server begins to stop."""
+    """Says of each service whether it is served: all are, or none."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         """Serve them, and "", which stands for all."""
         self._services = {"": _SERVING} | dict.fromkeys(services, _SERVING)
         self._changed = asyncio.Event()
 
-    def stop(self) -> None:
-        """Nothing is served any more, and whoever watches learns it."""
-        self._services = dict.fromkeys(self._services, _NOT_SERVING)
+    def tell(self, *, serving: bool) -> None:
+        """Whether anything is served has changed, and whoever watches learns it."""
+        self._services = dict.fromkeys(self._services, _SERVING if serving else _NOT_SERVING)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -116,7 +116,7 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Answer what has been asked, for ``grace`` seconds at most; then close every connection."""
-        self._health.stop()
+        self._health.tell(serving=False)
         await self._server.stop(grace)
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -7,7 +7,7 @@ us without bringing a request nearer its answer is paid for from its :class:`Pat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ErrorCode, Http2Error, Setting, Type
@@ -30,7 +30,13 @@ _LONG: Final = 4 * 1024
 
 
 class Connection(Lifetime):
-    """Made by :class:`Http2Server` for every connection; drives streams that its ``accept`` makes."""
+    """Made by :class:`Http2Server` for every connection; drives streams that its ``accept`` makes.
+
+    Attributes:
+        handlers: what takes a frame, by its type.
+    """
+
+    handlers: ClassVar[tuple[Callable[[Any, int, int, Any], None], ...]]
 
     def __init__(self, server: Server, accept: Accept, limits: Http2Limits, memory: Memory, buffer: memoryview) -> None:
         """Begin before anything has arrived.
@@ -95,7 +101,7 @@ class Connection(Lifetime):
                 self._keep(start, len(preface))
                 return
             self._is_greeted, at = True, len(preface)
-        longest, size = self._limits.frame_bytes, len(data)
+        longest, size, handlers = self._limits.frame_bytes, len(data), self.handlers
         while True:
             some, at = frames.read_frames(data, at, longest, long=_LONG)
             for kind, flags, number, payload in some:
@@ -103,8 +109,8 @@ class Connection(Lifetime):
                     raise Http2Error(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
                 if not self._has_settings and (kind != Type.SETTINGS or flags & frames.ACK):
                     raise Http2Error(ErrorCode.PROTOCOL_ERROR, "SETTINGS must come first")
-                if kind < len(_HANDLERS):
-                    _HANDLERS[kind](self, flags, number, payload)
+                if kind < len(handlers):
+                    handlers[kind](self, flags, number, payload)
                 else:
                     self._pay(_CHEAP)  # section 5.5: unknown frames are ignored
                 if self._closing_at is not None:
@@ -350,7 +356,7 @@ def _error_code(payload: bytes) -> ErrorCode:
         return ErrorCode.INTERNAL_ERROR  # section 7: unknown codes are nothing special
 
 
-_HANDLERS: Final[tuple[Callable[[Any, int, int, Any], None], ...]] = (
+Connection.handlers = (
     Connection._on_data,
     Connection._on_headers,
     Connection._on_priority,

@@ -96,9 +96,17 @@ class HeaderDecoder:
         Raises:
             Http2Error: as in :meth:`request`.
         """
-        self._cache.clear()
-        fields = self._decode(block)
+        fields = self.fields(block)
         return not any(name.startswith(b":") for name, _ in fields)
+
+    def fields(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """The fields of any block in their order, for those who pass them on.
+
+        Raises:
+            Http2Error: as in :meth:`request`.
+        """
+        self._cache.clear()
+        return self._decode(block)
 
     def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
         try:

@@ -89,14 +89,18 @@ class Lifetime(asyncio.BufferedProtocol):
         self.host, self.peer = client_of(transport.get_extra_info("peername"))
         self.channel = transport.get_extra_info("ssl_object")
         self._since_made = self._idle_since = self._loop.time()
+        self.output.put(
+            frames.settings(self._own_settings()) + frames.window_update(0, CONNECTION_WINDOW - _DEFAULT_WINDOW)
+        )
+
+    def _own_settings(self) -> dict[Setting, int]:
         limits = self._limits
-        own = {
+        return {
             Setting.MAX_CONCURRENT_STREAMS: limits.streams,
             Setting.INITIAL_WINDOW_SIZE: limits.window_bytes,
             Setting.MAX_FRAME_SIZE: limits.frame_bytes,
             Setting.MAX_HEADER_LIST_SIZE: limits.header_bytes,
         }
-        self.output.put(frames.settings(own) + frames.window_update(0, CONNECTION_WINDOW - _DEFAULT_WINDOW))
 
     def connection_lost(self, _exception: Exception | None) -> None:
         """It is over, whoever ended it."""

@@ -113,11 +113,14 @@ class Output:
         self._enqueue(stream)
 
     def send_trailers(self, stream: Stream, trailers: bytes) -> None:
-        """Send the last header block, after everything that is queued; the stream is finished by it."""
+        """Send the last header block, after everything that is queued; the stream is finished by it.
+
+        Where there are no trailers, an empty frame of DATA ends the stream.
+        """
         if stream.unsent:
             stream.trailers = trailers
         else:
-            self.put(headers(stream.id, trailers, END_STREAM))
+            self.put(_end(stream.id, trailers))
             self._finished(stream)
 
     def set_initial_window(self, size: int, streams: list[Stream]) -> None:
@@ -208,7 +211,7 @@ class Output:
                     stream.is_queued = True
                     self._ready.append(stream)
             elif stream.trailers is not None:
-                self._parts.append(headers(stream.id, stream.trailers, END_STREAM))
+                self._parts.append(_end(stream.id, stream.trailers))
                 self._finished(stream)
             else:
                 stream.on_room()
@@ -234,3 +237,7 @@ class Output:
         self.is_closed = True
         self._parts.clear()
         self._ready.clear()
+
+
+def _end(number: int, trailers: bytes) -> bytes:
+    return headers(number, trailers, END_STREAM) if trailers else data_header(number, 0, END_STREAM)

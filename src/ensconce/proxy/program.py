@@ -1,0 +1,208 @@
+"""The proxy from its first listener to its last call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ensconce.addresses import Address, listen
+from ensconce.client.service import Service
+from ensconce.client.tunnel import Tunnel
+from ensconce.errors import EnsconceError, InputError
+from ensconce.proxy.back import Backs
+from ensconce.proxy.grpc import Forwarding, GrpcFront
+from ensconce.proxy.link import Link
+from ensconce.proxy.listening import Place, open_listener
+from ensconce.proxy.metrics import Metrics
+from ensconce.proxy.rest import RestFront, transport_through
+from ensconce.proxy.status import status_server
+from ensconce.proxy.upstream import Upstream
+from ensconce.serving.tls import ServingCertificate
+from ensconce.tfserving.refusal import Code
+
+__all__ = ["GRACE_S", "Proxy", "Side", "run_proxy"]
+
+GRACE_S: Final = 20.0
+"""Seconds that calls under way have when the proxy is to end."""
+
+_HANDSHAKE_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """One protocol: where clients come, and where their calls go."""
+
+    listen: Place
+    service: Service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """What is to run.
+
+    Attributes:
+        grpc: if gRPC is to be passed on.
+        rest: if REST is.
+        status: where /healthz, /readyz and /metrics are answered, if anywhere.
+        certificate: with which TLS is spoken to clients; without, in the clear.
+    """
+
+    grpc: Side | None = None
+    rest: Side | None = None
+    status: Address | None = None
+    certificate: ServingCertificate | None = None
+
+    def __post_init__(self) -> None:
+        if self.grpc is None and self.rest is None:
+            raise InputError("proxy.nothing", "the proxy has nothing to pass on", remedy="give --listen HOST:PORT")
+
+
+def run_proxy(proxy: Proxy, tell: Callable[[str, str], object]) -> bool:
+    """Run until SIGTERM or SIGINT; what is under way then has :data:`GRACE_S` seconds.
+
+    Args:
+        proxy: what is to run.
+        tell: told of each listener: what it is for, and where it is.
+
+    Returns:
+        Whether it was SIGINT.
+
+    Raises:
+        InputError: an address cannot be had, or would be in the clear beyond this machine.
+    """
+    return asyncio.run(_run(proxy, tell))
+
+
+async def _run(proxy: Proxy, tell: Callable[[str, str], object]) -> bool:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[bool] = loop.create_future()
+
+    def end(is_interrupt: bool) -> None:
+        if not ended.done():
+            ended.set_result(is_interrupt)
+
+    loop.add_signal_handler(signal.SIGTERM, end, False)
+    loop.add_signal_handler(signal.SIGINT, end, True)
+    running = Running(proxy)
+    try:
+        await running.start(tell)
+        return await ended
+    finally:
+        await running.stop(GRACE_S)
+
+
+class Running:
+    """A proxy in an event loop."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        """Prepare, within the event loop; nothing is listened at or connected to yet."""
+        self._proxy = proxy
+        self._loop = asyncio.get_running_loop()
+        self._backs = Backs()
+        self._sockets: list[Path] = []
+        self._upstreams: dict[str, Upstream[Any]] = {}
+        if proxy.grpc is not None:
+            self._upstreams["grpc"] = self._grpc_upstream(proxy.grpc.service)
+        if proxy.rest is not None:
+            self._upstreams["rest"] = self._rest_upstream(proxy.rest.service)
+        metrics = Metrics(self._upstreams)
+        self._grpc: GrpcFront | None = None
+        self._rest: RestFront | None = None
+        if proxy.grpc is not None:
+
+            def called(code: Code, seconds: float, replica: str, reason: EnsconceError | None) -> None:
+                metrics.ended("grpc", code.name, seconds, replica, reason)
+
+            self._grpc = GrpcFront(Forwarding(self._upstreams["grpc"], called))
+            self._grpc.health.tell(serving=False)
+        if proxy.rest is not None:
+
+            def asked(status: int, seconds: float, replica: str, reason: EnsconceError | None) -> None:
+                metrics.ended("rest", str(int(status)), seconds, replica, reason)
+
+            check_host = isinstance(proxy.rest.listen, Address) and proxy.certificate is None
+            self._rest = RestFront(self._upstreams["rest"], asked, check_host=check_host)
+        self._status = status_server(self._upstreams, metrics.registry) if proxy.status is not None else None
+
+    def _grpc_upstream(self, service: Service) -> Upstream[Link]:
+        backs, patience = self._backs, service.timeout + _HANDSHAKE_S
+        upstream = Upstream(service, "h2", lambda tunnel: Link(tunnel.path, backs, patience), lambda link: link.close())
+
+        def changed() -> None:
+            with contextlib.suppress(RuntimeError):  # The loop has ended.
+                self._loop.call_soon_threadsafe(self._tell_health)
+
+        upstream.watch(changed)
+        return upstream
+
+    def _rest_upstream(self, service: Service) -> Upstream[Any]:
+        def make(tunnel: Tunnel) -> Any:
+            return transport_through(tunnel.path)
+
+        def dispose(transport: Any) -> None:
+            if not self._loop.is_closed():
+                asyncio.run_coroutine_threadsafe(transport.aclose(), self._loop)
+
+        return Upstream(service, "http/1.1", make, dispose)
+
+    def _tell_health(self) -> None:
+        if self._grpc is not None and not self._grpc.server.is_stopping:
+            self._grpc.health.tell(serving=bool(self._upstreams["grpc"].replicas))
+
+    async def start(self, tell: Callable[[str, str], object]) -> None:
+        """Listen everywhere, then look for replicas.
+
+        Args:
+            tell: see :func:`run_proxy`.
+
+        Raises:
+            InputError: see there.
+        """
+        proxy, certificate = self._proxy, self._proxy.certificate
+        # All of them before anybody is answered: half a proxy is none.
+        grpc = self._open(proxy.grpc)
+        rest = self._open(proxy.rest)
+        status = listen(proxy.status, "proxy.listen") if proxy.status is not None else None
+        if grpc is not None and self._grpc is not None:
+            await self._grpc.server.listen(grpc, certificate.http2_context if certificate is not None else None)
+            tell("grpc", _where(grpc))
+        if rest is not None and self._rest is not None:
+            await self._rest.server.listen(rest, certificate.ssl_context if certificate is not None else None)
+            tell("rest", _where(rest))
+        if status is not None and self._status is not None:
+            await self._status.listen(status, None)
+            tell("status", _where(status))
+        for upstream in self._upstreams.values():
+            upstream.start()
+
+    def _open(self, side: Side | None) -> socket.socket | None:
+        if side is None:
+            return None
+        listener = open_listener(side.listen, encrypted=self._proxy.certificate is not None)
+        if isinstance(side.listen, Path):
+            self._sockets.append(side.listen)
+        return listener
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, let those under way end within ``grace`` seconds, and end every connection."""
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        fronts = [each.server.stop for each in (self._rest,) if each is not None]
+        fronts += [each.stop for each in (self._grpc,) if each is not None]
+        await asyncio.gather(*(stop(grace) for stop in fronts))
+        for upstream in self._upstreams.values():
+            await asyncio.to_thread(upstream.close)
+        await self._backs.stop(0)
+        if self._status is not None:
+            await self._status.stop(0)
+
+
+def _where(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    return f"unix:{name}" if isinstance(name, str) else str(Address(name[0], name[1]))

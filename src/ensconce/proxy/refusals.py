@@ -1,0 +1,56 @@
+"""Why a call was not passed on, as gRPC and REST say it."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Final
+
+from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
+from ensconce.serving.http1.messages import Response
+from ensconce.serving.http2.frames import ErrorCode
+from ensconce.tfserving.refusal import Code
+
+__all__ = ["CUT", "code_of", "code_of_reset", "response_of"]
+
+CUT: Final = UnreachableError(
+    "proxy.connection",
+    "the connection to the replica was lost during the call",
+    remedy="make the call again: it goes to a replica that is there",
+)
+
+# grpc/doc/PROTOCOL-HTTP2.md, "Errors".
+_RESETS: Final = {
+    ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
+    ErrorCode.CANCEL: Code.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
+}
+
+
+def code_of(error: EnsconceError) -> Code:
+    """The status of a call that is not passed on.
+
+    A refused replica is FAILED_PRECONDITION: to call again changes nothing before somebody has changed the replica or
+    the policy (grpc/doc/statuscodes.md), and gRPC's clients do not.
+    """
+    if isinstance(error, UnreachableError):
+        return Code.UNAVAILABLE
+    return Code.FAILED_PRECONDITION if isinstance(error, EvidenceError | RefusedError) else Code.INTERNAL
+
+
+def code_of_reset(code: ErrorCode) -> Code:
+    """The status of a call whose stream a replica has reset."""
+    return _RESETS.get(code, Code.INTERNAL)
+
+
+def response_of(error: EnsconceError) -> Response:
+    """The answer to a request that is not passed on: TensorFlow Serving's ``error``, and the error's fields."""
+    match code_of(error):
+        case Code.UNAVAILABLE:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        case Code.FAILED_PRECONDITION:
+            status = HTTPStatus.BAD_GATEWAY
+        case _:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return Response(status, json.dumps({"error": str(error), "refusal": error.fields()}).encode())

@@ -1,0 +1,158 @@
+"""REST, passed on request by request."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+
+from ensconce.client.pool import Lease
+from ensconce.errors import EnsconceError, UnreachableError
+from ensconce.proxy.refusals import CUT, response_of
+from ensconce.proxy.upstream import Upstream
+from ensconce.serving.http1.limits import Http1Limits
+from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.http1.server import HttpServer
+
+__all__ = ["ObserveHttp", "RestFront", "transport_through"]
+
+_log = logging.getLogger(__name__)
+
+_MIB: Final = 1024 * 1024
+_LIMITS: Final = Http1Limits(body_bytes=64 * _MIB)
+_LONGEST_ANSWER: Final = 256 * _MIB
+# Of a connection (RFC 9110, 7.6.1), or of a body as it went over one; what is left concerns the two ends.
+_NOT_PASSED_ON: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "expect",
+        "content-length",
+        "content-encoding",
+        "accept-encoding",
+        "content-type",
+        "date",
+    }
+)
+_TIME: Final = httpx.Timeout(None, connect=30.0)
+# A replica closes what is idle after 60 seconds; a request that meets that would be lost.
+_IDLE: Final = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=30.0)
+
+ObserveHttp = Callable[[int, float, str, EnsconceError | None], object]
+"""Told of each request: the answer's status, its seconds, the replica's id or "", and why it was not passed on."""
+
+
+def transport_through(path: str) -> httpx.AsyncHTTPTransport:
+    """What speaks HTTP through the tunnel whose socket is at ``path``."""
+    # trust_env: a proxy from the environment would be sent the request in the clear.
+    return httpx.AsyncHTTPTransport(uds=path, trust_env=False, limits=_IDLE)
+
+
+class RestFront:
+    """What listens for REST."""
+
+    def __init__(self, upstream: Upstream[httpx.AsyncHTTPTransport], observe: ObserveHttp, *, check_host: bool) -> None:
+        """Prepare, within the event loop that is to serve.
+
+        Args:
+            upstream: where requests go.
+            observe: told of each.
+            check_host: answer only to clients that reached us as localhost or by an address: a web page that is shown
+                on this machine could have its own name stand for our address otherwise, and would be obeyed.
+        """
+        self._upstream, self._observe, self._check_host = upstream, observe, check_host
+        self._host = upstream.service.server_name
+        self.server = HttpServer(self._answer, _refused, _LIMITS)
+
+    async def _answer(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if self._check_host and not _is_local_name(request.fields.get("host", "")):
+            raise HttpError(421, "This proxy is asked for as localhost, or by its address")
+        lease: Lease[httpx.AsyncHTTPTransport] | None = None
+        try:
+            lease = self._upstream.lease()
+            response = await self._forward(lease, request)
+        except EnsconceError as error:
+            if isinstance(error, HttpError):
+                raise
+            response = response_of(error)
+            self._observe(response.status, loop.time() - began, "", error)
+            return response
+        finally:
+            if lease is not None:
+                lease.release()
+        self._observe(response.status, loop.time() - began, lease.replica_id, None)
+        return response
+
+    async def _forward(self, lease: Lease[httpx.AsyncHTTPTransport], request: Request) -> Response:
+        fields = [(name, value) for name, value in request.fields.items() if name not in _NOT_PASSED_ON]
+        if "content-type" in request.fields:
+            fields.append(("content-type", request.fields["content-type"]))
+        outgoing = httpx.Request(
+            request.method,
+            httpx.URL(scheme="http", host=self._host, raw_path=request.target.encode("latin-1")),
+            headers=[*fields, ("host", self._host), ("accept-encoding", "identity")],
+            content=request.body if request.body or request.method not in ("GET", "HEAD") else None,
+            extensions={"timeout": _TIME.as_dict()},
+        )
+        try:
+            answer = await lease.seat.channel.handle_async_request(outgoing)
+            try:
+                body = await _read(answer)
+            finally:
+                await answer.aclose()
+        except httpx.ConnectError as error:
+            raise self._upstream.reason(lease.failure) from error
+        except httpx.TransportError as error:
+            if lease.failure is not None:
+                raise self._upstream.reason(lease.failure) from error
+            raise CUT from error
+        return Response(
+            answer.status_code,
+            body,
+            answer.headers.get("content-type", ""),
+            tuple((name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED_ON),
+        )
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for part in answer.aiter_raw():
+        body += part
+        if len(body) > _LONGEST_ANSWER:
+            raise UnreachableError(
+                "proxy.answer", "the answer is too long", rule=f"at most {_LONGEST_ANSWER} bytes", remedy="use gRPC"
+            )
+    return bytes(body)
+
+
+def _is_local_name(host: str) -> bool:
+    name, _, port = host.rpartition(":")
+    if not name or not port.isdecimal():
+        name = host
+    name = name.removeprefix("[").removesuffix("]").lower()
+    if name in ("localhost", ""):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(error: HttpError) -> Response:
+    return Response(error.status, json.dumps({"error": error.problem}).encode())
