@@ -25,7 +25,7 @@ from onenode.owner import DOMAIN, EXAMPLE, MODEL, Owner
 
 PLAIN, COMFORTABLE = 3, 2
 BUSY = 9
-"""Plain callers without a pause: so many that a replica that ends has calls under way."""
+"""Plain callers without a pause: so many that a replica that ends has calls under way, however it ends."""
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -219,7 +219,7 @@ def test_a_pod_is_killed_under_load(story: Story) -> None:
 def test_a_new_version_of_the_model_under_load(story: Story) -> None:
     story.owner.seal(2)
     story.bundles["version 2"] = story.host.take("version-2")
-    with story.load() as load:
+    with story.load(BUSY, pause=0) as load:
         story.host.apply(story.bundles["version 2"], 3)
         after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new version")
         calls = load.stop()
@@ -235,7 +235,7 @@ def test_a_new_measurement_with_an_overlap_then_the_old_one_is_revoked(story: St
     assert story.second != story.first
     story.bundles["second"] = story.host.take("second")
     story.accept(story.owner.change_policy({"first": story.first, "second": story.second}))
-    with story.load() as load:
+    with story.load(BUSY, pause=0) as load:
         story.host.apply(story.bundles["second"], 3)
         after = story.keep_on(load, lambda calls: len(calls) > 100, "a hundred calls to the new enclave")
         assert {call.mr_enclave for call in after} == {story.second}
