@@ -276,14 +276,17 @@ def own_items(package: Path) -> list[Item]:
         InputError: the entry module is missing.
     """
     found: dict[str, Path] = {}
+    seen: set[str] = set()
     waiting = [ENTRY_MODULE, GRAMINE_ENTRY_MODULE]
     while waiting:
         name = waiting.pop()
-        path = _module_file(package, name)
-        if name in found or path is None:
+        if name in seen:
             continue
-        found[name] = path
-        waiting += _imports(name, path)
+        seen.add(name)
+        path = _module_file(package, name)
+        if path is not None:
+            found[name] = path
+            waiting += _imports(name, path)
     if ENTRY_MODULE not in found:
         raise InputError("image.entry", f"{ENTRY_MODULE} is not in {package}", remedy="install Ensconce again")
     return sorted(Item(f"{site()}/ensconce/{path.relative_to(package)}", path) for path in found.values())
@@ -291,7 +294,7 @@ def own_items(package: Path) -> list[Item]:
 
 def _imports(name: str, path: Path) -> Iterator[str]:
     """The modules of Ensconce that the module imports, and the packages that these lie in."""
-    for node in _nodes_that_run(ast.parse(path.read_bytes(), str(path))):
+    for node in _statements_that_run(ast.parse(path.read_bytes(), str(path))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -310,11 +313,13 @@ def _imports(name: str, path: Path) -> Iterator[str]:
         yield name.rpartition(".")[0]
 
 
-def _nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+def _statements_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and the statements in it; no expression, for none of them imports."""
     yield node
     types_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
     for child in node.orelse if isinstance(node, ast.If) and types_only else ast.iter_child_nodes(node):
-        yield from _nodes_that_run(child)
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _statements_that_run(child)
 
 
 def _module_file(package: Path, name: str) -> Path | None:
