@@ -189,10 +189,10 @@ def scaled(
         table = Table(simulation, engine.limit, lambda rows: alone + engine.seconds(rows, chance))
         ready.append(_Replica(table, 0, deque()))
 
-    def connect(_: Any) -> None:
+    def connect(life: float | None) -> None:
         mine = min(ready, key=lambda each: each.connections)
         mine.connections += 1
-        until = simulation.now + chance.uniform(0.9, 1.1) * age
+        until = simulation.now + (chance.uniform(0.9, 1.1) * age if life is None else life)
 
         def told(waited: float) -> None:
             assert mine.waits is not None
@@ -246,7 +246,8 @@ def scaled(
         join()
     connections = round(replicas * before / (alone + engine.by_rows[1].mean))
     for _ in range(connections):
-        simulation.at(chance.random(), connect)
+        # They have been there for any part of their lives.
+        simulation.at(chance.random(), connect, chance.random() * age)
     for _ in range(round(connections * (factor - 1))):
         simulation.at(warm + chance.uniform(0.0, 10.0), connect)
     simulation.begin(scaler(), chance.uniform(0.0, _SYNC_S))
