@@ -45,20 +45,14 @@ def check(entries: Sequence[Entry], images: Mapping[str, np.ndarray], batches: S
     Raises:
         WrongAnswerError: one does not.
     """
+    first: dict[tuple[str, int], list[int]] = {}
     for entry in entries:
-        entry.contestant.resume()
-        for name, own in entry.models.items():
-            for batch in batches:
-                asked = images[name][:batch]
-                found, expected = entry.contestant.classes(own, asked), _expected(entries, name, asked)
+        with _alone(entry):
+            for (name, own), batch in itertools.product(entry.models.items(), batches):
+                found = entry.contestant.classes(own, images[name][:batch])
+                expected = first.setdefault((name, batch), found)
                 if found != expected:
                     raise WrongAnswerError(f"{entry.label}, {name}: classes {found}, expected {expected}")
-        entry.contestant.pause()
-
-
-def _expected(entries: Sequence[Entry], name: str, asked: np.ndarray) -> list[int]:
-    first = next(entry for entry in entries if name in entry.models)
-    return first.contestant.classes(first.models[name], asked)
 
 
 def agreement(these: Sequence[int], those: Sequence[int]) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from benchmarks.serving.measure import agreement, cells_of
+from benchmarks.serving.measure import Entry, WrongAnswerError, agreement, cells_of, check
 from benchmarks.serving.results import Cell, Request, Run, percentile, ratio, summarize
 from benchmarks.serving.soak import slope
 from benchmarks.serving.tables import comparisons, from_json, markdown, text, to_json
@@ -110,3 +112,33 @@ def test_the_slope_is_that_of_the_last_two_thirds() -> None:
     assert slope(seconds, [0, 50, 90, 100, 102, 104, 106, 108, 110]) == pytest.approx(2)
     assert slope([0], [5]) == 0
     assert np.isfinite(slope([0, 1], [5, 6]))
+
+
+class Answering:
+    """A contestant that answers while it is not set aside."""
+
+    def __init__(self, found: list[int]) -> None:
+        self._found, self.paused = found, True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def classes(self, model: str, images: Any) -> list[int]:
+        assert not self.paused
+        return self._found[: len(images)]
+
+
+@pytest.mark.parametrize(("second", "wrong"), [([1, 2], None), ([1, 3], "b, m: classes .1, 3., expected .1, 2.")])
+def test_who_is_set_aside_is_asked_nothing_when_all_are_compared(second: list[int], wrong: str | None) -> None:
+    both: list[Any] = [Answering([1, 2]), Answering(second)]
+    entries = [Entry(key, key, each, {"m": "m"}) for key, each in zip("ab", both, strict=True)]
+    images = {"m": np.zeros((2, 1))}
+    if wrong is None:
+        check(entries, images, [1, 2])
+    else:
+        with pytest.raises(WrongAnswerError, match=wrong):
+            check(entries, images, [1, 2])
+    assert all(each.paused for each in both)
