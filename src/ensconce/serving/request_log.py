@@ -54,7 +54,7 @@ class RequestLog:
 
     def __init__(
         self,
-        write: Callable[[bytes], object],
+        write: Callable[[bytes], bool],
         rates: Callable[[], Mapping[str, float]],
         *,
         clock: Callable[[], float] = time.time,
@@ -64,11 +64,11 @@ class RequestLog:
         """Log to ``write``, which must not block.
 
         Args:
-            write: takes a line with its end.
+            write: takes a line with its end, and says whether it will be written.
             rates: the rates in force, by model.
             clock: seconds since 1970.
             chance: a number from 0 to 1, 1 excluded, for each request.
-            logged: told the model and the code of each line.
+            logged: told the model and the code of each line; what is dropped is ``RESOURCE_EXHAUSTED``.
         """
         self._write, self._rates, self._clock, self._chance, self._logged = write, rates, clock, chance, logged
 
@@ -91,9 +91,9 @@ class RequestLog:
             "received": answered.received,
             "sent": answered.sent,
         }
-        self._write(json.dumps(entry).encode() + b"\n")
+        written = self._write(json.dumps(entry).encode() + b"\n")
         if self._logged is not None:
-            self._logged(answered.model, "OK")
+            self._logged(answered.model, "OK" if written else "RESOURCE_EXHAUSTED")
 
 
 class LogWriter:

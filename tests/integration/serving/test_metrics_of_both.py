@@ -20,7 +20,7 @@ async def test_both_fronts_are_counted_and_logged(serve: Any, held_out: Any) -> 
     options = FrontOptions(
         rest=RestOptions(metrics_path=METRICS_PATH),
         metrics=Metrics(),
-        request_log=RequestLog(lines.append, lambda: {"digits": 1.0}),
+        request_log=RequestLog(lambda line: lines.append(line) is None, lambda: {"digits": 1.0}),
     )
     running = await serve(options=options)
     context = ssl.create_default_context(cadata=running.issuer.root_pem.decode())

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +16,14 @@ from ensconce.tfserving.refusal import Code
 ANSWERED = Answered(
     "REST", "Predict", "digits", 3, "serving_default", Code.INVALID_ARGUMENT, 400, 0.0123456789, 10, 20, "[::1]:9"
 )
+
+
+def taking(lines: list[bytes]) -> Callable[[bytes], bool]:
+    def take(line: bytes) -> bool:
+        lines.append(line)
+        return True
+
+    return take
 
 
 def test_rates_are_the_configurations() -> None:
@@ -29,7 +38,7 @@ def test_a_line_has_what_it_should_and_nothing_else() -> None:
     lines: list[bytes] = []
     counted: list[tuple[str, str]] = []
     log = RequestLog(
-        lines.append, lambda: {"digits": 1.0}, clock=lambda: 0.0, logged=lambda *each: counted.append(each)
+        taking(lines), lambda: {"digits": 1.0}, clock=lambda: 0.0, logged=lambda *each: counted.append(each)
     )
     log.answered(ANSWERED)
     assert lines[0].endswith(b"}\n")
@@ -50,11 +59,18 @@ def test_a_line_has_what_it_should_and_nothing_else() -> None:
     assert counted == [("digits", "OK")]
 
 
+def test_what_is_dropped_is_counted_as_that() -> None:
+    counted: list[tuple[str, str]] = []
+    log = RequestLog(lambda _: False, lambda: {"digits": 1.0}, logged=lambda *each: counted.append(each))
+    log.answered(ANSWERED)
+    assert counted == [("digits", "RESOURCE_EXHAUSTED")]
+
+
 @pytest.mark.parametrize(("rate", "lines"), [(0.0, 0), (0.25, 25), (1.0, 100)])
 def test_the_share_that_is_logged(rate: float, lines: int) -> None:
     written: list[bytes] = []
     chances = iter(number / 100 for number in range(100))
-    log = RequestLog(written.append, lambda: {"digits": rate}, chance=lambda: next(chances))
+    log = RequestLog(taking(written), lambda: {"digits": rate}, chance=lambda: next(chances))
     for _ in range(100):
         log.answered(ANSWERED)
     assert len(written) == lines
@@ -62,7 +78,7 @@ def test_the_share_that_is_logged(rate: float, lines: int) -> None:
 
 def test_nothing_is_logged_unless_asked_for() -> None:
     written: list[bytes] = []
-    RequestLog(written.append, lambda: {"other": 1.0}).answered(ANSWERED)
+    RequestLog(taking(written), lambda: {"other": 1.0}).answered(ANSWERED)
     assert written == []
 
 
