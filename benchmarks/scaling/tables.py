@@ -71,7 +71,7 @@ def measured(rounds: Sequence[Mapping[str, Any]]) -> str:
     for size in rounds[0]["log"]:
         row(f"log: {size} entries on disk, ms", ["log", size], lambda found: [each["wall"] for each in found])
         row(f"log: {size} entries, of it the disk, ms", ["log", size], lambda found: [each["disk"] for each in found])
-    row("log: opened, us an entry", ["log_opened", "seconds"], lambda value: [value], 1e6)
+    row("log: opened, processor time, us an entry", ["log_opened", "seconds"], lambda value: [value], 1e6)
     row("gateway: a connection, processor time, us", ["gateway", "connection"], scale=1e6)
     row("gateway: a megabyte, processor time, us", ["gateway", "megabyte"], scale=1e6)
     row("gateway: an open connection, kB", ["gateway", "held"], lambda value: [value], 1e-3)
