@@ -11,12 +11,16 @@ from ensconce.enclave.present import choose, folders
 from ensconce.errors import InputError
 from ensconce.models.layout import scan
 
-__all__ = ["Sizes", "held"]
+__all__ = ["GRAMINES_THREADS", "MAX_CORES", "EnclaveSize", "Sizes", "held", "mib", "power_of_two"]
+
+MAX_CORES = 32
+"""Cores that are reckoned with when no number of threads is given."""
+
+GRAMINES_THREADS = 4
+"""Threads of the library OS itself."""
 
 _MIB = 1 << 20
-_GRAMINES_THREADS = 4
 _SERVERS_THREADS = 16
-_MOST_CORES = 32
 # Code and data of Python, OpenVINO and the library OS, the libraries' own files in memory, and what OpenVINO compiles:
 # all that is mapped, which SGX sets aside, touched or not. Measured with a model of 20 kB and 24 callers: 528 MiB.
 _PROGRAM = 544 * _MIB
@@ -28,8 +32,8 @@ _UNKNOWN_MODEL = 256 * _MIB
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Of an enclave.
+class EnclaveSize:
+    """How large an enclave is, and why.
 
     Attributes:
         size: of its memory, in bytes; a power of two, as SGX wants it.
@@ -43,6 +47,15 @@ class Sizes:
     size_reason: str
     threads_reason: str
 
+    @property
+    def size_text(self) -> str:
+        """``size`` as Gramine writes it."""
+        return f"{self.size >> 30}G" if self.size >= 1 << 30 else f"{self.size >> 20}M"
+
+
+class Sizes(EnclaveSize):
+    """Of an enclave with our own server."""
+
     @classmethod
     def of(cls, models: Iterable[int | None], engine_threads: int) -> Sizes:
         """What an enclave needs.
@@ -51,29 +64,23 @@ class Sizes:
             models: bytes of every version that it may hold at once; None for one that is not known yet.
             engine_threads: threads of an engine; 0 for as many as there are cores.
         """
-        cores = engine_threads or _MOST_CORES
+        cores = engine_threads or MAX_CORES
         # As many threads compute, and each may have the engine's own beside it.
-        threads = _GRAMINES_THREADS + _SERVERS_THREADS + 2 * cores
+        threads = GRAMINES_THREADS + _SERVERS_THREADS + 2 * cores
         listed = [_UNKNOWN_MODEL if each is None else each for each in models]
         # Its plaintext stays, the engine keeps its own form of the weights, and while the next version is loaded,
         # one more of the largest is there.
         for_models = 2 * sum(listed) + 2 * max(listed, default=0)
         needed = _PROGRAM + threads * _PER_THREAD + _REQUESTS + for_models
-        size = 1 << (needed - 1).bit_length()
         return cls(
-            size,
+            power_of_two(needed),
             threads,
-            f"{_mib(_PROGRAM)} for the program, {_mib(_REQUESTS)} for requests, {_mib(for_models)} for models"
+            f"{mib(_PROGRAM)} for the program, {mib(_REQUESTS)} for requests, {mib(for_models)} for models"
             f" (weights twice, and the largest once more while its successor is loaded),"
-            f" {_mib(threads * _PER_THREAD)} for {threads} threads; rounded up to a power of two",
-            f"{_GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, and 2 for each of {cores} cores"
-            + ("" if engine_threads else f" (engine.threads is 0: the host may have up to {_MOST_CORES})"),
+            f" {mib(threads * _PER_THREAD)} for {threads} threads; rounded up to a power of two",
+            f"{GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, and 2 for each of {cores} cores"
+            + ("" if engine_threads else f" (engine.threads is 0: the host may have up to {MAX_CORES})"),
         )
-
-    @property
-    def size_text(self) -> str:
-        """``size`` as Gramine writes it."""
-        return f"{self.size >> 30}G" if self.size >= 1 << 30 else f"{self.size >> 20}M"
 
 
 def held(models: Path, configs: Iterable[ModelConfig]) -> list[int | None]:
@@ -90,5 +97,11 @@ def held(models: Path, configs: Iterable[ModelConfig]) -> list[int | None]:
     return sizes
 
 
-def _mib(size: int) -> str:
+def power_of_two(size: int) -> int:
+    """The smallest that is not below ``size``."""
+    return 1 << (size - 1).bit_length()
+
+
+def mib(size: int) -> str:
+    """``size`` in words, rounded up."""
     return f"{-(-size // _MIB)} MiB"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HEAPS", "MAX_CORES", "ServingSizes"]
+from ensconce.enclave.sizes import GRAMINES_THREADS, MAX_CORES, EnclaveSize, mib, power_of_two
 
-MAX_CORES = 32
-"""Cores that are reckoned with when no number of threads is given."""
+__all__ = ["HEAPS", "ServingSizes"]
 
 HEAPS = 4
 """Heaps that the C library may have; it would make as many as 8 for each core, and set 64 MiB aside for each."""
 
 _MIB = 1 << 20
 _HEAP = 64 * _MIB
-_GRAMINES_THREADS = 4
 # The main thread, the manager's, the loaders', the file system's, gRPC's pollers and timers.
 _SERVERS_THREADS = 28
 _STACK = 4 * _MIB
@@ -24,26 +22,18 @@ _UNKNOWN_MODEL = 512 * _MIB
 
 
 @dataclass(frozen=True)
-class ServingSizes:
+class ServingSizes(EnclaveSize):
     """Of an enclave with TensorFlow Serving.
 
     Attributes:
         cores: threads of each of TensorFlow's two pools.
         grpc_threads: most threads that handle messages.
-        threads: slots for threads in the enclave.
         stack: bytes of each thread's stack.
-        size: bytes of memory, a power of two.
-        threads_reason: what ``threads`` is made of.
-        size_reason: what ``size`` is made of.
     """
 
     cores: int
     grpc_threads: int
-    threads: int
     stack: int
-    size: int
-    threads_reason: str
-    size_reason: str
 
     @classmethod
     def of(cls, *, program: int, model: int | None, threads: int, batch_threads: int | None) -> ServingSizes:
@@ -57,7 +47,7 @@ class ServingSizes:
         """
         cores = threads or MAX_CORES
         batching = batch_threads or 0
-        slots = _GRAMINES_THREADS + _SERVERS_THREADS + 2 * cores + 2 * cores + batching
+        slots = GRAMINES_THREADS + _SERVERS_THREADS + 2 * cores + 2 * cores + batching
         weights = _UNKNOWN_MODEL if model is None else model
         # The graph as it is read, its variables, and what oneDNN makes of the constants.
         for_model = 3 * weights
@@ -67,19 +57,10 @@ class ServingSizes:
             grpc_threads=2 * cores,
             threads=slots,
             stack=_STACK,
-            size=1 << (needed - 1).bit_length(),
-            threads_reason=f"{_GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, {cores} in each of"
+            size=power_of_two(needed),
+            threads_reason=f"{GRAMINES_THREADS} of Gramine's, {_SERVERS_THREADS} of the server's, {cores} in each of"
             f" TensorFlow's two pools, {2 * cores} for gRPC" + (f", {batching} for batches" if batching else ""),
-            size_reason=f"{_mib(_PROGRAM + program)} for the program, {_mib(for_model)} for the model (the file, its"
-            f" variables, and what is made of them), {_mib(slots * _STACK)} for stacks,"
-            f" {_mib(HEAPS * _HEAP)} for {HEAPS} heaps; rounded up to a power of two",
+            size_reason=f"{mib(_PROGRAM + program)} for the program, {mib(for_model)} for the model (the file, its"
+            f" variables, and what is made of them), {mib(slots * _STACK)} for stacks,"
+            f" {mib(HEAPS * _HEAP)} for {HEAPS} heaps; rounded up to a power of two",
         )
-
-    @property
-    def size_text(self) -> str:
-        """``size`` as Gramine writes it."""
-        return f"{self.size >> 30}G" if self.size >= 1 << 30 else f"{self.size >> 20}M"
-
-
-def _mib(size: int) -> str:
-    return f"{-(-size // _MIB)} MiB"
