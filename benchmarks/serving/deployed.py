@@ -29,8 +29,13 @@ class Deployment:
             models: converted models by name.
         """
         self._root, self._models = root, models
-        self.grpc = 0
+        self.grpc = self.rest = self.pccs = 0
         self._provisioning: Process | None = None
+
+    @property
+    def policy(self) -> Path:
+        """What clients accept."""
+        return self._root / "owner" / "policy.yaml"
 
     @property
     def ca(self) -> Path:
@@ -43,8 +48,8 @@ class Deployment:
         Raises:
             StartError: a command failed.
         """
-        self.grpc, rest, provisioning, pccs = free_ports(4)
-        listening = {"grpc": self.grpc, "rest": rest, "provisioning": provisioning, "pccs": pccs}
+        self.grpc, self.rest, provisioning, self.pccs = free_ports(4)
+        listening = {"grpc": self.grpc, "rest": self.rest, "provisioning": provisioning, "pccs": self.pccs}
         shutil.rmtree(self._root, ignore_errors=True)
         self._root.mkdir(parents=True)
         owner, host = str(self._root / "owner"), str(self._root / "host")

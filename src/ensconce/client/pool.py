@@ -153,7 +153,10 @@ class Pool(Generic[ChannelT]):
         wanted = max(self._connections, len(addresses))
         with ThreadPoolExecutor(min(wanted, _AT_ONCE), thread_name_prefix="pool opens") as threads:
             for number in range(wanted):
-                threads.submit(self._open, addresses[number % len(addresses)])
+                address = addresses[number % len(addresses)]
+                with self._changed:
+                    self._roster.dialled(address, self._clock())
+                threads.submit(self._open, address)
         if not self._roster.seats:
             self.close()
             raise self._reason()
@@ -185,15 +188,14 @@ class Pool(Generic[ChannelT]):
     @property
     def replicas(self) -> dict[str, Accepted]:
         """The replicas that calls may go to now, by id."""
-        with self._changed:
-            found = [seat.tunnel.accepted for seat in self._roster.seats if not seat.is_lost]
+        found = [seat.tunnel.accepted for seat in self.seats]
         return {each.replica_id: each for each in found if each is not None}
 
     @property
-    def connections(self) -> dict[str, int]:
-        """How many seats lead to each of them now, by id."""
+    def seats(self) -> list[Seat[ChannelT]]:
+        """The seats that calls may go to now."""
         with self._changed:
-            return dict(Counter(seat.replica_id for seat in self._roster.seats if not seat.is_lost))
+            return [seat for seat in self._roster.seats if not seat.is_lost]
 
     @property
     def channels(self) -> list[ChannelT]:
@@ -250,26 +252,30 @@ class Pool(Generic[ChannelT]):
                 if self._is_closed:
                     return
                 gone = [each for each in self._roster.weed() if not self._roster.calls[each]]
-                address = self._roster.missing(self._clock())
+                while (address := self._roster.missing(self._clock())) is not None:
+                    self._roster.dialled(address, self._clock())
+                    # Threads of their own: an address that swallows what is sent there holds up nobody else.
+                    threading.Thread(target=self._renew, args=(address,), name="pool opens", daemon=True).start()
             for each in gone:
                 self._end(each)
-            if address is not None:
-                with suppress(UnreachableError):  # With the addresses that it had, then.
-                    self._roster.addresses = self._service.addresses()
-                self._open(address)
-                with self._changed:
-                    # There may be more to do at once.
-                    self._is_woken = self._roster.missing(self._clock()) is not None
+
+    def _renew(self, address: Address) -> None:
+        with suppress(UnreachableError):  # With the addresses that it had, then.
+            self._roster.addresses = self._service.addresses()
+        self._open(address)
+        with self._changed:
+            # There may be more to do at once.
+            self._is_woken = True
+            self._changed.notify_all()
 
     def _open(self, address: Address) -> None:
-        with self._changed:
-            self._roster.dialled(address, self._clock())
         tunnel = Tunnel(lambda: self._service.attest(address, self._alpn), self._wake)
         try:
             tunnel.start()
-        except EnsconceError as error:
+        except Exception as error:  # a source of collateral may be anybody's
+            failure = error if isinstance(error, EnsconceError) else _unforeseen(error)
             with self._changed:
-                self._failures[address] = error
+                self._failures[address] = failure
                 self._roster.failed(address, self._clock())
             return
         seat = Seat(address, tunnel, self._make)
@@ -302,3 +308,13 @@ class Pool(Generic[ChannelT]):
     def _reason(self) -> EnsconceError:
         failures = list(self._failures.values())
         return next((each for each in failures if not isinstance(each, UnreachableError)), failures[0])
+
+
+def _unforeseen(error: Exception) -> EnsconceError:
+    failure = EnsconceError(
+        "client.connect",
+        "connecting failed in a way that nobody foresaw",
+        found=f"{type(error).__name__}: {error}"[:200],
+    )
+    failure.__cause__ = error
+    return failure

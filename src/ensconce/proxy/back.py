@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from ensconce.serving.connections import ConnectionServer
@@ -88,6 +88,7 @@ class BackConnection(Connection):
         settled: done when the replica's settings are here; cancelled when the connection ends before.
         is_lost: it has ended.
         is_leaving: the replica takes no more calls on it.
+        on_leaving: called when that becomes true.
     """
 
     def __init__(self, server: Backs, memory: Memory, buffer: memoryview) -> None:
@@ -95,6 +96,7 @@ class BackConnection(Connection):
         super().__init__(server, _refuse_streams, _LIMITS, memory, buffer)
         self.settled: asyncio.Future[None] = self._loop.create_future()
         self.is_lost = self.is_leaving = False
+        self.on_leaving: Callable[[], object] = lambda: None
         self._is_greeted = True
         self._last_stream = -1
         self._most_streams = _LIMITS.streams
@@ -231,6 +233,7 @@ class BackConnection(Connection):
             self.is_leaving = True
             self._final_stream = frames.LARGEST_WINDOW
             self._wake()
+            self.on_leaving()
         if not self._streams:
             self._close()
 

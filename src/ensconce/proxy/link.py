@@ -8,7 +8,6 @@ import socket
 from typing import Final
 
 from ensconce.proxy.back import BackConnection, Backs
-from ensconce.serving.http2.frames import Http2Error
 
 __all__ = ["Link"]
 
@@ -30,8 +29,9 @@ class Link:
         self._path, self._backs, self._patience = path, backs, patience
         self._loop = asyncio.get_running_loop()
         self._current: BackConnection | None = None
-        self._dialling: asyncio.Task[None] | None = None
-        self._not_before = 0.0
+        self._dialling: asyncio.Task[bool] | None = None
+        self._opened = self._not_before = 0.0
+        self._is_closed = False
 
     def ready(self) -> BackConnection | None:
         """A connection on which a call can begin now, if there is one."""
@@ -49,44 +49,66 @@ class Link:
             if current is not None and current.is_open:
                 await current.wait_for_room()
                 continue
-            if self._dialling is None:
-                if self._loop.time() < self._not_before:
-                    raise ConnectionError
-                self._dialling = self._loop.create_task(self._dial())
+            if self._loop.time() < self._not_before:
+                raise ConnectionError
             # Others wait for the same connection: who gives up does not take it from them.
-            dialling = self._dialling
+            dialling = self._dial_once()
             await asyncio.wait([dialling])
-            if dialling.cancelled() or dialling.exception() is not None:
+            if dialling.cancelled() or not dialling.result():
                 raise ConnectionError
         return ready
 
-    async def _dial(self) -> None:
+    def _dial_once(self) -> asyncio.Task[bool]:
+        if self._dialling is None:
+            self._dialling = self._loop.create_task(self._dial())
+        return self._dialling
+
+    async def _dial(self) -> bool:
+        """Open a connection; whether it could be had."""
         try:
             async with asyncio.timeout(self._patience):
-                local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                local.setblocking(False)
-                # As much as the system allows: an image of 600 kB then goes in fewer turns of the loop.
-                local.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-                try:
-                    await self._loop.sock_connect(local, self._path)
-                except BaseException:
-                    local.close()
-                    raise
-                _, connection = await self._loop.create_unix_connection(self._backs.connection, sock=local)
-                try:
-                    # Before the replica has spoken, nobody knows whether the tunnel has accepted it.
-                    await asyncio.wait([connection.settled])
-                finally:
-                    if not connection.settled.done():
-                        connection.abort()
-                if connection.settled.cancelled():
-                    raise ConnectionError
-        except (OSError, TimeoutError, Http2Error):
+                connection = await self._open()
+        except (OSError, TimeoutError):
             self._not_before = self._loop.time() + _PAUSE_S
-            raise ConnectionError from None
+            return False
         finally:
             self._dialling = None
-        self._current = connection
+        self._current, self._opened = connection, self._loop.time()
+        connection.on_leaving = self.renew
+        return True
+
+    async def _open(self) -> BackConnection:
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        local.setblocking(False)
+        # As much as the system allows: an image of 600 kB then goes in fewer turns of the loop.
+        local.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        try:
+            await self._loop.sock_connect(local, self._path)
+        except BaseException:
+            local.close()
+            raise
+        _, connection = await self._loop.create_unix_connection(self._backs.connection, sock=local)
+        try:
+            # Before the replica has spoken, nobody knows whether the tunnel has accepted it.
+            await asyncio.wait([connection.settled])
+        finally:
+            if not connection.settled.done():
+                connection.abort()
+        if connection.settled.cancelled():
+            raise ConnectionError
+        return connection
+
+    def renew(self) -> None:
+        """Have a connection before the next call comes; if it cannot be had, the pool learns it now."""
+        current = self._current
+        if self._is_closed or self._dialling is not None or (current is not None and current.is_open):
+            return
+        # A replica that sends everybody away at once is not asked all the time.
+        wait = self._opened + _PAUSE_S - self._loop.time()
+        if wait > 0:
+            self._loop.call_later(wait, self.renew)
+        else:
+            self._dial_once()
 
     def close(self) -> None:
         """End it, with the calls on it; in any thread."""
@@ -94,6 +116,7 @@ class Link:
             self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
+        self._is_closed = True
         if self._dialling is not None:
             self._dialling.cancel()
         if self._current is not None and not self._current.is_lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -111,7 +112,7 @@ class _Now(Collector):
         for protocol, upstream in self._upstreams.items():
             replicas = upstream.replicas
             ready.add_metric([protocol], len(replicas))
-            for replica, number in upstream.connections.items():
+            for replica, number in Counts(seat.replica_id for seat in upstream.seats).items():
                 connections.add_metric([protocol, replica], number)
             for replica, accepted in replicas.items():
                 ends.add_metric([protocol, replica], accepted.valid_until)

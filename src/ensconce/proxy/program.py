@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ensconce.addresses import Address, listen
+from ensconce.client.pool import Seat
 from ensconce.client.service import Service
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError, InputError
@@ -136,7 +137,7 @@ class Running:
 
         def changed() -> None:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
-                self._loop.call_soon_threadsafe(self._tell_health)
+                self._loop.call_soon_threadsafe(self._on_replicas)
 
         upstream.watch(changed)
         return upstream
@@ -151,9 +152,14 @@ class Running:
 
         return Upstream(service, "http/1.1", make, dispose)
 
-    def _tell_health(self) -> None:
-        if self._grpc is not None and not self._grpc.server.is_stopping:
-            self._grpc.health.tell(serving=bool(self._upstreams["grpc"].replicas))
+    def _on_replicas(self) -> None:
+        if self._grpc is None or self._grpc.server.is_stopping:
+            return
+        seats: list[Seat[Link]] = self._upstreams["grpc"].seats
+        for seat in seats:
+            # A connection that nobody uses would not tell that its replica is gone.
+            seat.channel.renew()
+        self._grpc.health.tell(serving=bool(seats))
 
     async def start(self, tell: Callable[[str, str], object]) -> None:
         """Listen everywhere, then look for replicas.

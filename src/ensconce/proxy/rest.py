@@ -82,21 +82,30 @@ class RestFront:
         began = loop.time()
         if self._check_host and not _is_local_name(request.fields.get("host", "")):
             raise HttpError(421, "This proxy is asked for as localhost, or by its address")
-        lease: Lease[httpx.AsyncHTTPTransport] | None = None
+        replica, reason = "", None
         try:
-            lease = self._upstream.lease()
-            response = await self._forward(lease, request)
+            response, replica = await self._ask(request)
         except EnsconceError as error:
-            if isinstance(error, HttpError):
-                raise
-            response = response_of(error)
-            self._observe(response.status, loop.time() - began, "", error)
-            return response
-        finally:
-            if lease is not None:
-                lease.release()
-        self._observe(response.status, loop.time() - began, lease.replica_id, None)
+            response, reason = response_of(error), error
+        self._observe(response.status, loop.time() - began, replica, reason)
         return response
+
+    async def _ask(self, request: Request) -> tuple[Response, str]:
+        """The answer of the first replica to which there is a connection, and its id."""
+        tried: set[str] = set()
+        failure: EnsconceError | None = None
+        while True:
+            with self._upstream.lease(tried) as lease:
+                if lease.replica_id in tried:
+                    raise self._upstream.reason(failure)
+                try:
+                    return await self._forward(lease, request), lease.replica_id
+                except httpx.TransportError as error:
+                    failure = lease.failure
+                    if failure is None:
+                        raise CUT from error
+                    # The tunnel could not open a connection, so that nothing was sent.
+                    tried.add(lease.replica_id)
 
     async def _forward(self, lease: Lease[httpx.AsyncHTTPTransport], request: Request) -> Response:
         fields = [(name, value) for name, value in request.fields.items() if name not in _NOT_PASSED_ON]
@@ -109,18 +118,11 @@ class RestFront:
             content=request.body if request.body or request.method not in ("GET", "HEAD") else None,
             extensions={"timeout": _TIME.as_dict()},
         )
+        answer = await lease.seat.channel.handle_async_request(outgoing)
         try:
-            answer = await lease.seat.channel.handle_async_request(outgoing)
-            try:
-                body = await _read(answer)
-            finally:
-                await answer.aclose()
-        except httpx.ConnectError as error:
-            raise self._upstream.reason(lease.failure) from error
-        except httpx.TransportError as error:
-            if lease.failure is not None:
-                raise self._upstream.reason(lease.failure) from error
-            raise CUT from error
+            body = await _read(answer)
+        finally:
+            await answer.aclose()
         return Response(
             answer.status_code,
             body,

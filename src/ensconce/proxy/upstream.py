@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 from ensconce.client.attested import Alpn
 from ensconce.client.leaf import Accepted
-from ensconce.client.pool import Lease, Pool
+from ensconce.client.pool import Lease, Pool, Seat
 from ensconce.client.service import Service
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError, UnreachableError
@@ -86,10 +86,10 @@ class Upstream(Generic[LinkT]):
         return pool.replicas if pool is not None else {}
 
     @property
-    def connections(self) -> dict[str, int]:
-        """How many connections lead to each of them."""
+    def seats(self) -> list[Seat[LinkT]]:
+        """What leads to them."""
         pool = self._pool
-        return pool.connections if pool is not None else {}
+        return pool.seats if pool is not None else []
 
     def reason(self, latest: EnsconceError | None = None) -> EnsconceError:
         """Why no replica can be had: a refusal if there was one, otherwise why none is reached.

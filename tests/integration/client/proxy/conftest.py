@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
+import grpc
+import httpx
 import pytest
 
 from ensconce.addresses import Address
@@ -26,6 +29,14 @@ class Started:
     async def _start(self, proxy: Proxy) -> None:
         self.running = Running(proxy)
         await self.running.start(self.at.__setitem__)
+
+    @property
+    def replicas(self) -> list[str]:
+        """Of gRPC, as /readyz tells."""
+        return sorted(self.status("/readyz").json()["grpc"]["replicas"])
+
+    def status(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://{self.at['status']}{path}", trust_env=False)
 
     def stop(self, grace: float = 0) -> None:
         asyncio.run_coroutine_threadsafe(self.running.stop(grace), self._loop).result(10)
@@ -53,3 +64,62 @@ def proxy(world) -> Iterator[Callable[..., Started]]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+class Probe:
+    """A gRPC server behind TLS for every method there is, which passes bytes only.
+
+    Each message comes back; of a method whose name ends in "/Many" as often as its number says. Metadata ``ask-...``
+    come back as ``told-...`` before, and ``end-...`` as trailers behind.
+    """
+
+    def __init__(self, who: Any) -> None:
+        self.stopping = threading.Event()
+        self.cancelled = threading.Event()
+        self.metadata: dict[str, Any] = {}
+        self.time_left = 0.0
+        self.served = 0
+        unbounded = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=(self,), options=unbounded)
+        credentials = grpc.ssl_server_credentials([(who.key_pem, who.chain_pem)])
+        self.target = Address("127.0.0.1", self._server.add_secure_port("127.0.0.1:0", credentials))
+        self._server.start()
+
+    def stop(self) -> None:
+        ended = self._server.stop(0)
+        self.stopping.set()
+        ended.wait()
+
+    def service(self, details: Any) -> grpc.RpcMethodHandler:
+        self.metadata = dict(details.invocation_metadata)
+        self.path = details.method
+        self.served += 1
+        return grpc.stream_stream_rpc_method_handler(self._talk)
+
+    def _talk(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        self.time_left = context.time_remaining() or 0.0
+        context.add_callback(self.cancelled.set)
+        asked = self.metadata
+        context.send_initial_metadata(
+            tuple(("told-" + name[4:], value) for name, value in asked.items() if name[:4] == "ask-")
+        )
+        context.set_trailing_metadata(tuple(each for each in asked.items() if each[0][:4] == "end-"))
+        if self.path.endswith("/Wait"):
+            self.stopping.wait(30)
+        for message in messages:
+            yield from [message] * (int(message[:8]) if self.path.endswith("/Many") else 1)
+        if self.path.endswith("/Refuse"):
+            context.abort(grpc.StatusCode.DATA_LOSS, "50 % is lost \u2013 so what")
+
+
+@pytest.fixture
+def probe(world) -> Iterator[Callable[..., Probe]]:
+    made: list[Probe] = []
+
+    def make(who: Any = None) -> Probe:
+        made.append(Probe(who or world.replica()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
