@@ -20,6 +20,7 @@ from ensconce.strict import StrictModel
 __all__ = ["Ready", "Replica", "State", "last_words", "words_in"]
 
 _LAST_LINES = 8192
+_LAST_LINE = 300
 _FIRST_RETRY_S = 1.0
 _LONGEST_RETRY_S = 30.0
 
@@ -187,12 +188,15 @@ def last_words(errors: Path, name: str) -> dict[str, str]:
 
 
 def words_in(tail: bytes, name: str, place: str) -> dict[str, str]:
-    """The error that was printed last in the end of a replica's output, or a pointer to the ``place`` of all of it."""
-    for line in reversed(tail.decode(errors="replace").splitlines()):
+    """The error that was printed last in the end of a replica's output; or its last line, and where all of it is."""
+    printed = tail.decode(errors="replace").splitlines()
+    for line in reversed(printed):
         try:
             fields = json.loads(line)["error"]
             return {str(key): str(value) for key, value in fields.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
     remedy = f"read {place}; where that is empty, the disk may be full, or the process was killed"
-    return {"check": "replica.exit", "problem": f"{name} ended without saying why", "remedy": remedy}
+    last = next((line.strip() for line in reversed(printed) if line.strip()), "")
+    found = {"found": last[:_LAST_LINE]} if last else {}
+    return {"check": "replica.exit", "problem": f"{name} ended without saying why", **found, "remedy": remedy}

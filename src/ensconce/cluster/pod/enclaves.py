@@ -74,10 +74,15 @@ class Relay:
 
 @dataclass(frozen=True)
 class Started:
-    """An enclave and what it has written to standard error."""
+    """An enclave, and what passes its standard output and standard error on."""
 
     enclave: Enclave
-    errors: Relay
+    outputs: tuple[Relay, ...]
+
+    @property
+    def last_words(self) -> bytes:
+        """The end of all that it has written: Gramine's console is standard output, whatever a program writes to."""
+        return b"\n".join(relay.tail for relay in self.outputs)
 
 
 @dataclass
@@ -194,7 +199,7 @@ def _start_simulated(
     except BaseException:
         platform.close()
         raise
-    return Started(_Simulated(pid, platform, relays), relays[1])
+    return Started(_Simulated(pid, platform, relays), relays)
 
 
 def _start_gramine(
@@ -222,7 +227,7 @@ def _start_gramine(
         Relay(os.dup(stream.fileno()), output)
         for stream, output in zip((process.stdout, process.stderr), outputs, strict=True)
     )
-    return Started(_Gramine(process, relays), relays[1])
+    return Started(_Gramine(process, relays), relays)
 
 
 _START: dict[Kind, Callable[[Path, Path, Path, str | None, tuple[BinaryIO, BinaryIO]], Started]] = {

@@ -143,7 +143,7 @@ async def _watch(started: Started, health: Health, told: asyncio.Event) -> None:
         return
     status = await asyncio.to_thread(enclave.status)
     await asyncio.to_thread(enclave.close)
-    raise restore(words_in(started.errors.tail, "the replica", "the container's log"), status)
+    raise restore(words_in(started.last_words, "the replica", "the container's log"), status)
 
 
 def _ended(enclave: Enclave) -> asyncio.Future[None]:

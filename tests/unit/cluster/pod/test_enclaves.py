@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ensconce.cluster.pod.enclaves import start
+from ensconce.cluster.replica import words_in
 from ensconce.errors import InputError
 
 
@@ -38,7 +39,28 @@ def test_gramine_runs_in_a_fresh_folder_with_links(tmp_path: Path, gramine: Call
     started.enclave.close()
     said = outputs[0].getvalue().decode().split()
     assert said == ["enclave/server", str(tmp_path / "run" / "replica"), "enclave", "models"]
-    assert outputs[1].getvalue() == started.errors.tail == b"words\n"
+    assert outputs[1].getvalue() == b"words\n"
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_its_last_words_are_heard_wherever_it_writes_them(
+    tmp_path: Path, gramine: Callable[[str], None], stream: str
+) -> None:
+    told = '{"error": {"check": "platform.gramine", "problem": "no quote"}}'
+    gramine(f"echo '{told}' >&{stream}; echo 'stopped'; exit 4")
+    started = start("gramine", tmp_path / "bundle", tmp_path / "run", None, (io.BytesIO(), io.BytesIO()))
+    assert started.enclave.status() == 4
+    started.enclave.close()
+    assert words_in(started.last_words, "the replica", "the log")["check"] == "platform.gramine"
+
+
+def test_what_is_no_error_of_ours_is_shown_as_it_ended(tmp_path: Path, gramine: Callable[[str], None]) -> None:
+    gramine("echo starting; echo 'error: Cannot open /dev/sgx_enclave' >&2; exit 1")
+    started = start("gramine", tmp_path / "bundle", tmp_path / "run", None, (io.BytesIO(), io.BytesIO()))
+    assert started.enclave.status() == 1
+    started.enclave.close()
+    words = words_in(started.last_words, "the replica", "the log")
+    assert (words["check"], words["found"]) == ("replica.exit", "error: Cannot open /dev/sgx_enclave")
 
 
 def test_what_gramine_opens_for_writing_is_a_copy(tmp_path: Path, gramine: Callable[[str], None]) -> None:
