@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ _READY = Path("ready.json").absolute()
 # A fixed name, so that a manifest can allow it.
 _READY_ASIDE = Path("ready.json.part").absolute()
 _GRACE_S = 5.0
-_RETRY_S = 30.0
+_RETRY_S, _RENEWED, _CHANCE = 30.0, (0.6, 0.7), random.SystemRandom()
 
 T = TypeVar("T")
 
@@ -311,14 +312,15 @@ class _Replica:
         _READY_ASIDE.replace(_READY)
 
     async def _renew(self) -> None:
-        """Ask for a new certificate, for a new key, at two thirds of the old one's life; end only by an error.
+        """Ask for a new certificate, for a new key, at about two thirds of the old one's life; end only by an error.
 
+        When exactly is left to chance, or replicas that began together would come back together for ever.
         The owner appraises this enclave anew each time. A version that she no longer grants is served no more; when
         she grants nothing of what is served, the replica ends.
         """
         while True:
             valid_until = self._certificate.valid_until
-            await asyncio.sleep(max(0.0, (valid_until - time.time()) * 2 / 3))
+            await asyncio.sleep(max(0.0, (valid_until - time.time()) * _CHANCE.uniform(*_RENEWED)))
             served = self._manager.models()[:MAX_LOADED]
             try:
                 granted = await self._renewals.run(self._provision, served)
@@ -328,7 +330,7 @@ class _Replica:
                 if not unheard or time.time() >= valid_until:
                     raise
                 _tell("renewal failed", **error.fields())
-                await asyncio.sleep(min(_RETRY_S, max(1.0, (valid_until - time.time()) / 4)))
+                await asyncio.sleep(min(_RETRY_S, max(1.0, (valid_until - time.time()) / 4)) * _CHANCE.uniform(0.5, 1))
                 continue
             for (name, number), reason in _by_version(granted.refused).items():
                 _tell("withdrawn", model=name, version=number, **reason.fields())

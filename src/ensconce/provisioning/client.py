@@ -8,6 +8,7 @@ the key that never leaves this process.
 from __future__ import annotations
 
 import datetime as dt
+import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,8 @@ __all__ = ["TIMEOUT", "Provisioned", "provision"]
 TIMEOUT = 30.0
 """Seconds for one server, from connecting to its answer."""
 
+_CHANCE = random.SystemRandom()
+
 
 @dataclass(frozen=True)
 class Provisioned:
@@ -80,12 +83,13 @@ def provision(
     *,
     secrets: Sequence[str] = (),
     timeout: float = TIMEOUT,
+    chance: random.Random = _CHANCE,
 ) -> Provisioned:
     """Prove to the owner what runs here, and receive what it may have.
 
     Args:
-        servers: ``HOST:PORT``, tried in this order until one is there. Whatever that one says stands: a refusal, or a
-            server that is not the owner's, is not made good by asking another.
+        servers: ``HOST:PORT``, tried in any order until one is there, so that all of them share the load. Whatever
+            that one says stands: a refusal, or a server that is not the owner's, is not made good by asking another.
         server_name: the name in the server's certificate.
         ca_pem: the owner's authority, the only one that is believed.
         quote: makes a quote for 64 bytes of report data.
@@ -93,6 +97,7 @@ def provision(
         models: name and version of each model whose key is wanted.
         secrets: other keys that are wanted, each ``secret/<name>``; without any key a certificate alone is asked for.
         timeout: seconds for each server.
+        chance: chooses the order.
 
     Raises:
         UnreachableError: no server is there, or it does not speak the protocol, or cannot decide now.
@@ -105,7 +110,7 @@ def provision(
     authority = load_authority(ca_pem)
     key = ec.generate_private_key(ec.SECP256R1())
     request = make_certificate_request(key, domain, quote)
-    with _connect(servers, server_name, authority, key, timeout) as stream:
+    with _connect(chance.sample(servers, len(servers)), server_name, authority, key, timeout) as stream:
         grant = _converse(stream, authority, server_name, key, request, quote, wanted)
     _check_keys(grant, wanted)
     chain = grant.certificate_chain.encode("ascii", "replace")

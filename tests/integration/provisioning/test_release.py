@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import http.client
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -291,6 +292,18 @@ def test_the_first_server_that_is_there_answers(owner: Any, enclave: Any, find_p
         owner.provision(enclave, servers=[nobody])
     assert caught.value.check == "provisioning.unreachable"
     assert nobody in (caught.value.found or "")
+
+
+def test_each_of_several_servers_is_the_first_for_some(owner: Any, enclave: Any, find_port: Callable[[], int]) -> None:
+    nobodies = [f"127.0.0.1:{find_port()}" for _ in range(2)]
+    first = set()
+    for seed in range(8):
+        with pytest.raises(UnreachableError) as caught:
+            owner.provision(enclave, servers=nobodies, chance=random.Random(seed))
+        found = caught.value.found or ""
+        assert all(nobody in found for nobody in nobodies)
+        first.add(found.partition(": ")[0])
+    assert first == set(nobodies)
 
 
 @pytest.mark.parametrize(
