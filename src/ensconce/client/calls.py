@@ -51,10 +51,14 @@ class Conduct:
 
     def delay(self, kind: str) -> float | None:
         """Seconds until a call of this kind is also made elsewhere; ``None`` for never, or not yet known."""
+        if not kind:
+            return None
         return self.latencies[kind].p95() if self.hedge == "p95" else self.hedge
 
     def done(self, kind: str, began: float, replica_id: str) -> None:
         """A call was answered."""
+        if not kind:
+            return
         with self._lock:
             self.latencies[kind].add(self.clock() - began)
             self.answered[replica_id] += 1
@@ -106,7 +110,7 @@ class Caller:
         Args:
             path: the method's, such as ``/tensorflow.serving.PredictionService/Predict``.
             request: serialized.
-            kind: calls of one kind take about as long; the model's name.
+            kind: calls of one kind take about as long: the model's name. Empty for calls that nobody counts.
             timeout: for all attempts together, in seconds.
 
         Returns:

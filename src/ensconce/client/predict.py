@@ -180,7 +180,7 @@ class Client:
         except KeyError:
             request = encode_metadata_request(model, version)
         try:
-            answer = self._caller.call(METADATA, request, kind=METADATA, timeout=timeout)
+            answer = self._caller.call(METADATA, request, kind="", timeout=timeout)
         except InputError as error:
             self._signatures.untold(model, version, error)
             return None

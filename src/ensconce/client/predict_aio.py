@@ -132,7 +132,7 @@ class AsyncClient:
         except KeyError:
             request = encode_metadata_request(model, version)
         try:
-            answer = await self._caller.call(METADATA, request, kind=METADATA, timeout=timeout)
+            answer = await self._caller.call(METADATA, request, kind="", timeout=timeout)
         except InputError as error:
             self._signatures.untold(model, version, error)
             return None

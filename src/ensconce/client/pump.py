@@ -15,6 +15,7 @@ from enum import Enum
 from OpenSSL import SSL
 
 from ensconce.ratls.buffers import read_into, write
+from ensconce.ratls.stream import TlsStream
 
 __all__ = ["End", "pump"]
 
@@ -32,18 +33,18 @@ class End(Enum):
     TIME = 3
 
 
-def pump(local: socket.socket, tls: SSL.Connection, deadline: float) -> End:
+def pump(local: socket.socket, tls: TlsStream, deadline: float) -> End:
     """Run until either side has ended and its last bytes are delivered, or until ``deadline`` by ``time.monotonic()``.
 
-    The local socket is made non-blocking, the other one is; closing them is the caller's. A shutdown of ``local`` from
-    another thread ends it.
+    The local socket is made non-blocking; closing both sides is the caller's. A shutdown of ``local`` from another
+    thread ends it.
     """
     local.setblocking(False)
-    outwards = _Direction(lambda buffer: _receive(local, buffer), lambda data: write(tls, data, len(data)))
+    outwards = _Direction(local.recv_into, lambda data: _write(tls, data))
     inwards = _Direction(lambda buffer: _read(tls, buffer), local.send)
     while (left := deadline - time.monotonic()) > 0:
         moved = outwards.move() | inwards.move()
-        if outwards.is_over:
+        if outwards.is_over and _is_sent(tls):
             return End.LOCAL
         if inwards.is_over:
             return End.REMOTE
@@ -102,29 +103,52 @@ class _Direction:
         return True
 
 
-def _receive(local: socket.socket, buffer: memoryview) -> int:
-    return local.recv_into(buffer)
+def _write(tls: TlsStream, data: memoryview) -> int:
+    """Everything, once all that was written before is with the system."""
+    if not tls.push():
+        raise SSL.WantWriteError
+    count = write(tls.connection, data, len(data))
+    tls.push()
+    return count
 
 
-def _read(tls: SSL.Connection, buffer: memoryview) -> int:
+def _read(tls: TlsStream, buffer: memoryview) -> int:
     """As many records as are here and find room; 0 at the end."""
     count = 0
     try:
         while len(buffer) - count >= _RECORD:
-            count += read_into(tls, buffer[count:], len(buffer) - count)
+            try:
+                count += read_into(tls.connection, buffer[count:], len(buffer) - count)
+            except SSL.WantReadError:
+                if not tls.pull():
+                    break
     except SSL.ZeroReturnError:
         return count
-    except SSL.Error:
+    except (OSError, SSL.Error):
         if not count:
             raise
+    if not count:
+        raise SSL.WantReadError
     return count
 
 
-def _wait(local: socket.socket, tls: SSL.Connection, outwards: _Direction, inwards: _Direction, seconds: float) -> None:
+def _is_sent(tls: TlsStream) -> bool:
+    """Whether all that was written is with the system; also when it never will be."""
+    try:
+        return tls.push()
+    except OSError:
+        return True
+
+
+def _wait(local: socket.socket, tls: TlsStream, outwards: _Direction, inwards: _Direction, seconds: float) -> None:
     """Sleep until something can move. A side from which nothing is wanted is not watched: its hang-up would not end."""
     wanted = {local.fileno(): 0, tls.fileno(): 0}
     for direction, source, sink in ((outwards, local, tls), (inwards, tls, local)):
+        if direction.is_over:
+            continue
         wanted[sink.fileno() if direction.pending else source.fileno()] |= direction.wants
+    if not _is_sent(tls):
+        wanted[tls.fileno()] |= select.POLLOUT
     poll = select.poll()
     for number, events in wanted.items():
         if events:

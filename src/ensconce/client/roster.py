@@ -23,6 +23,8 @@ LARGEST = 64
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_SHORTEST_LOOK_S = 0.02
+_AT_ONCE = 8
 
 
 class Seat(Protocol):
@@ -60,6 +62,7 @@ class Roster(Generic[SeatT]):
         self._failures: Counter[Address] = Counter()
         self._not_before: dict[Address, float] = {}
         self._dialled: dict[Address, int] = {}
+        self._under_way: Counter[Address] = Counter()
         self._explored = float("-inf")
         self._is_used = False
         self.addresses: tuple[Address, ...] = ()
@@ -117,11 +120,16 @@ class Roster(Generic[SeatT]):
         Args:
             now: in seconds, by a clock that never goes back.
         """
-        ready = [address for address in self.addresses if self._not_before.get(address, now) <= now]
-        if not ready:
+        ready = [
+            address
+            for address in self.addresses
+            if self._not_before.get(address, now) <= now and not self._under_way[address]
+        ]
+        under_way = self._under_way.total()
+        if not ready or under_way >= _AT_ONCE:
             return None
         sound = Counter(seat.address for seat in self.seats if not seat.is_lost)
-        if sum(sound.values()) < self._wanted or any(not sound[address] for address in ready):
+        if sum(sound.values()) + under_way < self._wanted or any(not sound[address] for address in ready):
             return min(ready, key=lambda address: (sound[address], self._dialled.get(address, -1)))
         if self._is_used and now >= self._explored + EXPLORE_S:
             return min(ready, key=lambda address: self._dialled.get(address, -1))
@@ -132,10 +140,11 @@ class Roster(Generic[SeatT]):
         waits = [at - now for at in self._not_before.values() if at > now]
         if self._is_used:
             waits.append(self._explored + EXPLORE_S - now)
-        return max(0.0, min([*waits, EXPLORE_S]))
+        return max(_SHORTEST_LOOK_S, min([*waits, EXPLORE_S]))
 
     def dialled(self, address: Address, now: float) -> None:
-        """A connection is being opened; that also is a look around."""
+        """A connection is being opened, until it :meth:`failed` or :meth:`opened`; that also is a look around."""
+        self._under_way[address] += 1
         self._dialled[address] = next(self._turns)
         # A tenth sooner or later, so that clients that began together do not come together for ever.
         self._explored = now + EXPLORE_S * (self._chance() - 0.5) / 5
@@ -143,6 +152,7 @@ class Roster(Generic[SeatT]):
 
     def failed(self, address: Address, now: float) -> None:
         """It could not be opened: leave that address alone for a while, the longer the more often."""
+        self._under_way[address] -= 1
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._failures[address], 10))
         self._failures[address] += 1
         self._not_before[address] = now + pause * (0.5 + self._chance() / 2)
@@ -153,6 +163,7 @@ class Roster(Generic[SeatT]):
         Returns:
             Seats that it replaces, and that take no further calls.
         """
+        self._under_way[seat.address] -= 1
         self._failures.pop(seat.address, None)
         self._not_before.pop(seat.address, None)
         self.seats.append(seat)

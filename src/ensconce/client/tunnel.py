@@ -164,7 +164,7 @@ class Tunnel:
                 with self._lock:
                     self._pumping += 1
                 try:
-                    end = pump(local, attested.tls.connection, attested.deadline)
+                    end = pump(local, attested.tls, attested.deadline)
                 finally:
                     with self._lock:
                         self._pumping -= 1

@@ -68,7 +68,7 @@ def write(connection: SSL.Connection, data: Bytes, size: int) -> int:
 
 
 class Outbox:
-    """What a connection without a socket wants to send. Its memory is lent to all whom :meth:`take` tells."""
+    """What connections without a socket want to send. Its memory is lent to all whom it tells."""
 
     def __init__(self) -> None:
         self._memory = memoryview(bytearray(64 * 1024))
@@ -76,5 +76,10 @@ class Outbox:
 
     def take(self, connection: SSL.Connection, tell: Callable[[memoryview], object]) -> None:
         """Tell all that there is, in parts, each good until ``tell`` returns."""
-        while (count := _lib.BIO_read(connection._from_ssl, self._start, len(self._memory))) > 0:
-            tell(self._memory[:count])
+        while part := self.part(connection):
+            tell(part)
+
+    def part(self, connection: SSL.Connection) -> memoryview:
+        """Some of what there is, good until the next is taken; empty where there is nothing."""
+        count: int = _lib.BIO_read(connection._from_ssl, self._start, len(self._memory))
+        return self._memory[: max(0, count)]

@@ -16,13 +16,15 @@ from typing import ParamSpec, TypeVar
 from OpenSSL import SSL
 
 from ensconce.errors import UnreachableError
+from ensconce.ratls.buffers import Outbox
 
 __all__ = ["TlsStream", "reasons"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CHUNK = 16384  # a TLS record
+_RECORD = 16384
+_CHUNK = 128 * 1024
 
 
 class TlsStream:
@@ -40,11 +42,15 @@ class TlsStream:
     ) -> None:
         self.deadline = deadline
         self._socket = sock
+        self._arrived = memoryview(bytearray(_CHUNK))
+        self._outbox = Outbox()
+        # What was taken from there and is not sent yet.
+        self._unsent = self._arrived[:0]
         sock.setblocking(False)
         # A request is one write after one read: Nagle's algorithm would make it wait for a delayed acknowledgement.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection = SSL.Connection(context, sock)
+        self.connection = SSL.Connection(context, None)
         if server_name is None:
             self.connection.set_accept_state()
         else:
@@ -75,7 +81,7 @@ class TlsStream:
         """
         data = bytearray()
         while len(data) < size:
-            data += self._until_done(self.connection.recv, min(size - len(data), _CHUNK))
+            data += self._until_done(self.connection.recv, min(size - len(data), _RECORD))
         return bytes(data)
 
     def write(self, data: bytes) -> None:
@@ -86,7 +92,40 @@ class TlsStream:
         """
         view = memoryview(data)
         while view:
-            view = view[self._until_done(self.connection.send, bytes(view[:_CHUNK])) :]
+            view = view[self._until_done(self.connection.send, bytes(view[:_RECORD])) :]
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for poll(2)."""
+        return self._socket.fileno()
+
+    def pull(self) -> bool:
+        """Hand OpenSSL what has arrived, without waiting; False where nothing has.
+
+        Raises:
+            OSError: the other side has ended the connection, without a goodbye if there was none to read.
+        """
+        try:
+            count = self._socket.recv_into(self._arrived)
+        except (BlockingIOError, InterruptedError):
+            return False
+        if not count:
+            raise ConnectionResetError
+        self.connection.bio_write(self._arrived[:count])
+        return True
+
+    def push(self) -> bool:
+        """Send what OpenSSL has to send, without waiting; False while some of it is left.
+
+        Raises:
+            OSError: the connection has ended.
+        """
+        while self._unsent or (unsent := self._outbox.part(self.connection)):
+            self._unsent = self._unsent or unsent
+            try:
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            except (BlockingIOError, InterruptedError):
+                return False
+        return True
 
     def finish(self, patience: float = 1.0) -> None:
         """End a conversation after the last write: say goodbye, and wait briefly for the peer to hang up.
@@ -99,6 +138,7 @@ class TlsStream:
         """
         with contextlib.suppress(SSL.Error, OSError):
             self.connection.shutdown()
+            self.push()
         end = time.monotonic() + patience
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -115,20 +155,39 @@ class TlsStream:
             return
         with contextlib.suppress(SSL.Error, OSError):
             self.connection.shutdown()
+            self.push()
         self._socket.close()
 
     def _until_done(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         while True:
             try:
-                return operation(*args, **kwargs)
+                result = operation(*args, **kwargs)
             except SSL.WantReadError:
-                self._wait(select.POLLIN)
-            except SSL.WantWriteError:
-                self._wait(select.POLLOUT)
-            except (SSL.ZeroReturnError, SSL.SysCallError, OSError):
-                raise UnreachableError("tls.closed", "the other side closed the connection") from None
+                self._until_sent()
+                self._until_arrived()
+            except SSL.ZeroReturnError:
+                raise _closed() from None
             except SSL.Error as error:
+                with contextlib.suppress(OSError):
+                    self.push()  # the alert
                 raise UnreachableError("tls.handshake", "TLS failed", found=reasons(error)) from None
+            else:
+                self._until_sent()
+                return result
+
+    def _until_sent(self) -> None:
+        try:
+            while not self.push():
+                self._wait(select.POLLOUT)
+        except OSError:
+            raise _closed() from None
+
+    def _until_arrived(self) -> None:
+        try:
+            while not self.pull():
+                self._wait(select.POLLIN)
+        except OSError:
+            raise _closed() from None
 
     def _wait(self, event: int) -> None:
         left = self.deadline - time.monotonic()
@@ -136,6 +195,10 @@ class TlsStream:
         poll.register(self._socket, event)
         if left <= 0 or not poll.poll(left * 1000):
             raise UnreachableError("tls.timeout", "the other side took too long")
+
+
+def _closed() -> UnreachableError:
+    return UnreachableError("tls.closed", "the other side closed the connection")
 
 
 def reasons(error: SSL.Error) -> str | None:

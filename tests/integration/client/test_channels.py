@@ -232,7 +232,9 @@ def test_load(world, grpc_replica, client_of) -> None:
     batches = [{"images": np.full((1, 2), number, np.float32)} for number in range(20)]
     result = load.run(client, "digits", batches, concurrency=4)
     assert [prediction["images"][0, 0] for prediction in result.predictions] == [2 * number for number in range(20)]
-    assert sorted(result.per_replica.values()) == [10, 10]
+    assert sum(result.per_replica.values()) == 20
+    # Even to within what callers that run at once take from each other.
+    assert [count >= 5 for count in result.per_replica.values()] == [True, True]
     assert result.latencies.shape == (20,)
     assert 0 < result.percentile(50) <= result.percentile(99) == result.latencies.max() <= result.seconds
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ensconce.addresses import Address
-from ensconce.client import load
+from ensconce.client import load, roster
 from ensconce.client.channel import open_channel
 from ensconce.client.predict import Client
 from ensconce.demo.tap import Tap
@@ -35,20 +35,25 @@ def backend(replica) -> Backend:
     return Backend("replica", "127.0.0.1", replica.port, replica.port)
 
 
-def test_every_replica_serves_and_nothing_leaks(world, grpc_replica, gateway, tmp_path: Path) -> None:
+def test_every_replica_serves_and_nothing_leaks(
+    world, grpc_replica, gateway, tmp_path: Path, wait_for, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roster, "EXPLORE_S", 0.05)
     replicas = [grpc_replica(world.replica()) for _ in range(2)]
     gateway.start([backend(replica) for replica in replicas])
     pixels = np.frombuffer(bytes(range(1, 65)), np.uint8).astype(np.float32).reshape(1, 64)
     with Tap(gateway.addresses["grpc"], tmp_path / "spied") as tap:
         with Client(open_channel(world.service(Address(*tap.address)), connections=4)) as client:
             result = load.run(client, "digits", [{"images": pixels}] * 20, concurrency=4)
-            assert sorted(result.per_replica.values()) == [10, 10]
+            assert sum(result.per_replica.values()) == 20
+            # Even to within what callers that run at once take from each other.
+            assert [count >= 5 for count in result.per_replica.values()] == [True, True]
 
             # A third joins; connections that are made from now on reach it.
             replicas.append(grpc_replica(world.replica()))
             gateway.reload([backend(replica) for replica in replicas])
         with Client(open_channel(world.service(Address(*tap.address)), connections=3)) as client:
-            assert len(load.run(client, "digits", [{"images": pixels}] * 6).per_replica) == 3
+            wait_for(lambda: client.predict("digits", {"images": pixels}) and len(client.calls) == 3, "the third")
     recording = b"".join(file.read_bytes() for file in (tmp_path / "spied").iterdir())
     assert len(recording) > 20_000
     assert DOMAIN.encode() in recording

@@ -27,9 +27,14 @@ def roster(*seats: Seat, wanted: int = 2, addresses: tuple[Address, ...] = (GATE
     made: Roster[Seat] = Roster(wanted, lambda: 0.5)
     made.addresses = addresses
     for seat in seats:
-        made.dialled(seat.address, 0.0)
-        made.opened(seat)
+        add(made, seat)
     return made
+
+
+def add(made: Roster[Seat], seat: Seat) -> list[Seat]:
+    """Open one more; what it replaces."""
+    made.dialled(seat.address, 0.0)
+    return list(made.opened(seat))
 
 
 def names(made: Roster[Seat]) -> list[str]:
@@ -89,11 +94,9 @@ def test_what_is_lost_or_to_be_avoided_is_left_alone_as_long_as_there_is_another
 def test_missing_connections_are_opened_where_there_are_fewest() -> None:
     made = roster(Seat("a", ONE), wanted=3, addresses=(ONE, TWO))
     assert made.missing(0.0) == TWO
-    made.dialled(TWO, 0.0)
-    made.opened(Seat("b", TWO))
+    add(made, Seat("b", TWO))
     assert made.missing(0.0) == ONE
-    made.dialled(ONE, 0.0)
-    made.opened(Seat("a", ONE))
+    add(made, Seat("a", ONE))
     assert made.missing(0.0) is None
     assert names(made) == ["a", "a", "b"]
 
@@ -115,9 +118,34 @@ def test_an_address_that_fails_is_left_alone_longer_each_time() -> None:
         assert made.missing(now) == TWO
     assert pauses[:4] == pytest.approx([0.075, 0.15, 0.3, 0.6])
     assert pauses[-3:] == pytest.approx([3.75] * 3)
+    made.dialled(TWO, now)
     made.opened(Seat("b", TWO))
+    made.dialled(TWO, now)
     made.failed(TWO, now)
     assert made.next_look(now) == pytest.approx(0.075)
+
+
+def test_while_one_address_takes_its_time_others_are_opened() -> None:
+    made = roster(Seat("a", ONE), wanted=4, addresses=(ONE, TWO))
+    assert made.missing(0.0) == TWO
+    made.dialled(TWO, 0.0)
+    assert made.missing(0.0) == ONE
+    made.dialled(ONE, 0.0)
+    assert made.missing(0.0) is None
+    made.failed(ONE, 0.0)
+    assert made.missing(1.0) == ONE
+    chosen(made)
+    assert made.next_look(100.0) > 0
+
+
+def test_only_so_many_are_opened_at_once() -> None:
+    many = tuple(Address(f"192.0.2.{number}", 1) for number in range(20))
+    made = roster(wanted=1, addresses=many)
+    opening = []
+    while (address := made.missing(0.0)) is not None:
+        made.dialled(address, 0.0)
+        opening.append(address)
+    assert opening == list(many[:8])
 
 
 def test_a_look_around_after_a_while_with_calls_and_none_without() -> None:
@@ -135,8 +163,7 @@ def test_looks_around_are_not_in_step_with_others() -> None:
     for chance, first in ((0.0, 0.9), (0.999, 1.0999)):
         made: Roster[Seat] = Roster(1, lambda chance=chance: chance)
         made.addresses = (GATEWAY,)
-        made.dialled(GATEWAY, 0.0)
-        made.opened(Seat("a"))
+        add(made, Seat("a"))
         chosen(made)
         assert made.missing(EXPLORE_S * first - 0.01) is None
         assert made.missing(EXPLORE_S * first + 0.01) == GATEWAY
@@ -145,16 +172,16 @@ def test_looks_around_are_not_in_step_with_others() -> None:
 def test_a_known_replica_takes_the_place_of_its_oldest_and_a_new_one_gets_its_own() -> None:
     oldest = Seat("a")
     made = roster(oldest, Seat("b"))
-    assert list(made.opened(Seat("a"))) == [oldest]
+    assert add(made, Seat("a")) == [oldest]
     assert names(made) == ["a", "b"]
-    assert list(made.opened(Seat("c"))) == []
+    assert add(made, Seat("c")) == []
     assert names(made) == ["a", "b", "c"]
 
 
 def test_a_new_replica_takes_a_place_of_the_one_that_has_most() -> None:
     first = Seat("a")
     made = roster(first, Seat("b"), Seat("a"), Seat("a"), wanted=4)
-    assert list(made.opened(Seat("c"))) == [first]
+    assert add(made, Seat("c")) == [first]
     assert names(made) == ["a", "a", "b", "c"]
 
 
@@ -163,7 +190,7 @@ def test_lost_seats_go_once_there_is_another() -> None:
     made = roster(a, b)
     a.is_lost = b.is_lost = True
     assert list(made.weed()) == []
-    assert set(made.opened(Seat("c"))) == {a, b}
+    assert set(add(made, Seat("c"))) == {a, b}
     assert names(made) == ["c"]
 
 
