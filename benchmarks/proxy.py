@@ -47,8 +47,9 @@ def main() -> None:
         proxy = _proxy(deployment, port, status, folder / "proxy.log")
         proxy.listens(port)
         body = protocols.framed(protocols.tfs_body(MODEL, options.input, _image()))
+        connect = f"127.0.0.1:{deployment.grpc}"
         direct = Target(
-            f"https://{DOMAIN}:{deployment.grpc}{PREDICT}", body, f"127.0.0.1:{deployment.grpc}", protocols.GRPC_HEADERS,
+            f"https://{DOMAIN}:{deployment.grpc}{PREDICT}", body, connect, protocols.GRPC_HEADERS,
             answer=100,
         )  # fmt: skip
         through = Target(f"http://127.0.0.1:{port}{PREDICT}", body, None, protocols.GRPC_HEADERS, answer=100)

@@ -155,6 +155,16 @@ class BackConnection(Connection):
         super().connection_lost(exception)
         self._wake()
 
+    def fail(self, code: ErrorCode, text: str) -> None:
+        """The replica broke a rule: for its calls the connection is lost."""
+        self.is_lost = True
+        super().fail(code, text)
+
+    def abort(self) -> None:
+        """End it at once, with its calls."""
+        self.is_lost = True
+        super().abort()
+
     def pause_writing(self) -> None:
         """Go on reading: the replica may have to be rid of answers before it takes what is asked."""
         self.output.pause()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -50,12 +52,10 @@ def proxy(world) -> Iterator[Callable[..., Started]]:
     thread.start()
     made: list[Started] = []
 
-    def make(*targets: Address, rest: Address | None = None, place: Any = FREE, **options: Any) -> Started:
-        sides = {
-            "grpc": Side(place, world.service(*targets, **options)) if targets else None,
-            "rest": Side(FREE, world.service(rest, **options)) if rest else None,
-        }
-        made.append(Started(loop, Proxy(status=FREE, **sides)))
+    def make(*targets: Address, rest: Address | None = None, place: Any = FREE, certificate: Any = None) -> Started:
+        grpc_side = Side(place, world.service(*targets)) if targets else None
+        rest_side = Side(FREE, world.service(rest)) if rest else None
+        made.append(Started(loop, Proxy(grpc=grpc_side, rest=rest_side, status=FREE, certificate=certificate)))
         return made[-1]
 
     yield make
@@ -69,12 +69,11 @@ def proxy(world) -> Iterator[Callable[..., Started]]:
 class Probe:
     """A gRPC server behind TLS for every method there is, which passes bytes only.
 
-    Each message comes back; of a method whose name ends in "/Many" as often as its number says. Metadata ``ask-...``
+    Each message comes back; of "/Many" as often as its number says, of "/Wait" when it is over. Metadata ``ask-...``
     come back as ``told-...`` before, and ``end-...`` as trailers behind.
     """
 
     def __init__(self, who: Any) -> None:
-        self.stopping = threading.Event()
         self.cancelled = threading.Event()
         self.metadata: dict[str, Any] = {}
         self.time_left = 0.0
@@ -86,9 +85,7 @@ class Probe:
         self._server.start()
 
     def stop(self) -> None:
-        ended = self._server.stop(0)
-        self.stopping.set()
-        ended.wait()
+        self._server.stop(0).wait()
 
     def service(self, details: Any) -> grpc.RpcMethodHandler:
         self.metadata = dict(details.invocation_metadata)
@@ -98,14 +95,16 @@ class Probe:
 
     def _talk(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         self.time_left = context.time_remaining() or 0.0
-        context.add_callback(self.cancelled.set)
+        over = threading.Event()
+        context.add_callback(over.set)
         asked = self.metadata
         context.send_initial_metadata(
             tuple(("told-" + name[4:], value) for name, value in asked.items() if name[:4] == "ask-")
         )
         context.set_trailing_metadata(tuple(each for each in asked.items() if each[0][:4] == "end-"))
         if self.path.endswith("/Wait"):
-            self.stopping.wait(30)
+            over.wait(30)
+            self.cancelled.set()
         for message in messages:
             yield from [message] * (int(message[:8]) if self.path.endswith("/Many") else 1)
         if self.path.endswith("/Refuse"):
@@ -123,3 +122,49 @@ def probe(world) -> Iterator[Callable[..., Probe]]:
     yield make
     for each in made:
         each.stop()
+
+
+class Wire:
+    """A TCP connection's way to an address, which can be cut."""
+
+    def __init__(self, target: Address, listen: Callable[..., Any]) -> None:
+        self._target = target
+        self._open: list[socket.socket] = []
+        self._listener = listen(self._talk)
+        self.address: Address = self._listener.address
+
+    def cut(self) -> None:
+        self._listener.stop()
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _talk(self, near: socket.socket) -> None:
+        far = socket.create_connection(self._target)
+        self._open += [near, far]
+        back = threading.Thread(target=self._copy, args=(far, near))
+        back.start()
+        self._copy(near, far)
+        back.join()
+        near.close()
+        far.close()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def wire(listen) -> Iterator[Callable[[Address], Wire]]:
+    made: list[Wire] = []
+
+    def make(target: Address) -> Wire:
+        made.append(Wire(target, listen))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.cut()
