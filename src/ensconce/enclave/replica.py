@@ -314,9 +314,8 @@ class _Replica:
     async def _renew(self) -> None:
         """Ask for a new certificate, for a new key, at about two thirds of the old one's life; end only by an error.
 
-        When exactly is left to chance, or replicas that began together would come back together for ever.
-        The owner appraises this enclave anew each time. A version that she no longer grants is served no more; when
-        she grants nothing of what is served, the replica ends.
+        Not exactly, or replicas that began together would come back together for ever. The owner appraises this enclave
+        anew each time. A version that she no longer grants is served no more; when she grants none, the replica ends.
         """
         while True:
             valid_until = self._certificate.valid_until
