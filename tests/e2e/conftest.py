@@ -45,7 +45,7 @@ def elsewhere(find_port: Callable[[], int]) -> Callable[[str], str]:
     defaults = {"grpc": "8500", "rest": "8501", "provisioning": "4433", "pccs": "8081"}  # of `ensconce init`
 
     def move(script: str) -> str:
-        ports = {port: str(find_port()) for port in (*defaults.values(), "8502")}
+        ports = {port: str(find_port()) for port in (*defaults.values(), "8502", "9500", "9501", "9502")}
         moved = re.sub(rf"\b({'|'.join(ports)})\b", lambda found: ports[found[0]], script)
         options = (f"--{name} 127.0.0.1:{ports[port]}" for name, port in defaults.items())
         return moved.replace("ensconce init owner", " ".join(["ensconce init owner", *options]))

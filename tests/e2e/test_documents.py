@@ -65,6 +65,7 @@ def test_no_shell_block_is_left_unrun() -> None:
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/encrypt-files.md",
+        "docs/how-to/proxy.md",
         "docs/how-to/serve-plain-models.md",
         "docs/how-to/verify-a-quote.md",
     }
@@ -199,7 +200,9 @@ def followed(
     (folder / "client.py").write_text(client)
     python = Path(os.environ.get("ENSCONCE_TF_PYTHON", REPOSITORY / ".venv-tf" / "bin" / "python"))
     asks = '"$CLIENT" client.py 127.0.0.1:8500 "$domain" client/ca.pem examples/digits/heldout.npz > client.out\n'
-    script = [block + EXAMPLE if "ensconce predict" in block else block for block in blocks(PAGE, "sh")]
+    through_proxy = "".join(["{\n", *blocks(REPOSITORY / "docs/how-to/proxy.md", "sh"), "} > proxy.out\n"])
+    also = EXAMPLE + through_proxy
+    script = [block + also if "ensconce predict" in block else block for block in blocks(PAGE, "sh")]
     if python.is_file():
         script = [block + asks if "ensconce predict" in block else block for block in script]
     said = run(
@@ -235,6 +238,14 @@ def test_attest_a_channel(followed: Followed) -> None:
     said = (followed.folder / "example.out").read_text()
     assert re.search(r"heldout.npz  classes: \[\d, \d, \d, \d, \d\]", said)
     assert re.search(r"replica [0-9a-f]{16} \(.+\) answered 1", said)
+
+
+@pytest.mark.timeout(180)
+def test_proxy(followed: Followed) -> None:
+    said = (followed.folder / "proxy.out").read_text()
+    assert '"ready": true' in said
+    assert re.search(r'"state": *"AVAILABLE"', said)
+    assert 'ensconce_proxy_calls_total{protocol="rest",status="200"} 1.0' in said
 
 
 @pytest.mark.timeout(180)
