@@ -29,6 +29,7 @@ CONNECTIONS = 2
 """Connections of a pool at least, unless it is told otherwise."""
 
 _MOST = 64
+_MOST_KNOWN = 1024
 _AT_ONCE = 8
 _JOIN_S = 2.0
 
@@ -134,8 +135,10 @@ class Pool(Generic[ChannelT]):
         self._service, self._alpn, self._make, self._dispose = service, alpn, make, dispose
         self._connections, self._clock = connections, clock
         self._roster: Roster[Seat[ChannelT]] = Roster(connections, chance)
+        self._over: list[Seat[ChannelT]] = []
         self._failures: dict[Address, EnsconceError] = {}
         self._opened: Counter[str] = Counter()
+        self._known: dict[str, Accepted] = {}
         self._changed = threading.Condition()
         self._watchers: list[Callable[[], object]] = []
         self._is_closed = False
@@ -176,20 +179,31 @@ class Pool(Generic[ChannelT]):
             seat = None if self._is_closed else self._roster.choose(avoid)
         if seat is None:
             raise InputError("client.closed", "the client has been closed")
-        return Lease(self, seat)
+        lease = Lease(self, seat)
+        if lease.replica_id not in self._known:
+            self._learn(seat)
+        return lease
 
     def release(self, seat: Seat[ChannelT]) -> None:
-        """A call on a seat has ended; called by its lease."""
+        """A call on a seat has ended; called by its lease, which may be in an event loop: nothing here waits."""
         with self._changed:
-            is_over = self._roster.release(seat)
-        if is_over:
-            self._end(seat)
+            if self._roster.release(seat) and not self._is_closed:
+                self._over.append(seat)
+                self._is_woken = True
+                self._changed.notify_all()
 
     @property
     def replicas(self) -> dict[str, Accepted]:
         """The replicas that calls may go to now, by id."""
         found = [seat.tunnel.accepted for seat in self.seats]
         return {each.replica_id: each for each in found if each is not None}
+
+    @property
+    def known(self) -> dict[str, Accepted]:
+        """The same, and those that calls have gone to; of these, the latest 1,024."""
+        now = self.replicas
+        with self._changed:
+            return self._known | now
 
     @property
     def seats(self) -> list[Seat[ChannelT]]:
@@ -224,7 +238,7 @@ class Pool(Generic[ChannelT]):
         with self._changed:
             self._is_closed = True
             seats = self._roster.close()
-            gone = {*seats, *self._roster.calls}
+            gone = {*seats, *self._roster.calls, *self._over}
             self._changed.notify_all()
         if self._keeper.is_alive() and self._keeper is not threading.current_thread():
             self._keeper.join(_JOIN_S)
@@ -289,6 +303,14 @@ class Pool(Generic[ChannelT]):
         for each in gone:
             self._end(each)
         self._tell()
+
+    def _learn(self, seat: Seat[ChannelT]) -> None:
+        accepted = seat.tunnel.accepted
+        if accepted is not None:
+            with self._changed:
+                self._known[accepted.replica_id] = accepted
+                while len(self._known) > _MOST_KNOWN:
+                    del self._known[next(iter(self._known))]
 
     def _end(self, seat: Seat[ChannelT]) -> None:
         if "channel" in vars(seat):

@@ -46,7 +46,6 @@ class Client:
         self._conduct = conduct or Conduct(hedge=hedge)
         self._caller = Caller(channel, self._conduct)
         self._signatures = Signatures()
-        self._accepted: dict[str, Accepted] = {}
 
     @property
     def calls(self) -> dict[str, int]:
@@ -55,9 +54,8 @@ class Client:
 
     @property
     def accepted(self) -> dict[str, Accepted]:
-        """Every replica that this client is connected to, by replica id, and those that have left."""
-        self._accepted |= self.channel.pool.replicas
-        return dict(self._accepted)
+        """Every replica that this client is connected to or has asked, by replica id."""
+        return self.channel.pool.known
 
     @classmethod
     def connect(

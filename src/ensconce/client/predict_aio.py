@@ -41,7 +41,6 @@ class AsyncClient:
         self._conduct = conduct or Conduct(hedge=hedge)
         self._caller = AsyncCaller(channel, self._conduct)
         self._signatures = Signatures()
-        self._accepted: dict[str, Accepted] = {}
 
     @property
     def calls(self) -> dict[str, int]:
@@ -50,9 +49,8 @@ class AsyncClient:
 
     @property
     def accepted(self) -> dict[str, Accepted]:
-        """Every replica that this client is connected to, by replica id, and those that have left."""
-        self._accepted |= self.channel.pool.replicas
-        return dict(self._accepted)
+        """Every replica that this client is connected to or has asked, by replica id."""
+        return self.channel.pool.known
 
     @classmethod
     async def connect(

@@ -79,6 +79,7 @@ def test_a_replica_that_dies_is_left_and_tried_again(world, grpc_replica, client
     assert share(client, replicas) == [6, 6]
     dead = replicas.pop()
     dead.stop()
+    both = set(client.accepted)
     # Not one call fails: what was on its way to it is asked of the other.
     assert share(client, replicas) == [12]
     wait_for(lambda: dead.target in client.channel.pool.failures, "an attempt that failed")
@@ -86,6 +87,9 @@ def test_a_replica_that_dies_is_left_and_tried_again(world, grpc_replica, client
     replicas.append(grpc_replica(world.replica(), dead.port))
     wait_for(lambda: even(client, replicas), "an even share of the one that came back")
     assert client.channel.pool.failures == {}
+    # What it knows of those that answered outlasts them.
+    assert set(client.accepted) == set(client.calls) == both | set(client.channel.pool.replicas)
+    assert len(client.accepted) == 3
 
 
 def test_what_comes_back_in_its_place_is_judged_anew(world, grpc_replica, client_of, wait_for) -> None:
