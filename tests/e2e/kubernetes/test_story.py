@@ -229,8 +229,8 @@ def test_a_new_version_of_the_model_under_load(story: Story) -> None:
 
 
 def test_a_new_measurement_with_an_overlap_then_the_old_one_is_revoked(story: Story) -> None:
-    # Measured, like everything that the enclave is told.
-    story.owner.change_deployment(serving={"poll_seconds": 2.0})
+    # Measured, like everything that the enclave is told. Requests wait 5 ms for others from now on: see the autoscaler.
+    story.owner.change_deployment(serving={"batching": {"max_batch_size": 16, "batch_timeout_micros": 5000}})
     story.second = story.owner.build_enclave()
     assert story.second != story.first
     story.bundles["second"] = story.host.take("second")
@@ -283,6 +283,7 @@ def test_a_tampered_image_gets_no_key(story: Story) -> None:
 
 
 def test_more_replicas_when_requests_wait(story: Story) -> None:
+    # However quick this machine is, they wait longer than that: as long as the second enclave lets them.
     cluster, scaling = story.host.cluster, {"maxReplicas": 4, "queueMilliseconds": 1}
     pods = (
         "get",
