@@ -152,7 +152,8 @@ class Pool(Generic[ChannelT]):
             EvidenceError, RefusedError: not one was accepted, and this is why one was refused.
             UnreachableError: not one was reached.
         """
-        addresses = self._roster.addresses = self._service.addresses()
+        addresses = self._service.addresses()
+        self._roster.reach(addresses)
         wanted = max(self._connections, len(addresses))
         with ThreadPoolExecutor(min(wanted, _AT_ONCE), thread_name_prefix="pool opens") as threads:
             for number in range(wanted):
@@ -265,7 +266,8 @@ class Pool(Generic[ChannelT]):
                 self._is_woken = False
                 if self._is_closed:
                     return
-                gone = [each for each in self._roster.weed() if not self._roster.calls[each]]
+                gone = [each for each in self._roster.weed() if not self._roster.calls[each]] + self._over
+                self._over = []
                 while (address := self._roster.missing(self._clock())) is not None:
                     self._roster.dialled(address, self._clock())
                     # Threads of their own: an address that swallows what is sent there holds up nobody else.
@@ -275,7 +277,10 @@ class Pool(Generic[ChannelT]):
 
     def _renew(self, address: Address) -> None:
         with suppress(UnreachableError):  # With the addresses that it had, then.
-            self._roster.addresses = self._service.addresses()
+            addresses = self._service.addresses()
+            with self._changed:
+                self._roster.reach(addresses)
+                self._failures = {each: why for each, why in self._failures.items() if each in addresses}
         self._open(address)
         with self._changed:
             # There may be more to do at once.

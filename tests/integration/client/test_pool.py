@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -228,3 +229,19 @@ def test_closing_ends_calls_and_threads(world, grpc_replica, wait_for) -> None:
     channel.close()
     assert future.exception() is not None
     wait_for(lambda: not any(each.name.startswith(("pool", "tunnel")) for each in threading.enumerate()), "the end")
+
+
+def test_a_connection_that_was_exchanged_ends_with_its_last_call(world, grpc_replica, client_of, wait_for) -> None:
+    client = client_of(grpc_replica(world.replica()).target)
+    pool = client.channel.pool
+    lease = pool.lease()
+
+    def exchanged() -> bool:
+        client.predict("digits", IMAGES)
+        return lease.seat not in pool.seats
+
+    wait_for(exchanged, "another connection in its place")
+    path = Path(lease.seat.tunnel.path)
+    assert path.exists()
+    lease.release()
+    wait_for(lambda: not path.exists(), "its end")

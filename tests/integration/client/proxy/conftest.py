@@ -52,9 +52,11 @@ def proxy(world) -> Iterator[Callable[..., Started]]:
     thread.start()
     made: list[Started] = []
 
-    def make(*targets: Address, rest: Address | None = None, place: Any = FREE, certificate: Any = None) -> Started:
-        grpc_side = Side(place, world.service(*targets)) if targets else None
-        rest_side = Side(FREE, world.service(rest)) if rest else None
+    def make(
+        *targets: Address, rest: Address | None = None, place: Any = FREE, certificate: Any = None, **options: Any
+    ) -> Started:
+        grpc_side = Side(place, world.service(*targets, **options)) if targets else None
+        rest_side = Side(FREE, world.service(rest, **options)) if rest else None
         made.append(Started(loop, Proxy(grpc=grpc_side, rest=rest_side, status=FREE, certificate=certificate)))
         return made[-1]
 

@@ -303,3 +303,15 @@ def test_what_is_no_grpc_is_refused(world, proxy, grpc_replica, wait_for) -> Non
     assert subprocess.run([*asked, url], capture_output=True, text=True, check=True).stdout == "405"
     # The answer comes before the body is taken, which curl minds.
     assert subprocess.run([*asked, "-d", "x", url], capture_output=True, text=True, check=False).stdout == "415"
+
+
+def test_reflection_through_connections_with_fresh_quotes(world, proxy, serve, channel_to, wait_for) -> None:
+    address, _ = serve(world.replica())
+    started = proxy(address, freshness=True)
+    wait_for(lambda: started.replicas, "the replica")
+    asked = iter([b"\x3a\x01*", b"\x3a\x01*"])  # ServerReflectionRequest.list_services, twice
+    answers = list(
+        raw(channel_to(started), "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(asked, timeout=10)
+    )
+    assert len(answers) == 2
+    assert all(b"tensorflow.serving.PredictionService" in each for each in answers)
