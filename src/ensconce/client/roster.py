@@ -142,6 +142,13 @@ class Roster(Generic[SeatT]):
             waits.append(self._explored + EXPLORE_S - now)
         return max(_SHORTEST_LOOK_S, min([*waits, EXPLORE_S]))
 
+    def reach(self, addresses: tuple[Address, ...]) -> None:
+        """The service is reached there now; what is known of other addresses is forgotten, but for their seats."""
+        self.addresses = addresses
+        for gone in self._dialled.keys() - set(addresses):
+            for known in (self._dialled, self._failures, self._not_before):
+                known.pop(gone, None)
+
     def dialled(self, address: Address, now: float) -> None:
         """A connection is being opened, until it :meth:`failed` or :meth:`opened`; that also is a look around."""
         self._under_way[address] += 1

@@ -138,6 +138,21 @@ def test_while_one_address_takes_its_time_others_are_opened() -> None:
     assert made.next_look(100.0) > 0
 
 
+def test_addresses_that_the_name_has_no_more_are_forgotten() -> None:
+    made = roster(Seat("a", ONE), wanted=1, addresses=(ONE, TWO))
+    made.dialled(TWO, 0.0)
+    made.failed(TWO, 0.0)
+    made.reach((ONE,))
+    assert made.missing(1.0) is None
+    made.reach((ONE, TWO))
+    # As one that was never tried: at once, and with the shortest pause.
+    assert made.missing(0.0) == TWO
+    made.dialled(TWO, 0.0)
+    made.failed(TWO, 0.0)
+    assert made.next_look(0.0) == pytest.approx(0.075)
+    assert names(made) == ["a"]
+
+
 def test_only_so_many_are_opened_at_once() -> None:
     many = tuple(Address(f"192.0.2.{number}", 1) for number in range(20))
     made = roster(wanted=1, addresses=many)
