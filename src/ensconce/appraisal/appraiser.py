@@ -17,6 +17,7 @@ from ensconce.appraisal.root import TrustRoot, claimed_root, root_named
 from ensconce.appraisal.verdict import Verdict
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
+from ensconce.trail import exhibit, held, step
 
 __all__ = ["Appraiser", "Case", "CollateralSource", "Verify"]
 
@@ -101,13 +102,18 @@ class Appraiser:
             RefusedError: it claims a root that the policy does not name, or to be a debug enclave.
             UnreachableError: collateral is not to be had.
         """
-        parsed = parse_quote(quote)
-        root = claimed_root(parsed)
-        if root not in self.policy.roots:
-            raise self.policy.refuse_root(root)
-        self.policy.refuse_debug(parsed.body)
-        _check_signatures(chain_in(parsed))
-        return Case(quote, self.collateral.get_for(quote), root)
+        with step("claims"):
+            parsed = parse_quote(quote)
+            root = claimed_root(parsed)
+            if root not in self.policy.roots:
+                raise self.policy.refuse_root(root)
+            held("policy.root", "root that it claims", found=root, rule=f"roots: [{', '.join(self.policy.roots)}]")
+            self.policy.refuse_debug(parsed.body)
+            _check_signatures(chain_in(parsed))
+        with step("collateral"):
+            collateral = self.collateral.get_for(quote)
+            exhibit("collateral", collateral)
+        return Case(quote, collateral, root)
 
     def verify(self, case: Case, by: Verify = verify_quote) -> Verdict:
         """Verify a quote with what was gathered, as of now; collateral that does not hold is doubted from then on.
@@ -116,7 +122,9 @@ class Appraiser:
             EvidenceError: the quote is not genuine, or the collateral is not.
         """
         try:
-            return by(case.quote, case.collateral, at=self.now(), root=root_named(case.root, case.collateral))
+            with step("root"):
+                root = root_named(case.root, case.collateral)
+            return by(case.quote, case.collateral, at=self.now(), root=root)
         except EvidenceError as error:
             if error.check.startswith("collateral."):
                 self.collateral.doubt(case.quote)
@@ -133,3 +141,5 @@ def _check_signatures(chain: tuple[x509.Certificate, ...]) -> None:
                 found=common_name(certificate)[:100],
                 remedy="ask for a new quote",
             )
+    names = " <- ".join(common_name(each) for each in chain)
+    held("pck_chain.signature", "certificates in the quote", found=names, rule="each signed by the one after it")

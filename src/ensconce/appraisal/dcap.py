@@ -19,12 +19,14 @@ from ensconce.appraisal.diagnosis import diagnose
 from ensconce.appraisal.papers import Papers, check_fit, read_papers, refused
 from ensconce.appraisal.pck import Pck, read_pck
 from ensconce.appraisal.root import IntelRoot, TrustRoot
+from ensconce.appraisal.shown import show_fit, show_signatures, show_tcb
 from ensconce.appraisal.tcb import converged
 from ensconce.appraisal.validity import check_windows
 from ensconce.appraisal.verdict import _MINT, GenuineVerdict, SimulatedVerdict, Verdict
 from ensconce.errors import EvidenceError, InputError
 from ensconce.evidence.quote import INTEL_QE_VENDOR_ID, Quote, parse_quote
 from ensconce.evidence.report import SgxReport, TdReport
+from ensconce.trail import held, recording, step
 
 __all__ = ["verify_quote"]
 
@@ -54,15 +56,27 @@ def verify_quote(quote: bytes, collateral: Collateral, *, at: int, root: TrustRo
         raise InputError(
             "time", "this is no time to verify for", found=str(at), rule=f"0 to {_MAX_TIME}, seconds since 1970"
         )
-    parsed = parse_quote(quote)
-    _check_kind(parsed)
-    pck = read_pck(parsed)
-    check_root(pck.chain, root.fingerprint, "pck_chain")
-    papers = read_papers(collateral, parsed.tee, root.fingerprint)
-    check_fit(papers, pck)
-    valid_until = check_windows(papers.windows + pck.windows, at)
-    claims = _verify(bytes(quote), pck, papers, at, root)
-    return _verdict(parsed, pck, papers, claims, root=root, at=at, valid_until=valid_until)
+    with step("root"):
+        parsed = parse_quote(quote)
+        _check_kind(parsed)
+        pck = read_pck(parsed)
+        check_root(pck.chain, root.fingerprint, "pck_chain")
+        held("pck_chain.root", f"root certificate, {root.name}", found=root.fingerprint, rule=root.fingerprint)
+    with step("documents"):
+        papers = read_papers(collateral, parsed.tee, root.fingerprint)
+        check_fit(papers, pck)
+        valid_until = check_windows(papers.windows + pck.windows, at)
+        if recording():
+            show_fit(papers, pck, at)
+    with step("quote"):
+        claims = _verify(bytes(quote), pck, papers, at, root)
+        if recording():
+            show_signatures(parsed, pck, papers)
+    with step("tcb"):
+        verdict = _verdict(parsed, pck, papers, claims, root=root, at=at, valid_until=valid_until)
+        if recording():
+            show_tcb(verdict)
+    return verdict
 
 
 def _check_kind(quote: Quote) -> None:

@@ -34,6 +34,7 @@ from ensconce.appraisal.root import parse_root_name
 from ensconce.appraisal.verdict import GenuineVerdict, SimulatedVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.report import SgxReport, TdReport
+from ensconce.trail import step
 
 __all__ = [
     "MAX_SERIAL",
@@ -188,9 +189,7 @@ class Policy:
         Raises:
             RefusedError: ``policy.debug``.
         """
-        check = debug_check(report, self.identities if among is None else among)
-        if not check.passed:
-            raise check.refusal()
+        debug_check(report, self.identities if among is None else among).expect()
 
     def platform_checks(self, verdict: Verdict) -> Iterator[Check]:
         """Every condition that does not depend on which identity it is, in the order in which they are judged."""
@@ -229,17 +228,20 @@ class Policy:
                 ``policy.td_attributes``, ``policy.mr_signer_seam``, ``policy.mr_service_td``, ``policy.debug``, or the
                 field of the nearest identity that does not fit, such as ``policy.mr_enclave``.
         """
-        for check in self.platform_checks(verdict):
-            if not check.passed:
-                raise check.refusal()
-        report = verdict.report
-        kind = [identity for identity in self.identities if identity.tee == verdict.tee]
-        fitting = [identity for identity in kind if all(check.passed for check in identity.checks(report))]
-        self.refuse_debug(report, fitting or kind)
-        for identity in fitting:
-            if identity.debug or not report.debug:
-                return Acceptance(_MINT, identity, verdict, self.sha256)
-        raise _nearest_miss(kind, report)
+        with step("policy"):
+            for check in self.platform_checks(verdict):
+                check.expect()
+        with step("identity"):
+            report = verdict.report
+            kind = [identity for identity in self.identities if identity.tee == verdict.tee]
+            fitting = [identity for identity in kind if all(check.passed for check in identity.checks(report))]
+            self.refuse_debug(report, fitting or kind)
+            for identity in fitting:
+                if identity.debug or not report.debug:
+                    for check in identity.checks(report):
+                        check.expect()
+                    return Acceptance(_MINT, identity, verdict, self.sha256)
+            raise _nearest_miss(kind, report)
 
     def _root_check(self, found: str, passed: bool) -> Check:
         simulated = found != "intel"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ensconce.errors import InputError, RefusedError
+from ensconce.trail import held
 
 __all__ = ["Check", "expect_size", "invalid", "refuse_twice"]
 
@@ -22,6 +23,7 @@ class Check:
         rule: the policy's line, or what it says where it has no line for it.
         problem: what is wrong when it does not hold.
         remedy: what to do then.
+        end: when it ceases to hold, seconds since 1970; None where time changes nothing.
     """
 
     field: str
@@ -30,6 +32,18 @@ class Check:
     rule: str
     problem: str
     remedy: str
+    end: int | None = None
+
+    def expect(self) -> None:
+        """Go on only if it holds.
+
+        Raises:
+            RefusedError: :meth:`refusal`.
+        """
+        if not self.passed:
+            raise self.refusal()
+        label = self.field.replace("_", " ")
+        held(f"policy.{self.field}", label, found=self.found, rule=self.rule, end=self.end)
 
     def refusal(self) -> RefusedError:
         """The refusal that a condition which does not hold gives rise to."""

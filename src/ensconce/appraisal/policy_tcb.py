@@ -30,6 +30,12 @@ def day_of(at: int) -> datetime.date:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).date()
 
 
+def _end_of(day: datetime.date) -> int:
+    """The first second after a UTC day, since 1970."""
+    midnight = datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+    return int(midnight.timestamp()) + 24 * 3600
+
+
 @dataclass(frozen=True, slots=True)
 class StatusUntil:
     """An exception: a TCB status that is accepted for a while.
@@ -142,6 +148,7 @@ def status_check(accepted: tuple[TcbStatus | StatusUntil, ...], verdict: Verdict
         rule=f"tcb_statuses: [{names}]",
         problem="the platform's TCB status is not accepted",
         remedy="update the platform's firmware, or accept this status by name under tcb_statuses:",
+        end=_end_of(ends[0]) if ends else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,9 +26,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def verify(
-    address: Address, server_name: ServerName, policy: PolicyFile, ca: Authority, pccs: Pccs, json: Json = False
+    address: Address,
+    policy: PolicyFile,
+    ca: Authority,
+    server_name: Annotated[
+        str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
+    ] = None,
+    pccs: Annotated[
+        str | None,
+        typer.Option(
+            "--pccs",
+            envvar="ENSCONCE_PCCS",
+            help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Also have it quote a nonce of ours and this connection.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write the report as one page, to be filed.")
+    ] = None,
+    json: Json = False,
 ) -> None:
-    """Verify the replica behind an address, and send it nothing.
+    """Verify the replica behind an address, send it nothing, and report what was compared with what.
 
     Exit status: 0 accepted, 3 its evidence is not genuine or not its own, 4 the policy refuses it, 5 unreachable.
 
@@ -36,36 +56,26 @@ def verify(
 
     \b
       ensconce verify localhost:8500 --server-name digits.example.test \\
-        --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081
+        --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081 --html report.html
     """
-    from ensconce.addresses import Address
-    from ensconce.client.attested import connect_tls
-    from ensconce.cluster.client import open_appraiser, read_authority
-    from ensconce.times import utc_text
+    from ensconce.client.report import examine
+    from ensconce.client.report_text import lines_of
+    from ensconce.client.service import Service
 
-    appraiser = open_appraiser(policy, pccs)
-    authority = read_authority(ca)
-    with connect_tls(Address.parse(address), server_name, appraiser, authority=authority, alpn="h2") as replica:
-        acceptance = replica.acceptance
-        found: dict[str, Any] = {
-            "accepted": True,
-            "replica": replica.replica_id,
-            "identity": acceptance.identity.name,
-            "policy_sha256": acceptance.policy_sha256,
-            "certificate_not_after": utc_text(replica.accepted.certificate.not_valid_after_utc.timestamp()),
-            "verdict": acceptance.verdict.to_json_object(),
-        }
+    service = Service.open(address, policy, authority=ca, collateral=pccs, server_name=server_name, freshness=fresh)
+    report = examine(service, service.targets[0])
+    if html is not None:
+        from ensconce.client.report_html import page_of
+        from ensconce.files import write_aside
+
+        write_aside(html, page_of(report).encode())
     if json:
-        print_json(found)
-        return
-    verdict = found["verdict"]
-    say(f"accepted   {found['identity']} (replica {found['replica']})")
-    say(f"mr_enclave {verdict['mr_enclave']}")
-    say(f"root       {verdict['root']}")
-    say(f"TCB status {verdict['status']}")
-    say(f"until      {found['certificate_not_after']} (the certificate's end)")
-    if verdict["root"] != "intel":
-        say("SIMULATED: no hardware protects this replica")
+        print_json(report.to_json_object())
+        raise typer.Exit(report.exit_status)
+    for line in lines_of(report):
+        say(line)
+    if report.error is not None:
+        raise report.error
 
 
 def predict(

@@ -25,12 +25,20 @@ from ensconce.errors import EvidenceError, UnreachableError
 from ensconce.ratls.context import TLS_1_2_CIPHERS
 from ensconce.ratls.freshness import FRESH
 from ensconce.ratls.stream import TlsStream
+from ensconce.trail import exhibit, held, recording, step
 
 __all__ = ["Alpn", "AttestedSocket", "connect_tls"]
 
 Alpn = Literal["h2", "http/1.1"]
 
 _LONGEST_S = 24 * 3600
+# tcp(7); the last in milliseconds, the others in seconds but the number of probes.
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 15),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 30_000),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +116,24 @@ def connect_tls(
     check_domain(server_name.lower())
     deadline = time.monotonic() + timeout
     protocol = FRESH[alpn] if freshness else alpn
-    stream = TlsStream(_context(protocol), _connect(target, timeout), deadline=deadline, server_name=server_name)
+    with step("connection"):
+        connection = _connect(target, timeout)
+    stream = TlsStream(_context(protocol), connection, deadline=deadline, server_name=server_name)
     try:
-        _shake_hands(stream, target, server_name, protocol, required=freshness or alpn == "h2")
-        certificate = stream.connection.get_peer_certificate()
-        if certificate is None:
-            raise EvidenceError("certificate.missing", "the server showed no certificate", rule="one with evidence")
-        der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        with step("tls"):
+            _shake_hands(stream, target, server_name, protocol, required=freshness or alpn == "h2")
+            certificate = stream.connection.get_peer_certificate()
+            if certificate is None:
+                raise EvidenceError("certificate.missing", "the server showed no certificate", rule="one with evidence")
+            der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+            exhibit("certificate", der)
         accepted = judge_leaf(der, server_name, appraiser, authority)
-        fresh = ask_fresh(stream, accepted.acceptance, appraiser) if freshness else None
+        # Collateral may have taken its time.
+        stream.deadline = max(deadline, time.monotonic() + timeout / 2)
+        fresh = None
+        if freshness:
+            with step("freshness"):
+                fresh = ask_fresh(stream, accepted.acceptance, appraiser)
     except BaseException:
         stream.close()
         raise
@@ -129,6 +146,9 @@ def connect_tls(
 def _connect(target: Address, timeout: float) -> socket.socket:
     try:
         connection = socket.create_connection(target, timeout)
+        if recording():
+            peer, port, *_ = connection.getpeername()
+            held("connect.tcp", "TCP connection", found=str(Address(peer, port)), rule=str(target))
     except socket.gaierror as error:
         raise UnreachableError(
             "connect.name",
@@ -141,7 +161,10 @@ def _connect(target: Address, timeout: float) -> socket.socket:
             f"cannot connect to {target}: {error.strerror or error}",
             remedy="check the address, and that the service is up",
         ) from error
+    # A host that vanished without a word is noticed within half a minute, whether it is being told something or not.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
 
 
@@ -168,6 +191,10 @@ def _shake_hands(stream: TlsStream, target: Address, server_name: str, protocol:
             if protocol in FRESH.values()
             else "check the port: gRPC and REST have each their own",
         )
+    rule = "TLS 1.3" if protocol in FRESH.values() else "TLS 1.2 or 1.3, with forward secrecy"
+    version, cipher = stream.connection.get_protocol_version_name(), stream.connection.get_cipher_name()
+    held("tls.handshake", "handshake, signed with the certificate's key", found=f"{version}, {cipher}", rule=rule)
+    held("tls.alpn", "protocol (ALPN)", found=selected or "no choice of protocol", rule=protocol)
 
 
 def _context(protocol: str) -> SSL.Context:

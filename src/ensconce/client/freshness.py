@@ -12,6 +12,7 @@ from ensconce.evidence.quote import MAX_QUOTE_SIZE
 from ensconce.ratls.binding import NONCE_SIZE
 from ensconce.ratls.freshness import LENGTH_SIZE, client_report_data
 from ensconce.ratls.stream import TlsStream
+from ensconce.trail import exhibit, held
 
 __all__ = ["ask_fresh", "judge_fresh"]
 
@@ -41,7 +42,9 @@ def ask_fresh(stream: TlsStream, shown: Acceptance, appraiser: Appraiser) -> Acc
         raise EvidenceError(
             "fresh.size", "the fresh quote is too long", found=f"{size} bytes", rule=f"at most {MAX_QUOTE_SIZE} bytes"
         )
-    return judge_fresh(stream.read(size), client_report_data(stream.connection, nonce), shown, appraiser)
+    quote = stream.read(size)
+    exhibit("fresh_quote", quote)
+    return judge_fresh(quote, client_report_data(stream.connection, nonce), shown, appraiser)
 
 
 def judge_fresh(quote: bytes, report_data: bytes, shown: Acceptance, appraiser: Appraiser) -> Acceptance:
@@ -77,4 +80,10 @@ def judge_fresh(quote: bytes, report_data: bytes, shown: Acceptance, appraiser: 
             rule=str(shown.report.measurements()),
             remedy="connect again; if it happens again, tell the owner",
         )
+    found, rule = f"TCB status {acceptance.verdict.status}", "genuine, and accepted by the same policy"
+    held("fresh.quote", "fresh quote", found=found, rule=rule, end=acceptance.verdict.valid_until)
+    bound = f"SHA-512 over our nonce, this channel and the certificate's key: {report_data.hex()}"
+    held("fresh.report_data", "what it was made for", found=report.report_data.hex(), rule=bound)
+    rule = "those of the certificate's evidence"
+    held("fresh.identity", "root and measurements", found=str(report.measurements()), rule=rule)
     return acceptance

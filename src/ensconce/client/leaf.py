@@ -18,6 +18,8 @@ from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EvidenceError
 from ensconce.evidence.spki import spki_of
 from ensconce.ratls.verify import evidence_of
+from ensconce.times import utc_text
+from ensconce.trail import held, recording, step
 
 __all__ = ["Accepted", "judge_leaf", "replica_id"]
 
@@ -61,13 +63,15 @@ def judge_leaf(der: bytes, server_name: str, appraiser: Appraiser, authority: x5
         RefusedError: the policy refuses the enclave.
         UnreachableError: collateral is not to be had.
     """
-    quote = evidence_of(der)
-    certificate = x509.load_der_x509_certificate(der)
-    now = dt.datetime.fromtimestamp(appraiser.now(), dt.UTC)
-    _check_validity(certificate, now, "certificate.validity", "the server's certificate")
-    _check_name(certificate, server_name)
-    if authority is not None:
-        _check_issuer(certificate, authority, now)
+    with step("evidence"):
+        quote = evidence_of(der)
+    with step("certificate"):
+        certificate = x509.load_der_x509_certificate(der)
+        now = dt.datetime.fromtimestamp(appraiser.now(), dt.UTC)
+        _check_validity(certificate, now, "certificate.validity", "the server's certificate")
+        _check_name(certificate, server_name)
+        if authority is not None:
+            _check_issuer(certificate, authority, now)
     return Accepted(appraiser.appraise(quote), replica_id(certificate), certificate)
 
 
@@ -87,6 +91,10 @@ def _check_validity(certificate: x509.Certificate, now: dt.datetime, check: str,
             rule=f"valid at {now:%Y-%m-%d %H:%M:%S} UTC",
             remedy="check this machine's clock" if early else "restart the replica, which makes it get a new one",
         )
+    if recording():
+        ends = int(end.timestamp())
+        found = f"{utc_text(begin.timestamp())} to {utc_text(ends)}"
+        held(check, f"dates of {what}", found=found, rule=f"valid at {utc_text(now.timestamp())}", end=ends)
 
 
 def _check_name(certificate: x509.Certificate, server_name: str) -> None:
@@ -104,6 +112,7 @@ def _check_name(certificate: x509.Certificate, server_name: str) -> None:
             rule=server_name,
             remedy="ask for the name that the service has, or connect to another address",
         )
+    held("certificate.name", "name in the certificate", found=", ".join(found), rule=server_name)
 
 
 def _check_issuer(certificate: x509.Certificate, authority: x509.Certificate, now: dt.datetime) -> None:
@@ -121,3 +130,6 @@ def _check_issuer(certificate: x509.Certificate, authority: x509.Certificate, no
             rule=authority.subject.rfc4514_string(),
             remedy="use the ca.pem of the owner whose service this is",
         )
+    if recording():
+        found, rule = certificate.issuer.rfc4514_string(), f"signed by {authority.subject.rfc4514_string()}"
+        held("certificate.issuer", "issuer of the certificate", found=found, rule=rule)

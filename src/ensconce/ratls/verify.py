@@ -27,6 +27,7 @@ from ensconce.evidence.certificate import (
 from ensconce.evidence.claims import HASHES
 from ensconce.evidence.quote import parse_quote
 from ensconce.evidence.spki import spki_of
+from ensconce.trail import exhibit, held
 
 __all__ = [
     "SignedRequest",
@@ -67,6 +68,12 @@ def check_binding(evidence: CertificateEvidence, report_data: bytes) -> None:
                 rule="no nonce in the claims of a certificate",
                 remedy="let the enclave make a new certificate without a nonce",
             )
+        held(
+            "ratls.pubkey_hash",
+            "key that the evidence is about",
+            found=evidence.claims.pubkey_hash.hex(),
+            rule=f"hash of the certificate's key: {key_hash.hex()}",
+        )
         hashed = hashlib.sha256(evidence.claims.encoded).digest()
     if not hmac.compare_digest(report_data, hashed + bytes(32)):
         raise EvidenceError(
@@ -76,6 +83,13 @@ def check_binding(evidence: CertificateEvidence, report_data: bytes) -> None:
             rule=f"report data {hashed.hex()} and 32 zero bytes",
             remedy="this is how a copied quote looks; let the enclave make its own certificate",
         )
+    made_for = "the certificate's key" if evidence.claims is None else "the claims about the certificate's key"
+    held(
+        "ratls.report_data",
+        "what the quote was made for",
+        found=report_data.hex(),
+        rule=f"hash of {made_for}: {hashed.hex()} and 32 zero bytes",
+    )
 
 
 def evidence_of(certificate_der: bytes) -> bytes:
@@ -88,6 +102,7 @@ def evidence_of(certificate_der: bytes) -> bytes:
         EvidenceError: no evidence, malformed evidence, or evidence about another key.
     """
     evidence = read_certificate(certificate_der)
+    exhibit("quote", evidence.quote)
     check_binding(evidence, parse_quote(evidence.quote).body.report_data)
     return evidence.quote
 

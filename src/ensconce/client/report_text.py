@@ -1,0 +1,56 @@
+"""The verification report as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ensconce.appraisal.advisories import meaning_of
+from ensconce.client.report import Report
+from ensconce.evidence.report import SgxReport
+from ensconce.times import utc_text
+from ensconce.trail import Held
+
+__all__ = ["lines_of"]
+
+_MARKS = {"passed": "ok  ", "failed": "FAIL", "not reached": "--  ", "not asked": "--  "}
+
+
+def lines_of(report: Report) -> Iterator[str]:
+    """The lines; what is in them may be a stranger's, but begins no line of its own."""
+    if report.warning is not None:
+        yield report.warning
+    yield f"{report.tool}, {utc_text(report.at)}: {report.target}, name {report.server_name}"
+    yield f"policy {report.policy.sha256}, serial {report.policy.serial}"
+    for step in report.steps:
+        state = f" ({step.state})" if step.state.startswith("not ") else ""
+        yield f"{_MARKS[step.state]}  {step.title}{state}"
+        for held in step.held:
+            yield _visible(f"        {_line(held)}")
+        if step.error is not None:
+            yield _visible(f"        {step.error}")
+    acceptance = report.acceptance
+    if report.accepted is not None and acceptance is not None:
+        verdict = acceptance.verdict
+        yield f"accepted   {acceptance.identity.name} (replica {report.accepted.replica_id})"
+        if isinstance(verdict.report, SgxReport):
+            yield f"mr_enclave {verdict.report.mr_enclave.hex()}"
+        else:
+            yield f"mr_td      {verdict.report.mr_td.hex()}"
+        yield f"root       {verdict.root}"
+        yield f"TCB status {verdict.status}: {meaning_of(verdict.status)}"
+        for advisory in report.advisories:
+            yield _visible(f"advisory   {advisory.id}: {advisory.meaning} {advisory.url or ''}".rstrip())
+        yield _visible(f"until      {utc_text(report.valid_until or 0)}: {report.ends[0][1]}")
+    else:
+        yield f"{report.outcome}: nothing was sent"
+    if report.warning is not None:
+        yield report.warning
+
+
+def _line(held: Held) -> str:
+    same = "" if held.rule == held.found else f"; rule: {held.rule}"
+    return f"{held.label}: {held.found}{same}"
+
+
+def _visible(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)
