@@ -18,6 +18,7 @@ import typer
 from ensconce import __version__
 from ensconce.cli import (
     audit,
+    bench,
     collateral,
     demo,
     enclave,
@@ -87,6 +88,7 @@ _PARTS: dict[str, typer.Typer | Callable[..., None]] = {
     "verify": verify.verify,
     "predict": verify.predict,
     "proxy": proxy.proxy,
+    "bench": bench.bench,
     "quote": quote.app,
     "collateral": collateral.app,
     "file": file.app,

@@ -30,6 +30,10 @@ __all__ = [
     "GetModelMetadataResponse",
     "GetModelStatusRequest",
     "GetModelStatusResponse",
+    "InferMetadataRequest",
+    "InferMetadataResponse",
+    "InferRequest",
+    "InferResponse",
     "Input",
     "Int64List",
     "ModelConfig",
@@ -117,3 +121,8 @@ QuoteRequest = _message("ensconce.QuoteRequest")
 QuoteResponse = _message("ensconce.QuoteResponse")
 ProfileRequest = _message("tensorflow.ProfileRequest")
 ProfileResponse = _message("tensorflow.ProfileResponse")
+# Of the Open Inference Protocol (proto/inference): asked of others' servers, never answered.
+InferMetadataRequest = _message("inference.ModelMetadataRequest")
+InferMetadataResponse = _message("inference.ModelMetadataResponse")
+InferRequest = _message("inference.ModelInferRequest")
+InferResponse = _message("inference.ModelInferResponse")

@@ -1,0 +1,46 @@
+"""What takes a request to a server and brings its answer."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Protocol
+
+from ensconce.bench.tally import AnswerError
+from ensconce.bench.targets.dialect import Ask
+from ensconce.errors import EnsconceError
+
+__all__ = ["MAX_ANSWER", "Answer", "Carrier", "failed_check"]
+
+MAX_ANSWER: Final = 256 * 1024 * 1024
+"""Longest answer that is taken, in bytes."""
+
+
+class Answer(NamedTuple):
+    """An answer, and the id of the replica that proved to have given it; ``None`` where nobody proves anything."""
+
+    body: bytes
+    replica_id: str | None
+
+
+class Carrier(Protocol):
+    """Connections to a service, for one event loop."""
+
+    async def ask(self, ask: Ask, timeout: float) -> Answer:
+        """Send a request.
+
+        Args:
+            ask: encoded.
+            timeout: for all of it, in seconds.
+
+        Raises:
+            AnswerError: it was not answered well, and this is what it is counted under.
+        """
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def failed_check(error: EnsconceError) -> AnswerError:
+    """What a refused or unreachable replica is counted under; the error itself is the cause."""
+    failure = AnswerError(f"check {error.check}", str(error))
+    failure.__cause__ = error
+    return failure

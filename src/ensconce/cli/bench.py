@@ -1,0 +1,289 @@
+"""``ensconce bench``: a load generator for attested servers and others'."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ensconce.cli.output import print_json, remark, say, updated_bar
+from ensconce.servables import MAX_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from ensconce.bench.schedule import Plan
+    from ensconce.bench.targets.over_grpc import TlsFiles
+    from ensconce.client.signatures import InputSpec
+
+__all__ = ["bench"]
+
+_WARM_UP = 10
+_REQUESTS = 100
+_UNDER_WAY = 256
+_TIMEOUT_S = 60.0
+_MAX_IMAGE = 64 * 1024 * 1024
+_DEFAULT_LOAD = f"{_REQUESTS} requests when nothing says when it ends"
+
+
+def bench(
+    targets: Annotated[list[str], typer.Argument(metavar="HOST:PORT...", help="Where the service is reached.")],
+    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    protocol: Annotated[
+        Literal["grpc", "rest", "v2-grpc", "v2-rest"],
+        typer.Option("--protocol", help="TensorFlow Serving's gRPC or REST, or the Open Inference Protocol's."),
+    ] = "grpc",
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Attested: the measurements that this client accepts.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="Attested: the owner's authority, ca.pem.")] = None,
+    pccs: Annotated[
+        str | None,
+        typer.Option(
+            "--pccs",
+            envvar="ENSCONCE_PCCS",
+            help="Attested: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Attested: have every connection prove itself with a fresh quote as well.")
+    ] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="TLS without evidence: the authority of the server's certificate.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Mutual TLS: this client's certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Mutual TLS: its private key.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No TLS at all.")] = False,
+    server_name: Annotated[
+        str | None, typer.Option("--server-name", help="The service's TLS name; the target's host when not given.")
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option("--version", min=1, max=MAX_VERSION, help="The model's version; the newest if not given."),
+    ] = None,
+    signature: Annotated[str, typer.Option("--signature", help="The model's signature, if not the default one.")] = "",
+    batch: Annotated[int, typer.Option("--batch", min=1, max=1 << 20, help="Rows (images) in a request.")] = 1,
+    input: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input",
+            help="What to send: arrays in .npz (one for each input) or .npy; or other files, whose bytes go to a model "
+            "that takes strings, such as JPEG images. Random numbers when not given.",
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="NAME=AxBxC", help="Of one random row, where the model leaves it open."),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            help=f"Callers, each waiting for its answer (1 when not given); with --rate, requests under way at most "
+            f"({_UNDER_WAY}).",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Open loop: requests in a second, whether or not answers come.")
+    ] = None,
+    arrivals: Annotated[
+        Literal["poisson", "constant"], typer.Option("--arrivals", help="Of an open loop: at random, or evenly.")
+    ] = "poisson",
+    requests: Annotated[int | None, typer.Option("--requests", min=1, help=f"So many in all; {_DEFAULT_LOAD}.")] = None,
+    loop: Annotated[int | None, typer.Option("--loop", min=1, help="So many of each caller.")] = None,
+    duration: Annotated[float | None, typer.Option("--duration", help="Nothing is sent after so many seconds.")] = None,
+    warm_up: Annotated[int, typer.Option("--warm-up", min=0, help="Requests before the clock starts.")] = _WARM_UP,
+    connections: Annotated[
+        int, typer.Option("--connections", min=1, max=64, help="Of gRPC, at least; HTTP has one for each caller.")
+    ] = 2,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.001, max=3600, help="Of a request, in seconds.")
+    ] = _TIMEOUT_S,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of random numbers and arrivals.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE|-", help="Write JSON for programs; - prints nothing else.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots.")] = None,
+) -> None:
+    """Send predictions and measure how long they take.
+
+    Say how the server is reached: --policy and --ca for one that proves itself, --tls-ca for TLS without evidence,
+    --plain for none. In an open loop (--rate) latency counts from when a request was due, so that a server that stalls
+    cannot hide it. Exit status: 0 all answered, 1 some were not, else why nothing could be measured.
+
+    Examples:
+
+    \b
+      ensconce bench localhost:8500 --server-name digits.example.test \\
+        --policy policy.yaml --ca ca.pem --model digits --batch 8 --concurrency 4
+      ensconce bench tf-serving.example.test:8500 --tls-ca server.crt \\
+        --model resnet50 --rate 50 --duration 60 --html report.html
+      ensconce bench localhost:8001 --plain --protocol v2-grpc --model digits
+    """
+    import asyncio
+    import json as _json
+    import random
+
+    from ensconce.addresses import Address
+    from ensconce.bench.inputs import batches, dummies
+    from ensconce.bench.page import page
+    from ensconce.bench.report import Subject, lines, report
+    from ensconce.bench.session import Measured, measure
+    from ensconce.bench.targets.dialect import ModelName
+    from ensconce.bench.targets.opening import dialect_of, open_attested, open_plain
+    from ensconce.client.service import Service
+    from ensconce.cluster.client import fit_inputs
+    from ensconce.files import write_aside
+    from ensconce.times import unix_now
+
+    if requests is not None and loop is not None:
+        raise _usage("--requests and --loop say the same in two ways", "give one of them")
+    plan = _plan(concurrency, rate, arrivals, requests, loop, duration, warm_up)
+    tls = _tls(policy, ca, tls_ca, tls_cert, tls_key, server_name, plain=plain)
+    given, shapes = _files(input or []), _shapes(shape or [])
+    dialect = dialect_of(protocol, ModelName(model, version, signature))
+    addresses = [Address.parse(each) for each in targets]
+    service = None
+    if policy is not None:
+        service = Service.open(targets, policy, authority=ca, collateral=pccs, server_name=server_name, freshness=fresh)
+
+    def arrays(specs: Mapping[str, InputSpec]) -> list[dict[str, np.ndarray[Any, Any]]]:
+        if given is None:
+            return [dummies(specs, batch, seed, shapes)]
+        return batches(fit_inputs(given, dict(specs)) if specs else given, batch)
+
+    async def run() -> Measured:
+        if service is not None:
+            carrier = await open_attested(service, protocol, connections)
+        else:
+            carrier = open_plain(addresses, tls, protocol, connections)
+        total = plan.duration if plan.requests is None else plan.requests
+        try:
+            with updated_bar(model, None if total is None else int(total) or 1) as update:
+                return await measure(
+                    dialect,
+                    carrier,
+                    arrays,
+                    plan,
+                    timeout=timeout,
+                    chance=random.Random(seed),  # noqa: S311 - arrivals, no secrets
+                    tell=lambda tally, seconds: update(
+                        completed=seconds if plan.requests is None else tally.answered + tally.failed,
+                        description=f"{model} {tally.answered / max(seconds, 1e-9):.0f}/s",
+                    ),
+                )
+        finally:
+            await carrier.close()
+
+    began = unix_now()
+    measured = asyncio.run(run())
+    connection = "attested" if service is not None else "plain" if tls is None else "mutual tls" if tls.key else "tls"
+    subject = Subject(
+        addresses=tuple(map(str, addresses)),
+        protocol=protocol,
+        connection=connection,
+        model=model,
+        version=version,
+        signature=signature,
+        batch=batch,
+    )
+    found = report(subject, plan, measured, began=began)
+    if html is not None:
+        write_aside(html, page(found).encode())
+    if json is not None and str(json) != "-":
+        write_aside(json, (_json.dumps(found, indent=2) + "\n").encode())
+    if json is not None and str(json) == "-":
+        print_json(found)
+        for warning in found["generator"]["warnings"]:
+            remark(f"warning: the generator: {warning}")
+    else:
+        for line in lines(found):
+            say(line)
+    if found["requests"]["failed"]:
+        sys.stdout.flush()
+        raise typer.Exit(1)
+
+
+def _plan(
+    concurrency: int | None,
+    rate: float | None,
+    arrivals: Literal["poisson", "constant"],
+    requests: int | None,
+    loop: int | None,
+    duration: float | None,
+    warm_up: int,
+) -> Plan:
+    from ensconce.bench.schedule import Plan
+
+    callers = concurrency or (1 if rate is None else _UNDER_WAY)
+    if loop is not None:
+        if rate is not None:
+            raise _usage("--loop counts requests of callers, and --rate has none", "use --requests")
+        requests = loop * callers
+    if requests is None and duration is None:
+        requests = _REQUESTS
+    return Plan(
+        concurrency=callers, rate=rate, arrivals=arrivals, requests=requests, duration=duration, warm_up=warm_up
+    )
+
+
+def _tls(
+    policy: Path | None,
+    ca: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    server_name: str | None,
+    *,
+    plain: bool,
+) -> TlsFiles | None:
+    """What TLS without evidence goes by, if that is asked for; and exactly one kind of connection is."""
+    from ensconce.bench.targets.over_grpc import TlsFiles
+
+    if (policy is not None) + (tls_ca is not None) + plain != 1:
+        raise _usage("one way to reach the server has to be said", "give --policy and --ca, or --tls-ca, or --plain")
+    if (policy is None) != (ca is None):
+        raise _usage("--policy and --ca belong together", "give both")
+    if (tls_cert is None) != (tls_key is None) or (tls_cert is not None and tls_ca is None):
+        raise _usage("--tls-cert and --tls-key belong together, and to --tls-ca", "give all three")
+    return None if tls_ca is None else TlsFiles(tls_ca, tls_cert, tls_key, server_name)
+
+
+def _files(paths: list[Path]) -> dict[str, np.ndarray[Any, Any]] | None:
+    """The arrays of one file, or the bytes of several as strings; ``None`` where there is no file."""
+    import numpy as np
+
+    from ensconce.cluster.client import read_rows
+    from ensconce.files import read_bounded
+
+    if not paths:
+        return None
+    if any(path.suffix in (".npy", ".npz") for path in paths):
+        if len(paths) != 1:
+            raise _usage("arrays come from one file", "put them into one .npz")
+        return read_rows(paths[0], None)
+    strings = np.empty(len(paths), dtype=object)
+    strings[:] = [read_bounded(path, _MAX_IMAGE) for path in paths]
+    return {"": strings}
+
+
+def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for text in texts:
+        name, equals, sizes = text.partition("=")
+        parts = sizes.split("x")
+        if not equals or not all(part.isascii() and part.isdecimal() and 0 < len(part) <= 9 for part in parts):
+            raise _usage(f"this is no shape: {text[:80]}", "NAME=AxBxC, such as images=224x224x3")
+        found[name] = tuple(map(int, parts))
+    return found
+
+
+def _usage(problem: str, remedy: str) -> Exception:
+    from ensconce.errors import InputError
+
+    return InputError("usage", problem, remedy=remedy)
