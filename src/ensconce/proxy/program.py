@@ -129,7 +129,12 @@ class Running:
 
             check_host = isinstance(proxy.rest.listen, Address) and proxy.certificate is None
             self._rest = RestFront(self._upstreams["rest"], asked, check_host=check_host)
-        self._status = status_server(self._upstreams, metrics.registry) if proxy.status is not None else None
+        self._is_stopping = False
+        self._status = (
+            status_server(self._upstreams, metrics.registry, lambda: self._is_stopping)
+            if proxy.status is not None
+            else None
+        )
 
     def _grpc_upstream(self, service: Service) -> Upstream[Link]:
         backs, patience = self._backs, service.timeout + _HANDSHAKE_S
@@ -153,7 +158,7 @@ class Running:
         return Upstream(service, "http/1.1", make, dispose)
 
     def _on_replicas(self) -> None:
-        if self._grpc is None or self._grpc.server.is_stopping:
+        if self._grpc is None or self._is_stopping:
             return
         seats: list[Seat[Link]] = self._upstreams["grpc"].seats
         for seat in seats:
@@ -197,6 +202,7 @@ class Running:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, let those under way end within ``grace`` seconds, and end every connection."""
+        self._is_stopping = True
         for path in self._sockets:
             path.unlink(missing_ok=True)
         fronts = [each.server.stop for each in (self._rest,) if each is not None]

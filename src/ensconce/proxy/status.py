@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -19,12 +19,15 @@ __all__ = ["status_server"]
 _LIMITS: Final = Http1Limits(connections=64, body_bytes=0, server_bytes=1024 * 1024)
 
 
-def status_server(upstreams: Mapping[str, Upstream[object]], registry: CollectorRegistry) -> HttpServer:
+def status_server(
+    upstreams: Mapping[str, Upstream[object]], registry: CollectorRegistry, is_stopping: Callable[[], bool]
+) -> HttpServer:
     """A server that is to be told where to listen.
 
     Args:
         upstreams: by protocol.
         registry: what is counted.
+        is_stopping: whether the proxy takes no more calls.
     """
 
     def answer(request: Request) -> Response:
@@ -34,7 +37,7 @@ def status_server(upstreams: Mapping[str, Upstream[object]], registry: Collector
         if path == "/healthz":
             return Response(200, b"ok\n", "text/plain")
         if path == "/readyz":
-            ready = all(upstream.replicas for upstream in upstreams.values())
+            ready = not is_stopping() and all(upstream.replicas for upstream in upstreams.values())
             found = {"ready": ready, **{name: _state(upstream) for name, upstream in upstreams.items()}}
             return Response(200 if ready else 503, json.dumps(found, indent=2).encode() + b"\n")
         if path == "/metrics":

@@ -287,7 +287,7 @@ def test_a_call_under_way_ends_before_the_proxy_does(world, proxy, grpc_replica,
     wait_for(lambda: replica.served, "the call")
     ending = threading.Thread(target=started.stop, args=(10,))
     ending.start()
-    wait_for(lambda: started.running._grpc.server.is_stopping, "the beginning of the end")
+    wait_for(lambda: started.status("/readyz").status_code == 503, "the beginning of the end")
     replica.holds = False
     thread.join()
     ending.join()

@@ -55,3 +55,9 @@ def test_a_port_that_is_taken(world, proxy, probe) -> None:
     with pytest.raises(InputError) as caught:
         proxy(probe().target, place=Address(host, int(port)))
     assert caught.value.check == "proxy.listen"
+
+
+def test_beyond_this_machine_in_the_clear_it_does_not_start(proxy, probe, rest_replica, world) -> None:
+    with pytest.raises(InputError) as caught:
+        proxy(probe().target, rest=rest_replica(world.replica()), place=Address("0.0.0.0", 0))
+    assert caught.value.check == "proxy.cleartext"
