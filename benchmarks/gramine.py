@@ -7,7 +7,8 @@ top. Every round runs each side once (A B A B ...), so that a slow minute of the
 
 * Start-up: from the start of the process until ``ready.json`` says that it serves ResNet-50 (``--model``: a folder
   with OpenVINO's IR and signatures.json; otherwise its layers with random weights, 102 MB). A replica gets its keys
-  from a provisioning server on this machine, with quotes of a simulated CPU. Processor time is until its end.
+  from a provisioning server on this machine, with quotes of a simulated CPU. Processor time is until its end. Where
+  others need the processors, too, what the main thread did not wait for them is what to compare.
 * Inference: one request at a time over gRPC and TLS, to both sides by turns, a digit (256 bytes) and an image for
   ResNet-50.
 * A trusted file beside an allowed one: opened and read whole for the first time, in one process.
@@ -122,10 +123,11 @@ def _start_up(starts: dict[str, Callable], rounds: int) -> None:
             process = start()
             process.ready()
             ready = time.time() - process.started
-            resident = _resident(process.child.pid)
+            resident, waited = _resident(process.child.pid), _waited(process.child.pid)
             stopped = process.stop()
             measured = {
                 "ready, s": ready,
+                "without waiting for a processor, s": ready - waited,
                 "processor time, s": _processor_time() - before,
                 "stopped after SIGTERM, s": stopped,
                 "most memory, MB": resident,
@@ -199,6 +201,11 @@ def _processor_time() -> float:
 def _resident(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1e3
+
+
+def _waited(pid: int) -> float:
+    """Seconds that the main thread could have run and had no processor (proc(5), schedstat)."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def _print(title: str, took: dict[str, dict[str, list[float]]], form: str) -> None:
