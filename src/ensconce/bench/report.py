@@ -16,7 +16,7 @@ from ensconce.bench.session import Measured
 from ensconce.tfserving.dtypes import dtype_of
 from ensconce.times import utc_text
 
-__all__ = ["PERCENTILES", "Subject", "duration_text", "lines", "report"]
+__all__ = ["LATENCIES", "PERCENTILES", "Subject", "duration_text", "lines", "load_text", "report", "shapes_text"]
 
 PERCENTILES: Final = ("50", "75", "90", "95", "99", "99.9", "99.99")
 
@@ -98,7 +98,6 @@ def report(
     found["generator"] = _generator(measured, seconds, cores or processors(), is_open=is_open)
     timeline = tally.timeline
     found["timeline"] = {"period": timeline.period, "answered": timeline.answered, "failed": timeline.failed}
-    found["histogram"] = [[upper / 1e9, count] for upper, count in tally.latency.buckets()]
     return found
 
 
@@ -111,6 +110,7 @@ def _latencies(histogram: Histogram) -> dict[str, Any]:
         "min": histogram.smallest / 1e9,
         **{f"p{each}": histogram.percentile(float(each)) / 1e9 for each in PERCENTILES},
         "max": histogram.largest / 1e9,
+        "histogram": [[upper / 1e9, count] for upper, count in histogram.buckets()],
     }
 
 
@@ -188,10 +188,9 @@ def shapes_text(found: Mapping[str, Any]) -> str:
 
 def duration_text(seconds: float) -> str:
     """Three digits and a unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("us", 1e-6))
+    value = seconds / size
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
 
 
 def _percentiles_text(latency: Mapping[str, Any]) -> str:

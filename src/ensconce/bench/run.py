@@ -65,6 +65,7 @@ async def run(
     *,
     tell: Callable[[Tally, float], object] = lambda _tally, _seconds: None,
     effort: Callable[[], Effort] = used,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Outcome:
     """Send what the plan says.
 
@@ -74,6 +75,7 @@ async def run(
         chance: for arrivals.
         tell: called every now and then with the counts and the seconds so far.
         effort: tells the processor time used.
+        sleep: lets seconds pass until the next arrival; for one task at a time.
 
     Raises:
         AnswerError: during warm-up.
@@ -86,7 +88,7 @@ async def run(
     teller = asyncio.create_task(_tell(tally, begin, tell))
     sender = _Sender(send, tally, numbers, begin)
     try:
-        await (_closed(sender, plan) if plan.rate is None else _open(sender, plan, chance))
+        await (_closed(sender, plan) if plan.rate is None else _open(sender, plan, chance, sleep))
     finally:
         teller.cancel()
     seconds, after = loop.time() - begin, effort()
@@ -140,7 +142,7 @@ async def _closed(sender: _Sender, plan: Plan) -> None:
     await _together(caller() for _ in range(callers))
 
 
-async def _open(sender: _Sender, plan: Plan, chance: random.Random) -> None:
+async def _open(sender: _Sender, plan: Plan, chance: random.Random, sleep: Callable[[float], Awaitable[None]]) -> None:
     under_way: set[asyncio.Task[None]] = set()
     defects: list[BaseException] = []
     free = asyncio.Semaphore(plan.concurrency)
@@ -155,7 +157,7 @@ async def _open(sender: _Sender, plan: Plan, chance: random.Random) -> None:
         for due in arrivals(plan, chance):
             at = sender.begin + due
             if (wait := at - sender.now()) > 0:
-                await asyncio.sleep(wait)
+                await sleep(wait)
             # A server that is behind keeps what is due waiting here: its latency counts all the same.
             await free.acquire()
             if defects:

@@ -9,6 +9,7 @@ from typing import Final
 
 import grpc
 
+from ensconce.bench.alarm import precise_sleep
 from ensconce.bench.run import Outcome, run
 from ensconce.bench.schedule import Plan
 from ensconce.bench.tally import AnswerError, Tally
@@ -84,7 +85,8 @@ async def measure(
         return (await carrier.ask(asks[number % len(asks)], timeout)).replica_id
 
     try:
-        outcome = await run(send, plan, chance, tell=tell)
+        async with precise_sleep() as sleep:
+            outcome = await run(send, plan, chance, tell=tell, sleep=sleep)
     except AnswerError as failure:
         raise _as_error(failure) from failure
     inputs = {name: InputSpec(array.dtype, array.shape) for name, array in given[0].items()}
