@@ -35,11 +35,32 @@ _STATUSES = {
     "module, and a setting in the platform's firmware matters as well.",
 }
 
-_MEANINGS: dict[str, str] = {
-    "INTEL-SA-00615": "Stale data in buffers of memory-mapped I/O may be read by other code on the processor "
-    "(MMIO stale data, 2022).",
-    "INTEL-SA-00828": "Gather instructions may reveal what other code on the same core left in vector registers "
-    "(gather data sampling, Downfall, 2023).",
+_MEANINGS = {
+    "INTEL-SA-00088": "Branch prediction can be trained so that an enclave's speculation leaks data (Spectre, 2018).",
+    "INTEL-SA-00115": "Speculation past earlier writes, or on system registers, leaks data (Spectre variants 3a, 4).",
+    "INTEL-SA-00161": "Speculation reads an enclave's data out of the first-level cache (L1TF, Foreshadow).",
+    "INTEL-SA-00219": "The processor's graphics unit may read parts of an enclave's memory (CVE-2019-0117).",
+    "INTEL-SA-00233": "Data in the core's internal buffers leaks to other code (MDS, 2019).",
+    "INTEL-SA-00270": "Aborted transactions leak data in the core's internal buffers (TSX asynchronous abort, 2019).",
+    "INTEL-SA-00289": "Whoever controls the machine can lower its voltage until enclaves miscalculate (Plundervolt).",
+    "INTEL-SA-00320": "Random numbers and other special registers leak between cores (SRBDS, CrossTalk, 2020).",
+    "INTEL-SA-00334": "An attacker's values are slipped into an enclave's speculation, which then leaks data; the "
+    "enclave's own code needs the mitigation (load value injection, 2020).",
+    "INTEL-SA-00381": "Remains of vector registers leak to other code (CVE-2020-8696, CVE-2020-8698).",
+    "INTEL-SA-00389": "Power meters that software can read tell what an enclave computes (RAPL, PLATYPUS, 2020).",
+    "INTEL-SA-00615": "Stale data in the processor's buffers can be read through memory-mapped I/O; the enclave's own "
+    "code needs a mitigation as well (MMIO stale data, 2022).",
+    "INTEL-SA-00657": "Reading the interrupt controller's registers returns stale data, an enclave's too (AEPIC Leak, "
+    "2022).",
+    "INTEL-SA-00738": "Settings of the memory controller let a privileged host attack enclaves (CVE-2022-33196).",
+    "INTEL-SA-00767": "Resources that enclaves share with other code leak data (CVE-2022-38090).",
+    "INTEL-SA-00828": "Gather instructions reveal what other code on the core left in vector registers (gather data "
+    "sampling, Downfall, 2023).",
+    "INTEL-SA-00837": "A privileged host can inject errors into enclaves and trust domains (CVE-2022-41804).",
+    "INTEL-SA-00960": "A protection of SGX and TDX fails against a privileged host (CVE-2023-22655).",
+    "INTEL-SA-01036": "The TDX module does not check its input well enough (CVE-2023-45745, CVE-2023-47855).",
+    "INTEL-SA-01045": "A key inside the processor is calculated wrongly, which may disclose data of enclaves "
+    "(CVE-2023-43490).",
 }
 
 
@@ -74,4 +95,6 @@ def _advisory(name: str) -> Advisory:
     if not _INTEL.fullmatch(name):
         return Advisory(name, f"Not an id of Intel's; look for it at {_LIST}", None)
     url = f"https://www.intel.com/content/www/us/en/security-center/advisory/{name.lower()}.html"
-    return Advisory(name, _MEANINGS.get(name, "Not known to this version of ensconce; Intel describes it there."), url)
+    return Advisory(
+        name, _MEANINGS.get(name, "This version of ensconce has no sentence on it; read what Intel says."), url
+    )

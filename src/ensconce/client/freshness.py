@@ -84,6 +84,6 @@ def judge_fresh(quote: bytes, report_data: bytes, shown: Acceptance, appraiser: 
     held("fresh.quote", "fresh quote", found=found, rule=rule, end=acceptance.verdict.valid_until)
     bound = f"SHA-512 over our nonce, this channel and the certificate's key: {report_data.hex()}"
     held("fresh.report_data", "what it was made for", found=report.report_data.hex(), rule=bound)
-    rule = "those of the certificate's evidence"
-    held("fresh.identity", "root and measurements", found=str(report.measurements()), rule=rule)
+    found = ", ".join(f"{name} {value}" for name, value in report.measurements().items())
+    held("fresh.identity", "root and measurements", found=found, rule="those of the certificate's evidence")
     return acceptance

@@ -24,6 +24,7 @@ _WORDS = {
     3: "Refused: the evidence is not genuine, or not its own",
     4: "Refused by the policy",
     5: "Not verified: something could not be reached",
+    6: "Refused: a record was changed or is damaged",
 }
 _REPEAT = """base64 -d replica.quote.b64 > replica.quote
 ensconce quote verify replica.quote --collateral collateral.json --at """
@@ -132,7 +133,7 @@ def _overview(steps: Sequence[ReportedStep]) -> Html:
         tag("tr", tag("td", str(number)), tag("td", step.title), tag("td", step.state, class_=step.state.split()[0]))
         for number, step in enumerate(steps, 1)
     ]
-    return tag("table", tag("caption", "In their order"), _head("No.", "Step", "Outcome"), tag("tbody", *rows))
+    return tag("table", _head("No.", "Step", "Outcome"), tag("tbody", *rows), class_="overview")
 
 
 def _comparisons(number: int, step: ReportedStep) -> Html:
