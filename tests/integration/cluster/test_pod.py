@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from ensconce.demo.stage import DOMAIN, Stage, processes_below
+from ensconce.errors import EvidenceError, RefusedError
 from ensconce.platform.simulated.enrolment import root_name_at
 from ensconce.platform.simulated.pki import SimulatedVendor
 
@@ -55,6 +57,35 @@ def replicas_of(stage: Stage, ready: dict[str, Any]) -> Any:
         *("--pccs", f"http://127.0.0.1:{stage.ports.pccs}"),
         party="client",
     )
+
+
+def reported_on(stage: Stage, port: int) -> None:
+    """``ensconce verify`` of a replica that is there: accepted, refused by the policy, and for another name."""
+    policy, page = stage.client / "policy.yaml", stage.client / "report.html"
+    measured = re.compile("(?m)mr_enclave: .*$")
+    stricter = stage.client / "stricter.yaml"
+    stricter.write_text(measured.sub(f"mr_enclave: '{'00' * 32}'", policy.read_text()))
+
+    def verify(policy: Path, name: str = DOMAIN, *options: str) -> Any:
+        return stage.run(
+            *("verify", f"127.0.0.1:{port}", "--server-name", name, "--policy", str(policy)),
+            *("--ca", str(stage.client / "ca.pem"), "--pccs", f"http://127.0.0.1:{stage.ports.pccs}"),
+            *("--html", str(page), *options),
+            party="client",
+        )
+
+    printed = verify(policy, DOMAIN, "--fresh")
+    assert printed.startswith("SIMULATED")
+    assert "ok    A fresh quote" in printed
+    assert "Accepted" in page.read_text()
+    with pytest.raises(RefusedError) as refused:
+        verify(stricter, DOMAIN, "--json")
+    assert refused.value.check == "policy.mr_enclave"
+    assert "Refused by the policy" in page.read_text()
+    with pytest.raises(EvidenceError) as other:
+        verify(policy, "other.example.test", "--json")
+    assert other.value.check == "certificate.name"
+    assert "not genuine, or not its own" in page.read_text()
 
 
 @pytest.fixture
@@ -112,6 +143,7 @@ def test_a_pod_from_birth_to_drain(stage: Stage, vendor: str, pod: Callable[...,
     assert (seen["node"], seen["ready"], seen["proved"]["accepted"]) == ("here", True, True)
     assert seen["proved"]["measurement"] == verified["verdict"]["mr_enclave"]
     assert seen["proved"]["not_after"] == verified["certificate_not_after"]
+    reported_on(stage, ready["grpc"])
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
