@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
+import numpy as np
+
 from ensconce import strict_json
 from ensconce.client.codec import Array
 from ensconce.client.signatures import InputSpec
 from ensconce.errors import InputError, UnreachableError
 
-__all__ = ["Ask", "Dialect", "ModelName", "bad_answer", "json_object", "unsayable", "url_of"]
+__all__ = ["Ask", "Dialect", "ModelName", "bad_answer", "json_numbers", "json_object", "unsayable", "url_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,17 @@ def json_object(answer: bytes, what: str) -> dict[str, Any]:
     return found
 
 
+def json_numbers(name: str, array: Array, protocol: str) -> Any:
+    """Numbers as JSON has them, nested as the array is.
+
+    Raises:
+        InputError: see :func:`unsayable`; JSON has no complex numbers, no infinity and no NaN.
+    """
+    if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+        raise unsayable(name, array, protocol)
+    return array.tolist()
+
+
 def bad_answer(what: str, found: str) -> UnreachableError:
     """The server speaks another protocol, or none."""
     return UnreachableError(
@@ -95,5 +108,5 @@ def bad_answer(what: str, found: str) -> UnreachableError:
 
 
 def unsayable(name: str, array: Array, protocol: str) -> InputError:
-    """An input that a protocol has no type for."""
+    """An input that a protocol has no words for."""
     return InputError("predict.inputs", f"{protocol} cannot say input {name}", found=str(array.dtype))

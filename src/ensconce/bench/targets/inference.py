@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_object, unsayable, url_of
+from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_numbers, json_object, unsayable, url_of
 from ensconce.client.codec import Array
 from ensconce.client.signatures import InputSpec
 from ensconce.tfserving.dtypes import BFLOAT16, STRING
@@ -88,6 +88,8 @@ class InferenceRest:
         """Of the model."""
         what = "metadata of a model"
         found = json_object(answer, what)
+        if "name" not in found:
+            raise bad_answer(what, "no name")
         try:
             told = [(each["name"], each["datatype"], each["shape"]) for each in found.get("inputs") or ()]
         except (KeyError, TypeError) as error:
@@ -137,14 +139,11 @@ def _raw(array: Array) -> bytes:
     return array.tobytes()
 
 
-def _flat(name: str, array: Array) -> list[Any]:
-    if array.dtype.kind in "fiub":
-        return list(array.ravel().tolist())
+def _flat(name: str, array: Array) -> Any:
+    protocol = "the Open Inference Protocol in JSON"
+    if array.dtype.kind not in "OSU":
+        return json_numbers(name, array.ravel(), protocol)
     try:
-        return [each.decode() for each in _strings(array)] if array.dtype.kind in "OSU" else _no(name, array)
+        return [each.decode() for each in _strings(array)]
     except UnicodeDecodeError as error:
-        raise unsayable(name, array, "the Open Inference Protocol in JSON") from error
-
-
-def _no(name: str, array: Array) -> list[Any]:
-    raise unsayable(name, array, "the Open Inference Protocol in JSON")
+        raise unsayable(name, array, protocol) from error

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_object, unsayable, url_of
+from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_numbers, json_object, url_of
 from ensconce.client.codec import (
     METADATA,
     PREDICT,
@@ -99,11 +99,9 @@ def _spec(tensor: Mapping[str, Any]) -> InputSpec:
 
 
 def _values(name: str, array: Array) -> Any:
-    if array.dtype.kind in "fiub":
-        return array.tolist()
-    if array.dtype.kind not in "OSU":
-        raise unsayable(name, array, "TensorFlow Serving's REST API")
-    return _base64(array.tolist())
+    if array.dtype.kind in "OSU":
+        return _base64(array.tolist())
+    return json_numbers(name, array, "TensorFlow Serving's REST API")
 
 
 def _base64(value: Any) -> Any:
