@@ -15,7 +15,7 @@ GROUPS = {
         *(f"enclave {name}" for name in ("build", "lint", "measure", "sign", "show")),
         *(f"key {name}" for name in ("put", "list", "show", "retire", "rewrap", "backup", "recover")),
         *(f"policy {name}" for name in ("write", "check", "explain", "diff", "sign", "apply", "show")),
-        *("provision serve", "audit show", "audit verify", "audit prove", "audit export"),
+        *("provision serve", "audit show", "audit verify", "audit prove", "audit export", "publish"),
     ),
     "The host": (
         "up",

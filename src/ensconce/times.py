@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 
-__all__ = ["unix_now", "utc_text"]
+__all__ = ["unix_now", "unix_of", "utc_text"]
+
+_TEXT = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
 
 
 def unix_now() -> int:
@@ -16,3 +19,14 @@ def unix_now() -> int:
 def utc_text(unix_seconds: float) -> str:
     """RFC 3339 in UTC, to the second, such as 2026-01-31T12:00:00Z; what is beyond the second is cut off."""
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unix_of(text: str) -> int:
+    """Seconds since 1970 of a moment as :func:`utc_text` writes it; no other form of RFC 3339 is read.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if _TEXT.fullmatch(text) is None:
+        raise ValueError("no moment such as 2026-01-31T12:00:00Z")
+    return int(datetime.fromisoformat(text).timestamp())

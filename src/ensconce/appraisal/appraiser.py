@@ -13,6 +13,7 @@ from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.dcap import verify_quote
 from ensconce.appraisal.pck import chain_in
 from ensconce.appraisal.policy import Acceptance, Policy
+from ensconce.appraisal.published import Published, judge
 from ensconce.appraisal.root import TrustRoot, claimed_root, root_named
 from ensconce.appraisal.verdict import Verdict
 from ensconce.errors import EvidenceError
@@ -70,29 +71,36 @@ class Appraiser:
         policy: what is accepted.
         collateral: where collateral comes from.
         now: the clock, seconds since 1970.
+        published: what has to be published beside; None where the policy alone judges.
     """
 
     policy: Policy
     collateral: CollateralSource
     now: Callable[[], int]
+    published: Published | None = None
 
     def appraise(self, quote: bytes) -> Acceptance:
         """Verify a quote and have the policy judge it, as of now.
 
-        The three steps by themselves are :meth:`gather`, :meth:`verify` and ``policy.judge``, for those who do each in
-        a place of its own. What the quote is fresh for, and which key or channel it binds, is the caller's to check, in
-        the report that the acceptance carries.
+        The steps by themselves are :meth:`gather`, :meth:`verify` and ``policy.judge``, for servers, which do each in a
+        place of its own and hold nothing against a published list. What the quote is fresh for, and which key or
+        channel it binds, is the caller's to check, in the report that the acceptance carries.
 
         Args:
             quote: SGX quote, DCAP.
 
         Raises:
             EvidenceError: it is malformed or not genuine.
-            RefusedError: it is genuine and the policy refuses it; or it claims a root that the policy does not name,
-                or to be a debug enclave, which is refused before anything is fetched or verified.
-            UnreachableError: collateral is not to be had.
+            RefusedError: it is genuine and the policy refuses it, or it is not published; or it claims a root that the
+                policy does not name, or to be a debug enclave, which is refused before anything is fetched or verified.
+            UnreachableError: collateral is not to be had, or the published list.
+            IntegrityError: ``audit.*``, ``published.remembered``: the publisher's log was bent.
         """
-        return self.policy.judge(self.verify(self.gather(quote)))
+        verdict = self.verify(self.gather(quote))
+        if self.published is not None:
+            with step("published"):
+                judge(self.published(), verdict.report, self.now())
+        return self.policy.judge(verdict)
 
     def gather(self, quote: bytes) -> Case:
         """Everything that a quote is to be verified with. May wait for the network.
@@ -113,6 +121,8 @@ class Appraiser:
         with step("collateral"):
             collateral = self.collateral.get_for(quote)
             exhibit("collateral", collateral)
+            found = "TCB info, QE identity, two revocation lists, and the chains of their issuers"
+            held("collateral.missing", "documents", found=found, rule="all of these, from the client's own source")
         return Case(quote, collateral, root)
 
     def verify(self, case: Case, by: Verify = verify_quote) -> Verdict:

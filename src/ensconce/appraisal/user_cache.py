@@ -9,8 +9,7 @@ from typing import Final
 from ensconce.appraisal.cache import CollateralCache
 from ensconce.appraisal.origin import BundleOrigin, Origin, ServerOrigin
 from ensconce.appraisal.policy import Policy
-from ensconce.errors import InputError
-from ensconce.folders import cache_folder
+from ensconce.folders import cache_folder, make_below
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
 from ensconce.times import unix_now
@@ -46,14 +45,5 @@ def collateral_cache(
     origin: Origin = ServerOrigin(source, policy.roots, ca_file) if "://" in source else BundleOrigin(Path(source))
     if store is None:
         name = "+".join(root.replace(":", "-")[:30] for root in policy.roots)
-        folder = cache_folder() / "collateral" / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                "folder.cache",
-                f"cannot make {folder}: {error.strerror}",
-                remedy="set XDG_CACHE_HOME to a folder that can be written",
-            ) from error
-        store = FolderStore(folder)
+        store = FolderStore(make_below(cache_folder() / "collateral" / name, "cache"))
     return CollateralCache(store, origin, now, roots=policy.roots)

@@ -92,14 +92,17 @@ class InclusionProof:
     head: Head
     path: tuple[bytes, ...]
 
-    def to_bytes(self) -> bytes:
-        """Canonical JSON and a newline."""
-        value = {
+    def to_json_object(self) -> dict[str, object]:
+        """The proof as JSON types."""
+        return {
             "entry": self.entry.to_json_object(),
             "head": self.head.to_json_object(),
             "path": [each.hex() for each in self.path],
         }
-        return canonical(value) + b"\n"
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON and a newline."""
+        return canonical(self.to_json_object()) + b"\n"
 
 
 def parse_proof(data: bytes, key: Ed25519PublicKey) -> InclusionProof | Continuation:

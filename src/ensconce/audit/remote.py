@@ -6,7 +6,6 @@ Nothing is trusted for having come from there: the head is signed, and a proof e
 from __future__ import annotations
 
 import ssl
-import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ import httpx
 from ensconce.audit.head import MAX_HEAD
 from ensconce.audit.proofs import ConsistencyProof, parse_consistency
 from ensconce.errors import InputError, UnreachableError
+from ensconce.web import get
 
 __all__ = ["RemoteLog"]
 
@@ -78,27 +78,7 @@ class RemoteLog:
             raise self._error("its answer is no proof", error.found) from error
 
     def _get(self, path: str, limit: int) -> bytes:
-        deadline = time.monotonic() + self._timeout
-        body = bytearray()
-        try:
-            # Without trust_env: a proxy that the environment names is nobody that the user chose.
-            with (
-                httpx.Client(
-                    verify=self._tls, timeout=self._timeout, trust_env=False, follow_redirects=False
-                ) as client,
-                client.stream("GET", self._url + path) as response,
-            ):
-                if response.status_code != 200:
-                    raise self._error("it refuses", f"HTTP status {response.status_code} for {path}")
-                for chunk in response.iter_raw():
-                    body += chunk
-                    if len(body) > limit:
-                        raise self._error("its answer is too long", f"more than {limit} bytes for {path}")
-                    if time.monotonic() > deadline:
-                        raise self._error("its answer takes too long", f"more than {self._timeout:g} s for {path}")
-        except httpx.HTTPError as error:
-            raise self._error("no answer", f"{type(error).__name__}: {str(error)[:200]}") from error
-        return bytes(body)
+        return get(self._url + path, limit, self._error, timeout=self._timeout, tls=self._tls)
 
     def _error(self, problem: str, found: str | None) -> UnreachableError:
         return UnreachableError(

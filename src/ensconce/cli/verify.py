@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import print_json, say
+from ensconce.errors import InputError
 from ensconce.servables import MAX_VERSION
 
 __all__ = ["predict", "verify"]
@@ -27,8 +28,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 def verify(
     address: Address,
-    policy: PolicyFile,
     ca: Authority,
+    policy: Annotated[Path | None, typer.Option("--policy", help="The measurements that this client accepts.")] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--published",
+            metavar="URL|FILE",
+            help="What its publisher has published: accepts this and nothing else. With --policy, both have to accept.",
+        ),
+    ] = None,
+    publisher: Annotated[
+        list[str] | None,
+        typer.Option("--publisher", metavar="KEY", help="Whose list to believe: owner.pub, or ed25519:HEX; several."),
+    ] = None,
+    root: Annotated[
+        list[str] | None,
+        typer.Option("--root", help="With --published alone: intel, unless given, or simulated:SHA256."),
+    ] = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
     ] = None,
@@ -57,12 +74,31 @@ def verify(
     \b
       ensconce verify localhost:8500 --server-name digits.example.test \\
         --policy policy.yaml --ca ca.pem --pccs http://127.0.0.1:8081 --html report.html
+
+    \b
+      ensconce verify digits.example.test:8500 --ca ca.pem \\
+        --published https://example.test/published.json --publisher owner.pub
     """
+    from ensconce.client.published import PublishedList
     from ensconce.client.report import examine
     from ensconce.client.report_text import lines_of
     from ensconce.client.service import Service
 
-    service = Service.open(address, policy, authority=ca, collateral=pccs, server_name=server_name, freshness=fresh)
+    if (published is None and (publisher or root)) or (policy is not None and root):
+        raise InputError(
+            "usage", "--publisher and --root are about what is published", remedy="see `ensconce verify -h`"
+        )
+    service = Service.open(
+        address,
+        policy,
+        authority=ca,
+        collateral=pccs,
+        server_name=server_name,
+        freshness=fresh,
+        published=None
+        if published is None
+        else PublishedList(published, publisher or (), roots=tuple(root or ("intel",))),
+    )
     report = examine(service, service.targets[0])
     if html is not None:
         from ensconce.client.report_html import page_of

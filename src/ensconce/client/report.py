@@ -24,7 +24,7 @@ from ensconce.appraisal.policy import Acceptance, Policy
 from ensconce.appraisal.root import claimed_root
 from ensconce.client.leaf import Accepted
 from ensconce.client.service import Service
-from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
+from ensconce.errors import EnsconceError, EvidenceError, IntegrityError, RefusedError, UnreachableError
 from ensconce.evidence.quote import parse_quote
 from ensconce.times import utc_text
 from ensconce.trail import Held, Trail, recorded
@@ -40,16 +40,19 @@ STEPS: Final[Mapping[str, str]] = {
     "evidence": "The certificate carries a quote about its own key",
     "certificate": "The certificate is in date, for this name, and from the owner's authority",
     "claims": "The quote claims an accepted root and no debug mode, and its certificates are signed",
-    "collateral": "The vendor's collateral was had, and not from the replica",
+    "collateral": "The vendor's collateral comes from the client's own source",
     "root": "The quote has a form that is known, and leads to exactly this root",
     "documents": "The collateral is for this platform, and everything is in date",
     "quote": "Every signature holds, nothing is revoked, and the quoting enclave is the vendor's",
     "tcb": "The platform's TCB status and security advisories",
+    "published": "A publisher whom we trust stands by this code, in the newest list that we know of",
     "policy": "The policy accepts the platform",
     "identity": "The policy names this code",
     "freshness": "A fresh quote over our nonce and this very channel",
 }
 """Names of the steps that a verification has, in their order, and what each is about. ``freshness`` only if asked."""
+
+_NAMES: Final = "Where its certificates say Intel, it is because the format demands that name."
 
 State = Literal["passed", "failed", "not reached", "not asked"]
 
@@ -120,7 +123,7 @@ class Report:
 
     @property
     def exit_status(self) -> int:
-        """0 accepted, 3 not genuine, 4 refused by the policy, 5 unreachable."""
+        """0 accepted, 3 not genuine, 4 refused by the policy, 5 unreachable, 6 what the client keeps is damaged."""
         return 0 if self.error is None else self.error.exit_status
 
     @property
@@ -149,8 +152,8 @@ class Report:
         if not self.simulated:
             return None
         if self.accepted is None:
-            return "SIMULATED: this evidence claims a simulated platform. No hardware protects what it describes."
-        return "SIMULATED: no hardware protects this replica. This result says nothing about a real platform."
+            return f"SIMULATED: this evidence claims a simulated platform; no hardware protects it. {_NAMES}"
+        return f"SIMULATED: no hardware protects this replica. {_NAMES}"
 
     @property
     def ends(self) -> tuple[tuple[int, str], ...]:
@@ -245,7 +248,7 @@ def examine(service: Service, target: Address) -> Report:
         try:
             with service.attest(target, "h2") as replica:
                 accepted = replica.accepted
-        except (EvidenceError, RefusedError, UnreachableError) as refusal:
+        except (EvidenceError, RefusedError, UnreachableError, IntegrityError) as refusal:
             error = refusal
     shown: dict[str, Any] = trail.exhibits
     return Report(
@@ -253,7 +256,11 @@ def examine(service: Service, target: Address) -> Report:
         target=target,
         server_name=service.server_name,
         policy=service.appraiser.policy,
-        steps=_steps(trail, error, service.freshness),
+        steps=_steps(
+            trail,
+            error,
+            {"published": service.appraiser.published is not None, "freshness": service.freshness},
+        ),
         accepted=accepted,
         error=error,
         certificate=shown.get("certificate"),
@@ -263,13 +270,13 @@ def examine(service: Service, target: Address) -> Report:
     )
 
 
-def _steps(trail: Trail, error: EnsconceError | None, freshness: bool) -> tuple[ReportedStep, ...]:
+def _steps(trail: Trail, error: EnsconceError | None, asked: Mapping[str, bool]) -> tuple[ReportedStep, ...]:
     taken = {each.name: each for each in trail.steps}
     steps = []
     for name in STEPS:
-        state: State = "not asked" if name == "freshness" and not freshness else "not reached"
         step = taken.get(name)
         if step is None:
+            state: State = "not reached" if asked.get(name, True) else "not asked"
             steps.append(ReportedStep(name=name, state=state))
         elif step.state == "passed":
             steps.append(ReportedStep(name=name, state="passed", held=tuple(step.held)))

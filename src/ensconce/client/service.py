@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Required, TypedDict
 
@@ -18,6 +19,7 @@ from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_file import load_policy
 from ensconce.appraisal.user_cache import INTEL, collateral_cache
 from ensconce.client.attested import Alpn, AttestedSocket, connect_tls
+from ensconce.client.published import PublishedList
 from ensconce.errors import InputError, UnreachableError
 from ensconce.files import read_bounded
 from ensconce.ratls.trust import load_authority
@@ -36,6 +38,7 @@ class ServiceOptions(TypedDict, total=False):
     collateral: Path | str | CollateralSource | None
     server_name: str | None
     freshness: bool
+    published: PublishedList | None
     timeout: float
     now: Callable[[], int]
 
@@ -68,12 +71,13 @@ class Service:
     def open(
         cls,
         target: str | Sequence[str],
-        policy: Path | str | Policy,
+        policy: Path | str | Policy | None,
         *,
         authority: Path | str | x509.Certificate | None,
         collateral: Path | str | CollateralSource | None = None,
         server_name: str | None = None,
         freshness: bool = False,
+        published: PublishedList | None = None,
         timeout: float = 10.0,
         now: Callable[[], int] = unix_now,
     ) -> Service:
@@ -81,29 +85,33 @@ class Service:
 
         Args:
             target: HOST:PORT, or several of them for one service.
-            policy: a file, or the policy itself.
+            policy: a file, or the policy itself; None where what is published alone decides.
             authority: the file ``ca.pem``, or the certificate itself; ``None`` as in
                 :func:`ensconce.client.leaf.judge_leaf`.
             collateral: URL of a PCCS or of Intel's service, a bundle file, or a source of one's own; Intel's service
                 when absent. What is fetched is kept in this user's cache.
             server_name: the service's TLS name; the target's host when absent.
             freshness: see the class.
-            timeout: likewise.
+            published: what else has to accept every replica.
+            timeout: see the class.
             now: the clock, seconds since 1970.
 
         Raises:
             InputError: an address, a file or a name is wrong; or no name can be concluded from the targets.
+            EnsconceError: without a policy, as :meth:`PublishedList.measurements`.
         """
         targets = tuple(Address.parse(each) for each in ([target] if isinstance(target, str) else target))
-        found = policy if isinstance(policy, Policy) else load_policy(Path(policy))
         if isinstance(authority, Path | str):
             authority = load_authority(read_bounded(Path(authority), _MAX_PEM))
-        source = _source(found, collateral, now)
         name = check_domain(server_name.lower()) if server_name is not None else _name_in(targets)
+        found = _policy(policy, published, name)
+        source = _source(found, collateral, now)
         return cls(
             targets=targets,
             server_name=name,
-            appraiser=Appraiser(found, source, now),
+            appraiser=Appraiser(
+                found, source, now, None if published is None else partial(published.measurements, name)
+            ),
             authority=authority,
             freshness=freshness,
             timeout=timeout,
@@ -145,6 +153,16 @@ class Service:
             assert missing is not None
             raise missing
         return tuple(found)[:_MAX_ADDRESSES]
+
+
+def _policy(policy: Path | str | Policy | None, published: PublishedList | None, name: str) -> Policy:
+    if policy is None:
+        if published is None:
+            raise InputError(
+                "client.policy", "nothing says whom to believe", remedy="give a policy, or what is published, or both"
+            )
+        return published.to_policy(name)
+    return policy if isinstance(policy, Policy) else load_policy(Path(policy))
 
 
 def _source(

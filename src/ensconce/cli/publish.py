@@ -1,0 +1,78 @@
+"""``ensconce publish``: what the owner stands by, signed for everybody who asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ensconce.cli.output import print_json, remark
+from ensconce.cli.owner import Owner, protect
+from ensconce.errors import InputError
+
+__all__ = ["publish"]
+
+
+def publish(
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Also write it there; it is OWNER/published.json.")
+    ] = None,
+    owner: Owner = Path(),
+    name: Annotated[str | None, typer.Option(help="The enclave's name in the list.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="NAME@sha256:HEX", help="A container image that brings the enclave.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="[URI@]COMMIT", help="The Git commit that it was built from.")
+    ] = None,
+    withdraw: Annotated[
+        str | None, typer.Option(metavar="MR_ENCLAVE", help="Take this enclave out of the list instead.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why it is withdrawn; clients are told.")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Change nothing but the list's end.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=400, help="For how long the new list is accepted.")] = 30,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")] = False,
+) -> None:
+    """Publish the enclave in the bundle: sign the list of everything that is published, with it.
+
+    Each list takes the place of the one before, is recorded in the log, and comes with the proof of that. Clients
+    accept what is in the newest list, until its end: `ensconce verify --published`.
+
+    Examples:
+
+      ensconce publish --source "$(git rev-parse HEAD)"
+
+      ensconce publish --withdraw 5f1c... --reason "reads beyond a buffer, see advisory 7"
+
+      ensconce publish --renew /srv/www/published.json
+    """
+    protect()
+    from ensconce.cluster import publish as publishing
+    from ensconce.cluster.owner import OwnerFolder
+    from ensconce.files import write_aside
+
+    if withdraw is not None and (renew or name or image or source):
+        raise InputError("usage", "--withdraw is a publication of its own", remedy="do one after the other")
+    if renew and (name or image or source):
+        raise InputError("usage", "--renew changes nothing else", remedy="leave it out to publish the enclave")
+    if (withdraw is None) != (reason is None):
+        raise InputError("usage", "--withdraw and --reason go together", remedy="say which enclave, and why")
+    folder = OwnerFolder.open(owner)
+    change = None
+    if withdraw is not None and reason is not None:
+        change = publishing.withdraw(withdraw, reason)
+    elif not renew:
+        images = [publishing.parse_image(each) for each in image or ()]
+        change = publishing.add_enclave(folder, name, images, publishing.parse_source(source) if source else None)
+    file = publishing.publish(folder, change, days)
+    if out is not None:
+        write_aside(out, file.to_bytes())
+    measurements = file.measurements
+    if json:
+        print_json({"sha256": file.sha256, "entry": file.proof.entry.seq, **measurements.model_dump(mode="json")})
+        return
+    for each in measurements.enclaves:
+        remark(f"{each.mr_enclave}  {each.name}")
+    remark(f"serial {measurements.serial}, until {measurements.expires}; entry {file.proof.entry.seq} of the log")
+    remark(f"wrote {out or folder.path / publishing.PUBLISHED}")

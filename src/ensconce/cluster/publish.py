@@ -1,0 +1,264 @@
+"""What the owner publishes: a new list made from the last one, recorded in her log, and then written out.
+
+``published.json`` is what anybody may have. The log says which list was the last, so that a folder that was put back,
+and with it a withdrawal that was lost, is noticed. ``published.next.json`` is a signed list on its way: it counts from
+the moment at which the log has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import ValidationError
+
+from ensconce.appraisal.published import Image, Measurements, PolicyReference, PublishedEnclave, Source, Withdrawn
+from ensconce.audit.check import prove_entry
+from ensconce.audit.entry import Entry
+from ensconce.audit.reader import LogReader
+from ensconce.audit.storage import LogStorage
+from ensconce.audit.tree import LogTree
+from ensconce.cluster.owner import OwnerFolder
+from ensconce.cluster.policy import policy_store
+from ensconce.cluster.state import open_state
+from ensconce.enclave.build import SIGSTRUCT
+from ensconce.enclave.show import read_signature
+from ensconce.errors import InputError, IntegrityError
+from ensconce.files import alone_in, file_sha256, read_bounded, write_aside
+from ensconce.keys import get_private_key
+from ensconce.publication.dsse import seal
+from ensconce.publication.file import EVENT, MAX_CONTINUES, MAX_FILE, PublishedFile, open_envelope, parse_published
+from ensconce.publication.statement import statement_bytes
+from ensconce.times import unix_now, utc_text
+
+__all__ = ["PUBLISHED", "add_enclave", "parse_image", "parse_source", "publish", "withdraw"]
+
+PUBLISHED = "published.json"
+"""The file, in the owner's folder."""
+
+_NEXT = "published.next.json"
+_DAY = 24 * 3600
+_MAX_WITHDRAWN = 64
+
+_Lists = tuple[tuple[PublishedEnclave, ...], tuple[Withdrawn, ...]]
+Change = Callable[[_Lists, str], _Lists]
+"""Makes the new enclaves and the withdrawn ones from the last list's, and the time as text."""
+
+
+def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[[], int] = unix_now) -> PublishedFile:
+    """Sign a new list, record it as ``published``, and write ``published.json``.
+
+    Args:
+        owner: her folder.
+        change: what is to be different; None renews the list as it is.
+        days: until the new list ends, at least 1.
+        now: the clock, seconds since 1970.
+
+    Raises:
+        InputError: ``publish.*``: there is no such change to be made; ``published.size``; a file cannot be written.
+        IntegrityError: ``publish.behind``: the folder has an older list than the log; ``audit.*``.
+        UnreachableError: ``state.unreachable``.
+    """
+    with alone_in(owner.path, InputError("publish.busy", "somebody else publishes", remedy="wait for it to end")):
+        place = _Place(owner.path, open_state(owner).log, owner.public_key())
+        last = place.settled()
+        keystore = owner.keystore()
+        log = owner.audit_log(keystore)
+        at = now()
+        lists: _Lists = ((), ()) if last is None else (last.measurements.enclaves, last.measurements.withdrawn)
+        if change is not None:
+            lists = change(lists, utc_text(at))
+        elif last is None:
+            raise InputError("publish.nothing", "nothing was published yet", remedy="publish an enclave first")
+        with _checking("list", f"{len(lists[0])} enclaves", "at most 64 enclaves, each name once"):
+            measurements = Measurements(
+                service=owner.deployment().service.domain,
+                serial=1 if last is None else last.measurements.serial + 1,
+                created=utc_text(at),
+                expires=utc_text(at + days * _DAY),
+                policy=_policy(owner),
+                enclaves=lists[0],
+                withdrawn=lists[1][-_MAX_WITHDRAWN:],
+            )
+        body = statement_bytes(measurements)
+        envelope = seal(body, get_private_key(keystore, "signing/owner", "ed25519"))
+        write_aside(place.next_file, envelope.to_bytes())
+        log.append(
+            EVENT,
+            serial=measurements.serial,
+            sha256=hashlib.sha256(body).hexdigest(),
+            enclaves=[each.mr_enclave for each in lists[0]],
+        )
+        settled = place.settled()
+        assert settled is not None
+        return settled
+
+
+def add_enclave(owner: OwnerFolder, name: str | None, images: Sequence[Image], source: Source | None) -> Change:
+    """The change that adds the enclave in the bundle, or says something else about it.
+
+    Args:
+        owner: her folder.
+        name: in the list; without, the service's and the measurement's beginning.
+        images: that bring it.
+        source: what it was built from.
+
+    Raises:
+        InputError: ``enclave.*``: there is none; ``publish.debug``.
+        EvidenceError: its signature does not hold.
+    """
+    path = owner.bundle / SIGSTRUCT
+    signed = read_signature(path)
+    if signed.debug:
+        raise InputError(
+            "publish.debug",
+            "this is a debug enclave: whoever runs it reads its memory",
+            found=str(path),
+            remedy="build, sign and publish an enclave without debug",
+        )
+    measured = signed.mr_enclave.hex()
+
+    def change(lists: _Lists, at: str) -> _Lists:
+        enclaves, withdrawn = lists
+        if any(each.mr_enclave == measured for each in withdrawn):
+            raise InputError(
+                "publish.withdrawn",
+                "this enclave was withdrawn, and nobody who believed that is to be contradicted",
+                found=measured,
+                remedy="publish an enclave that was built anew, from something that differs",
+            )
+        before = next((each for each in enclaves if each.mr_enclave == measured), None)
+        with _checking("name", name or "", "1 to 100 printable characters; at most 32 images"):
+            enclave = PublishedEnclave(
+                name=name or f"{owner.deployment().service.domain} {measured[:8]}",
+                mr_enclave=measured,
+                mr_signer=signed.mr_signer.hex(),
+                isv_prod_id=signed.isv_prod_id,
+                isv_svn=signed.isv_svn,
+                sigstruct=file_sha256(path).hex(),
+                published=at if before is None else before.published,
+                images=tuple(images),
+                source=source,
+            )
+        return (*(each for each in enclaves if each is not before), enclave), withdrawn
+
+    return change
+
+
+def withdraw(mr_enclave: str, reason: str) -> Change:
+    """The change that takes an enclave out of the list.
+
+    Args:
+        mr_enclave: hexadecimal.
+        reason: what those are told who meet it.
+    """
+
+    def change(lists: _Lists, at: str) -> _Lists:
+        enclaves, withdrawn = lists
+        left = tuple(each for each in enclaves if each.mr_enclave != mr_enclave.lower())
+        if len(left) == len(enclaves):
+            raise InputError(
+                "publish.unknown",
+                "no such enclave is published",
+                found=ascii(mr_enclave)[:100],
+                rule=", ".join(each.mr_enclave for each in enclaves)[:400] or "the list is empty",
+                remedy="name the MRENCLAVE of a published one, all 64 digits",
+            )
+        with _checking("reason", reason, "1 to 200 printable characters"):
+            return left, (*withdrawn, Withdrawn(mr_enclave=mr_enclave.lower(), reason=reason, withdrawn=at))
+
+    return change
+
+
+def parse_image(text: str) -> Image:
+    """An image as ``NAME@sha256:HEX`` names it.
+
+    Raises:
+        InputError: ``publish.image``.
+    """
+    name, _, digest = text.rpartition("@sha256:")
+    with _checking("image", text, "NAME@sha256: and 64 hexadecimal digits"):
+        return Image(name=name, sha256=digest)
+
+
+def parse_source(text: str) -> Source:
+    """A Git commit, or ``URI@COMMIT``.
+
+    Raises:
+        InputError: ``publish.source``.
+    """
+    uri, _, commit = text.rpartition("@")
+    with _checking("source", text, "[URI@]COMMIT, with 40 or 64 hexadecimal digits"):
+        return Source(commit=commit, uri=uri or None)
+
+
+@contextlib.contextmanager
+def _checking(what: str, found: str, rule: str) -> Iterator[None]:
+    """What the owner typed is hers to correct; in a published file the same would be somebody else's making."""
+    try:
+        yield
+    except ValidationError:
+        raise InputError(f"publish.{what}", f"this {what} cannot be published", found=found[:200], rule=rule) from None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The owner's folder and her log, as far as lists go."""
+
+    folder: Path
+    log: LogStorage
+    key: Ed25519PublicKey
+
+    @property
+    def file(self) -> Path:
+        return self.folder / PUBLISHED
+
+    @property
+    def next_file(self) -> Path:
+        return self.folder / _NEXT
+
+    def settled(self) -> PublishedFile | None:
+        """The list that the log says is the last; one that was on its way is finished, or dropped."""
+        entries = LogReader(self.log, self.key, lambda entry: entry.event == EVENT).entries()
+        recorded = entries[-1].fields["sha256"] if entries else None
+        last = parse_published(read_bounded(self.file, MAX_FILE), [self.key]) if self.file.exists() else None
+        if self.next_file.exists():
+            if entries and (last is None or last.sha256 != recorded):
+                last = self._finish(entries[-1], last)
+            self.next_file.unlink()
+        if recorded != (None if last is None else last.sha256):
+            raise IntegrityError(
+                "publish.behind",
+                f"{self.file} is not what was published last",
+                found="it is missing" if last is None else f"serial {last.measurements.serial}, sha256 {last.sha256}",
+                rule=f"serial {entries[-1].fields['serial']}, sha256 {recorded}" if entries else "nothing in the log",
+                remedy="put the newest back, from a backup or from where it is published",
+            )
+        return last
+
+    def _finish(self, entry: Entry, last: PublishedFile | None) -> PublishedFile | None:
+        envelope, _, measurements = open_envelope(read_bounded(self.next_file, MAX_FILE), [self.key])
+        proof = prove_entry(self.log, self.key, entry.seq)
+        tree = LogTree(self.log, self.key)
+        seen = [] if last is None else [*(each.first for each in last.continues), last.proof.head.size]
+        size = proof.head.size
+        file = PublishedFile(
+            envelope=envelope,
+            proof=proof,
+            continues=tuple(tree.consistency(first, size) for first in seen[-MAX_CONTINUES:] if first < size),
+            publisher=self.key,
+            measurements=measurements,
+        )
+        if file.sha256 != entry.fields["sha256"]:
+            return last
+        write_aside(self.file, file.to_bytes())
+        return file
+
+
+def _policy(owner: OwnerFolder) -> PolicyReference | None:
+    in_force = policy_store(owner).follow(None, None)
+    return None if in_force is None else PolicyReference(serial=in_force.policy.serial, sha256=in_force.policy.sha256)

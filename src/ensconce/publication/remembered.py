@@ -1,0 +1,105 @@
+"""No way back: what a publisher showed once, the next file must come after.
+
+For each publisher and service one document: the newest serial, its statement, and the log's head. The first file that
+is seen is believed. What a host leaves out of date it cannot make the client forget.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ensconce.appraisal.published import Sha256
+from ensconce.audit.entry import canonical
+from ensconce.audit.head import Head, parse_head
+from ensconce.audit.proofs import check_continuation
+from ensconce.errors import EvidenceError, IntegrityError
+from ensconce.publication.file import PublishedFile
+from ensconce.state.store import Store
+from ensconce.strict import StrictModel
+from ensconce.trail import held
+
+__all__ = ["admit"]
+
+
+class _Remembered(StrictModel):
+    version: Literal[1] = 1
+    serial: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+    head: dict[str, Any]
+
+
+def admit(store: Store, file: PublishedFile) -> None:
+    """Refuse a file from before what was seen, or of another log; remember it otherwise.
+
+    Args:
+        store: of this client.
+        file: all of which holds.
+
+    Raises:
+        EvidenceError: ``published.rollback``; ``published.fork``: another statement of the same serial.
+        IntegrityError: ``audit.rollback``, ``audit.fork``, ``merkle.consistency``: the publisher's log was bent;
+            ``published.remembered``: the document is damaged.
+        InputError: ``state.*``.
+        UnreachableError: ``state.unreachable``.
+    """
+    serial, sha256, head = file.measurements.serial, file.sha256, file.proof.head
+    name = f"published/{file.publisher.public_bytes_raw().hex()}"
+    with store.locked(name) as slot:
+        document = slot.read()
+        if document is not None:
+            seen = _read(document)
+            _refuse_older(file, seen)
+            earlier = _head(seen, file)
+            proof = next((each for each in file.continues if each.first == earlier.size), None)
+            check_continuation(earlier, head, proof if earlier.size != head.size else None)
+            held(
+                "merkle.consistency", "publisher's log", found=f"{head.size} entries", rule=f"continues {earlier.size}"
+            )
+        held("published.rollback", "serial", found=str(serial), rule="not before one that was seen")
+        new = canonical(_Remembered(serial=serial, sha256=sha256, head=head.to_json_object()).model_dump(mode="json"))
+        if new != document:
+            slot.write(new)
+
+
+def _read(document: bytes) -> _Remembered:
+    try:
+        return _Remembered.model_validate_json(document)
+    except ValidationError:
+        raise _damaged() from None
+
+
+def _head(seen: _Remembered, file: PublishedFile) -> Head:
+    try:
+        return parse_head(canonical(seen.head) + b"\n", file.publisher)
+    except IntegrityError:
+        raise _damaged() from None
+
+
+def _refuse_older(file: PublishedFile, seen: _Remembered) -> None:
+    serial = file.measurements.serial
+    if serial < seen.serial:
+        raise EvidenceError(
+            "published.rollback",
+            "there was a newer list from this publisher already",
+            found=f"serial {serial}, of {file.measurements.created}",
+            rule=f"{seen.serial} or higher",
+            remedy="get the newest; whoever serves this one keeps back what was withdrawn or added since",
+        )
+    if serial == seen.serial and file.sha256 != seen.sha256:
+        raise EvidenceError(
+            "published.fork",
+            "the publisher has signed two lists of one serial",
+            found=f"serial {serial}, sha256 {file.sha256}",
+            rule=f"sha256 {seen.sha256}",
+            remedy="believe neither, keep both, and ask the publisher",
+        )
+
+
+def _damaged() -> IntegrityError:
+    return IntegrityError(
+        "published.remembered",
+        "what this client remembers of a publisher is damaged",
+        remedy="remove the document from the state folder once you have seen by other means which list is the newest",
+    )
