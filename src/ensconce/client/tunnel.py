@@ -158,22 +158,39 @@ class Tunnel:
                 self._open[thread] = local
                 thread.start()
 
+    def attest(self) -> AttestedSocket:
+        """A connection for who moves its bytes himself, in this process; :meth:`ended` is to be called at its end.
+
+        Raises:
+            EnsconceError: why there is none; also kept in :attr:`failure`. Nothing was sent anywhere.
+        """
+        try:
+            attested = self._take_first() or self._judged()
+        except EnsconceError:
+            if not self._pumping:
+                self._lose()
+            raise
+        with self._lock:
+            self._pumping += 1
+        return attested
+
+    def ended(self, *, is_remote: bool) -> None:
+        """A connection is over; ``is_remote`` where the other side ended it, or its time."""
+        with self._lock:
+            self._pumping -= 1
+        if is_remote and not self._pumping:
+            self._lose()
+
     def _serve(self, local: socket.socket) -> None:
         try:
-            with local, self._take_first() or self._judged() as attested:
-                with self._lock:
-                    self._pumping += 1
+            with local, self.attest() as attested:
+                end = End.REMOTE
                 try:
                     end = pump(local, attested.tls, attested.deadline)
                 finally:
-                    with self._lock:
-                        self._pumping -= 1
-            if end is not End.LOCAL and not self._pumping:
-                self._lose()
+                    self.ended(is_remote=end is not End.LOCAL)
         except EnsconceError:
-            # Kept in `failure`. The local connection is closed, and nothing was sent anywhere.
-            if not self._pumping:
-                self._lose()
+            pass  # The local connection is closed.
         finally:
             with self._lock:
                 self._open.pop(threading.current_thread(), None)

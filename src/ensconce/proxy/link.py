@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ensconce.proxy.back import BackConnection, Backs
@@ -13,20 +13,21 @@ __all__ = ["Link"]
 
 _PAUSE_S: Final = 0.2
 """Seconds for which nobody tries again where no connection could be had."""
-_SOCKET_BYTES: Final = 1 << 20
+
+Connect = Callable[[Callable[[], BackConnection]], Awaitable[BackConnection]]
 
 
 class Link:
     """What speaks through a tunnel, for one event loop.
 
     Args:
-        path: the tunnel's socket.
+        connect: connects what it is given a maker of, or raises ConnectionError.
         backs: where its connections belong.
         patience: seconds for a connection, in which the tunnel opens and judges its own.
     """
 
-    def __init__(self, path: str, backs: Backs, patience: float) -> None:
-        self._path, self._backs, self._patience = path, backs, patience
+    def __init__(self, connect: Connect, backs: Backs, patience: float) -> None:
+        self._connect, self._backs, self._patience = connect, backs, patience
         self._loop = asyncio.get_running_loop()
         self._current: BackConnection | None = None
         self._dialling: asyncio.Task[bool] | None = None
@@ -75,21 +76,14 @@ class Link:
             self._dialling = None
         self._current, self._opened = connection, self._loop.time()
         connection.on_leaving = self.renew
+        if not connection.is_open:
+            self.renew()  # it has left already
         return True
 
     async def _open(self) -> BackConnection:
-        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        local.setblocking(False)
-        # As much as the system allows: an image of 600 kB then goes in fewer turns of the loop.
-        local.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+        connection = await self._connect(self._backs.connection)
         try:
-            await self._loop.sock_connect(local, self._path)
-        except BaseException:
-            local.close()
-            raise
-        _, connection = await self._loop.create_unix_connection(self._backs.connection, sock=local)
-        try:
-            # Before the replica has spoken, nobody knows whether the tunnel has accepted it.
+            # A replica that has not spoken may still be none.
             await asyncio.wait([connection.settled])
         finally:
             if not connection.settled.done():

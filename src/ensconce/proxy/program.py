@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from ensconce.proxy.listening import Place, open_listener
 from ensconce.proxy.metrics import Metrics
 from ensconce.proxy.rest import RestFront, transport_through
 from ensconce.proxy.status import status_server
+from ensconce.proxy.transport import open_through
 from ensconce.proxy.upstream import Upstream
 from ensconce.serving.tls import ServingCertificate
 from ensconce.tfserving.refusal import Code
@@ -138,7 +140,11 @@ class Running:
 
     def _grpc_upstream(self, service: Service) -> Upstream[Link]:
         backs, patience = self._backs, service.timeout + _HANDSHAKE_S
-        upstream = Upstream(service, "h2", lambda tunnel: Link(tunnel.path, backs, patience), lambda link: link.close())
+
+        def make(tunnel: Tunnel) -> Link:
+            return Link(functools.partial(open_through, tunnel), backs, patience)
+
+        upstream = Upstream(service, "h2", make, lambda link: link.close())
 
         def changed() -> None:
             with contextlib.suppress(RuntimeError):  # The loop has ended.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ensconce.proxy import link as link_module
-from ensconce.proxy.back import Backs
+from ensconce.proxy.back import BackConnection, Backs
 from ensconce.proxy.link import Link
 from ensconce.serving.http2 import frames
 from ensconce.serving.http2.frames import ACK, END_STREAM, ErrorCode, Setting, Type
@@ -109,7 +109,12 @@ async def linked(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
             writer.close()
 
         servers.append(await asyncio.start_unix_server(serve, tmp_path / "tunnel"))
-        return Link(str(tmp_path / "tunnel"), backs, patience)
+
+        async def connect(make: Callable[[], BackConnection]) -> BackConnection:
+            _, connection = await asyncio.get_running_loop().create_unix_connection(make, str(tmp_path / "tunnel"))
+            return connection
+
+        return Link(connect, backs, patience)
 
     yield make
     await backs.stop(0)

@@ -132,18 +132,26 @@ class Wire:
     def __init__(self, target: Address, listen: Callable[..., Any]) -> None:
         self._target = target
         self._open: list[socket.socket] = []
+        self._lock, self._is_cut = threading.Lock(), False
         self._listener = listen(self._talk)
         self.address: Address = self._listener.address
 
     def cut(self) -> None:
         self._listener.stop()
-        for each in self._open:
+        with self._lock:
+            gone, self._is_cut = self._open, True
+        for each in gone:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
     def _talk(self, near: socket.socket) -> None:
         far = socket.create_connection(self._target)
-        self._open += [near, far]
+        with self._lock:
+            if self._is_cut:
+                near.close()
+                far.close()
+                return
+            self._open += [near, far]
         back = threading.Thread(target=self._copy, args=(far, near))
         back.start()
         self._copy(near, far)
