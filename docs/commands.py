@@ -30,7 +30,7 @@ GROUPS = {
         "kubernetes values",
         "kubernetes status",
     ),
-    "The client": ("verify", "predict", "proxy", "bench", "audit witness"),
+    "The client": ("verify", "predict", "proxy", "dashboard", "bench", "audit witness"),
     "Tools": (
         *("quote show", "quote verify", "collateral fetch", "collateral bundle", "collateral show"),
         *("file encrypt", "file decrypt", "tls issue"),

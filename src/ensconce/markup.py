@@ -11,7 +11,7 @@ import html
 
 __all__ = ["Html", "page", "tag", "visible"]
 
-_VOID = frozenset({"br", "meta"})
+_VOID = frozenset({"br", "input", "link", "meta"})
 
 
 class Html(str):

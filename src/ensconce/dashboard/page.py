@@ -1,0 +1,443 @@
+"""The page, from one round. What others said becomes text in it (:mod:`ensconce.markup`), cut to a length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from ensconce.audit.entry import Entry
+from ensconce.dashboard.history import gauge, quantiles, rates
+from ensconce.dashboard.logs import LogSeen
+from ensconce.dashboard.plot import Line, duration, number, plot
+from ensconce.dashboard.replicas import Seen
+from ensconce.dashboard.watcher import EVERY_S, Server, Snapshot, Sources
+from ensconce.errors import EnsconceError
+from ensconce.evidence.report import SgxReport
+from ensconce.markup import Html, tag
+from ensconce.times import utc_text
+
+__all__ = ["about", "document", "message"]
+
+_TEXT: Final = 300
+_STALE_S: Final = 6 * EVERY_S
+_SOON_S: Final = 3600
+_SHOWN_EVENTS: Final = 30
+_LATENCY: Final = ":tensorflow:serving:request_latency"
+
+
+def document(title: str, *body: Html, with_script: bool = False) -> bytes:
+    """A whole page around ``body``; style and script are files of the same origin."""
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("link", rel="stylesheet", href="/static/dashboard.css"),
+        tag("link", rel="icon", href="data:,"),
+    ]
+    if with_script:
+        head.append(tag("script", src="/static/dashboard.js", defer="defer"))
+    return ("<!DOCTYPE html>\n" + tag("html", tag("head", *head), tag("body", *body), lang="en")).encode()
+
+
+def message(heading: str, text: str, *more: Html) -> bytes:
+    """A page that only says something."""
+    return document(f"{heading} · Ensconce", tag("main", tag("h1", heading), tag("p", text), *more, id="main"))
+
+
+def about(name: str, snapshot: Snapshot, sources: Sources, now: int) -> bytes:
+    """The page about a deployment.
+
+    Args:
+        name: of the service.
+        snapshot: the last round.
+        sources: what is looked at.
+        now: seconds since 1970.
+    """
+    simulated = _is_simulated(snapshot, sources)
+    parts = [
+        _summary(snapshot, sources, now),
+        _replicas(snapshot, sources, now),
+        _models(snapshot),
+        _plots(snapshot),
+        _keys(snapshot, sources),
+        _log(snapshot),
+        _servers(snapshot.servers),
+    ]
+    banner = (
+        []
+        if not simulated
+        else [
+            tag(
+                "p",
+                tag("strong", "Simulated platform. "),
+                "No hardware protects these enclaves: whoever has their machine can read everything in them.",
+                class_="simulated",
+                role="note",
+            )
+        ]
+    )
+    body = [
+        tag("a", "Skip to content", href="#main", class_="skip"),
+        tag("header", *banner, tag("h1", name), _age(snapshot, now)),
+        tag("main", *parts, id="main", tabindex="-1"),
+        tag("footer", tag("p", "Ensconce dashboard. It reads, and changes nothing. All times are UTC.")),
+    ]
+    return document(f"{'SIMULATED · ' if simulated else ''}{name} · Ensconce", *body, with_script=True)
+
+
+def _is_simulated(snapshot: Snapshot, sources: Sources) -> bool:
+    roots = list(sources.replicas.service.appraiser.policy.roots) if sources.replicas is not None else []
+    roots += [each.accepted.acceptance.verdict.root for each in snapshot.seen if each.accepted is not None]
+    roots += [str(entry.fields["root"]) for entry in snapshot.events if "root" in entry.fields]
+    return any(root != "intel" for root in roots)
+
+
+def _age(snapshot: Snapshot, now: int) -> Html:
+    if not snapshot.at:
+        text = "Nothing was looked at yet."
+    elif now - snapshot.at > _STALE_S:
+        text = f"Stale: the last look was at {utc_text(snapshot.at)}."
+    else:
+        text = f"As of {utc_text(snapshot.at)}."
+    return tag("p", tag("span", text, id="age"), " ", tag("a", "Refresh", href="/", id="refresh"), class_="age")
+
+
+def _section(key: str, heading: str, *content: Html) -> Html:
+    return tag("section", tag("h2", heading, id=f"{key}-heading"), *content, id=key, aria_labelledby=f"{key}-heading")
+
+
+def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
+    tiles: list[tuple[str, str, str]] = []
+    if sources.replicas is not None:
+        accepted = sum(each.accepted is not None for each in snapshot.seen)
+        fine = bool(snapshot.seen) and accepted == len(snapshot.seen)
+        tiles.append(("Replicas", f"{accepted} of {len(snapshot.seen)} accepted", "good" if fine else "bad"))
+        ends = [each.accepted.valid_until for each in snapshot.seen if each.accepted is not None]
+        if ends:
+            left = min(ends) - now
+            tiles.append(("First to expire", f"in {_span(left)}", "good" if left > _SOON_S else "warn"))
+    for what, metric in (("released", "releases"), ("refused", "refusals")):
+        counts = [
+            each.reading.total(f"ensconce_provisioning_{metric}_total") for each in snapshot.servers if each.reading
+        ]
+        if counts:
+            tiles.append((f"Requests {what}", number(sum(each or 0.0 for each in counts)), "plain"))
+    for seen in (snapshot.heads, snapshot.log)[: 1 if snapshot.heads is not None else 2]:
+        if seen is not None:
+            mark, word, _ = _light(seen)
+            tiles.append(("Audit log", word, mark))
+    items = [
+        tag("li", tag("span", what, class_="what"), tag("strong", says), class_=f"tile {mark}")
+        for what, says, mark in tiles
+    ]
+    return _section("summary", "At a glance", tag("ul", *items, class_="tiles", role="list"))
+
+
+def _replicas(snapshot: Snapshot, sources: Sources, now: int) -> Html:
+    if sources.replicas is None:
+        return _section("replicas", "Replicas", _faint("No replicas were named: give their addresses, or --host."))
+    content: list[Html] = []
+    if snapshot.error is not None:
+        content.append(_problem(snapshot.error))
+    if snapshot.seen:
+        content.append(
+            _table(
+                "Each was judged by this dashboard, as a client, on a connection of its own.",
+                ("Replica", "Verdict", "Measurement", "Platform", "Certificate until", "Accepted until", "Answered"),
+                [_replica(each, snapshot.seen, now) for each in snapshot.seen],
+            )
+        )
+    elif snapshot.at:
+        content.append(_faint("There are none."))
+    return _section("replicas", "Replicas", *content)
+
+
+def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
+    place = seen.place
+    where = tag("", place.name, *([tag("span", place.state, class_="sub")] if place.state else []))
+    if seen.accepted is None:
+        assert seen.error is not None
+        verdict = "Unreachable" if seen.error.exit_status == 5 else "Refused"
+        return [where, tag("", _mark("bad", verdict), _problem(seen.error)), "", "", "", "", ""]
+    accepted = seen.accepted
+    judged = accepted.acceptance.verdict
+    same = [
+        other for other in others if other.accepted is not None and other.accepted.replica_id == accepted.replica_id
+    ]
+    key = f"key {accepted.replica_id}" + (f", reached at {len(same)} addresses" if len(same) > 1 else "")
+    report = accepted.acceptance.report
+    measurement = report.mr_enclave.hex() if isinstance(report, SgxReport) else str(report.measurements())
+    begin = accepted.certificate.not_valid_before_utc.timestamp()
+    end = accepted.certificate.not_valid_after_utc.timestamp()
+    requests = seen.reading.total(f"{_LATENCY}_count", _of_models) if seen.reading is not None else None
+    return [
+        tag("", where, tag("span", key, class_="sub mono")),
+        tag("", _mark("good", "Accepted"), tag("span", f"as {accepted.acceptance.identity.name}", class_="sub")),
+        tag("span", measurement, class_="mono"),
+        tag("", judged.status.value, tag("span", _root(judged.root), class_="sub mono")),
+        tag("", utc_text(end), tag("span", f"{_span(now - begin)} old, {_span(end - now)} left", class_="sub")),
+        tag("", utc_text(accepted.valid_until), tag("span", f"{_span(accepted.valid_until - now)} left", class_="sub")),
+        "tells no metrics" if seen.reading is None else number(requests or 0.0),
+    ]
+
+
+def _models(snapshot: Snapshot) -> Html:
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for seen in snapshot.seen:
+        for each in seen.versions:
+            found.setdefault((each.model, each.version, each.state, each.problem), []).append(seen.place.name)
+    if not found:
+        return _section("models", "Models", _faint("No accepted replica tells of models."))
+    rows: list[list[Html | str]] = [
+        [
+            model,
+            version,
+            tag("", _mark("good" if state == "AVAILABLE" else "warn", state), tag("span", problem, class_="sub")),
+            ", ".join(names[:20]),
+        ]
+        for (model, version, state, problem), names in sorted(found.items())
+    ]
+    return _section(
+        "models", "Models", _table("As the replicas tell.", ("Model", "Version", "State", "Replicas"), rows)
+    )
+
+
+def _plots(snapshot: Snapshot) -> Html:
+    points = snapshot.points
+    queue = "ensconce_serving_queue_seconds"
+    none = "No replica tells this: it needs metrics_path in ensconce.yaml, and two looks."
+
+    def per_second(value: float) -> str:
+        return f"{number(value)}/s"
+
+    def microseconds(value: float) -> str:
+        return duration(value / 1e6)
+
+    figures = [
+        plot(
+            "Requests",
+            [
+                Line("answered", rates(points, f"{_LATENCY}_count", _of_models)),
+                Line("failed", rates(points, ":tensorflow:serving:request_count", _failed)),
+            ],
+            per_second,
+            none,
+        ),
+        plot(
+            "Latency of what was answered",
+            [
+                Line("half within", quantiles(points, _LATENCY, 0.5, _of_models)),
+                Line("99 % within", quantiles(points, _LATENCY, 0.99, _of_models)),
+            ],
+            microseconds,
+            "No request was answered since the first look, or no replica tells metrics.",
+        ),
+        plot(
+            "Waiting in queues",
+            [Line("half within", quantiles(points, queue, 0.5)), Line("99 % within", quantiles(points, queue, 0.99))],
+            duration,
+            "No request waited since the first look, or no replica tells metrics.",
+        ),
+        plot("Requests in the replicas", [Line("in all", gauge(points, "ensconce_serving_requests"))], number, none),
+        plot(
+            "Key requests",
+            [
+                Line("released", rates(points, "ensconce_provisioning_releases_total")),
+                Line("refused", rates(points, "ensconce_provisioning_refusals_total")),
+            ],
+            per_second,
+            "No provisioning server was named, or there was one look only.",
+        ),
+    ]
+    return _section("plots", "Traffic", tag("div", *figures, class_="plots"))
+
+
+def _of_models(labels: Mapping[str, str]) -> bool:
+    """Whether it is about inference: questions for a model's state, such as the dashboard's own, name no API."""
+    return labels.get("API", "") != ""
+
+
+def _failed(labels: Mapping[str, str]) -> bool:
+    return labels.get("status") != "OK"
+
+
+def _keys(snapshot: Snapshot, sources: Sources) -> Html:
+    content: list[Html] = []
+    if sources.entries is None:
+        content.append(
+            _faint("Who received which key is in the owner's log: give --owner to see it. Counts are public:")
+        )
+        counts: dict[str, float] = {}
+        for server in snapshot.servers:
+            if server.reading is not None:
+                for check, count in server.reading.by("ensconce_provisioning_refusals_total", "check").items():
+                    counts[check] = counts.get(check, 0.0) + count
+        rows: list[list[Html | str]] = [
+            [check, number(count)] for check, count in sorted(counts.items())[:_SHOWN_EVENTS]
+        ]
+        if rows:
+            content.append(_table("Refusals since the server's start.", ("Check that failed", "Times"), rows))
+    elif snapshot.events:
+        shown = snapshot.events[:_SHOWN_EVENTS]
+        content.append(
+            _table(
+                "From the owner's log, the newest first; every entry was checked.",
+                ("Entry", "When", "What", "Keys", "Who", "Why"),
+                [_event(entry) for entry in shown],
+            )
+        )
+    else:
+        content.append(_faint("The log has no release and no refusal."))
+    return _section("keys", "Keys", *content)
+
+
+def _event(entry: Entry) -> list[Html | str]:
+    fields = entry.fields
+    released = entry.event == "key.released"
+    keys = fields.get("key_ids", fields.get("key_id", ""))
+    names = ", ".join(map(str, keys[:20])) if isinstance(keys, tuple) else str(keys)
+    if released:
+        why = f"TCB status {fields.get('tcb_status', '')}"
+    else:
+        why = " · ".join(str(fields[each]) for each in ("problem", "found", "rule", "remedy") if each in fields)
+    who = tag(
+        "", _cut(fields.get("identity", "not known")), tag("span", _cut(fields.get("peer", "")), class_="sub mono")
+    )
+    check = [] if released else [tag("span", _cut(fields.get("check", "")), class_="sub mono")]
+    return [
+        str(entry.seq),
+        entry.time,
+        tag("", _mark("good" if released else "bad", "Released" if released else "Refused"), *check),
+        tag("span", _cut(names), class_="mono"),
+        who,
+        _cut(why),
+    ]
+
+
+def _log(snapshot: Snapshot) -> Html:
+    content: list[Html] = []
+    for seen, what in (
+        (snapshot.heads, "As the provisioning server shows it"),
+        (snapshot.log, "On this machine, every entry checked"),
+    ):
+        if seen is None:
+            continue
+        mark, word, sentence = _light(seen)
+        content += [tag("h3", what), tag("p", _mark(mark, word), " ", sentence)]
+        for error in (seen.bent, seen.error):
+            if error is not None:
+                content.append(_problem(error))
+        if seen.head is not None:
+            content.append(
+                _pairs(
+                    {
+                        "Entries": f"{seen.head.size:,}",
+                        "Signed": seen.head.time,
+                        "Root": seen.head.root.hex(),
+                        "Signed by key": seen.head.key_id,
+                    }
+                )
+            )
+    if not content:
+        content.append(_faint("No log was named: give --provisioning with --public-key, or --owner."))
+    return _section("log", "Audit log", *content)
+
+
+def _light(seen: LogSeen) -> tuple[str, str, str]:
+    """How the log is: which light, a word, and a sentence."""
+    if seen.bent is not None:
+        return "bad", "Bent", "The log is not what it was. This stays until the dashboard is started again."
+    if seen.head is None:
+        return "warn", "Not seen", "No head of the log could be had."
+    if seen.error is not None:
+        return "warn", "Not reached", "The last head was good; now there is no answer."
+    if seen.checks:
+        return "good", "Consistent", "Each head was shown to continue the one before."
+    return "good", "Good", "What was read is the owner's, and the log has not gone back since."
+
+
+def _servers(servers: Sequence[Server]) -> Html:
+    if not servers:
+        return _section("servers", "Provisioning", _faint("No provisioning server was named: give --provisioning."))
+    rows: list[list[Html | str]] = []
+    for server in servers:
+        state = (
+            _mark("good", "Ready")
+            if server.error is None
+            else tag("", _mark("bad", "Not ready"), _problem(server.error))
+        )
+        reading = server.reading
+        fields = ("policy_serial", "policy_refused_total", "collateral_refused", "revocations_left_out")
+        values = [reading.total(f"ensconce_provisioning_{each}") if reading is not None else None for each in fields]
+        expiry = (
+            reading.total("ensconce_provisioning_collateral_expiry_timestamp_seconds") if reading is not None else None
+        )
+        until = utc_text(expiry) if expiry is not None and 0 < expiry < 2**33 else "none yet"
+        rows.append([server.url, state, *("" if value is None else number(value) for value in values), until])
+    columns = (
+        "Server",
+        "State",
+        "Policy",
+        "Policies refused",
+        "Collateral refused",
+        "Revocations left out",
+        "Collateral until",
+    )
+    return _section("servers", "Provisioning", _table("As the status addresses say.", columns, rows))
+
+
+def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Html | str]]) -> Html:
+    head = tag("tr", *(tag("th", column, scope="col") for column in columns))
+    body = [
+        tag(
+            "tr",
+            *(
+                tag(
+                    "th" if index == 0 else "td",
+                    _content(cell),
+                    data_label=column,
+                    **({"scope": "row"} if index == 0 else {}),
+                )
+                for index, (column, cell) in enumerate(zip(columns, row, strict=True))
+            ),
+        )
+        for row in rows
+    ]
+    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
+
+
+def _content(cell: Html | str) -> Html:
+    return cell if isinstance(cell, Html) else tag("", _cut(cell))
+
+
+def _pairs(pairs: Mapping[str, str]) -> Html:
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value, class_="mono")) for name, value in pairs.items()))
+
+
+def _mark(kind: str, word: str) -> Html:
+    return tag("span", _cut(word), class_=f"mark {kind}")
+
+
+def _problem(error: EnsconceError) -> Html:
+    return tag("p", _cut(str(error), 600), class_="problem")
+
+
+def _faint(text: str) -> Html:
+    return tag("p", text, class_="faint")
+
+
+def _cut(value: object, most: int = _TEXT) -> str:
+    text = ", ".join(map(str, value[:20])) if isinstance(value, tuple | list) else str(value)
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _root(root: str) -> str:
+    return root if root == "intel" else root[:26]
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
