@@ -65,6 +65,7 @@ def test_no_shell_block_is_left_unrun() -> None:
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/encrypt-files.md",
+        "docs/how-to/measure-load.md",
         "docs/how-to/proxy.md",
         "docs/how-to/serve-plain-models.md",
         "docs/how-to/verify-a-quote.md",
@@ -97,6 +98,16 @@ def test_serve_plain_models(tmp_path: Path, environment: dict[str, str], find_po
     assert said.count('"state":"AVAILABLE"') == 1
     assert said.count('{"predictions":') == 2
     assert ':tensorflow:serving:request_count{model_name="digits",status="OK"} 2' in said
+
+
+def test_measure_load(tmp_path: Path, environment: dict[str, str], find_port: Callable[[], int]) -> None:
+    environment |= {"MODEL": str(digits_folder() / "openvino"), "GRPC": str(find_port()), "REST": str(find_port())}
+    said = run("\n".join(blocks(REPOSITORY / "docs/how-to/measure-load.md", "sh")), tmp_path, environment)
+    assert "200 answered, 0 failed" in said
+    assert "100 answered, 0 failed" in said
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["requests"]["answered"] == found["requests"]["sent"] > 100
+    assert "<svg" in (tmp_path / "report.html").read_text()
 
 
 def test_back_up_and_recover(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ async def test_a_replica_that_dies_is_counted_and_the_load_goes_on(world, grpc_r
         if tally.answered:
             first.stop()
 
-    found = await load(world.service(first.target, second.target), concurrency=4, duration=0.8, then=kill)
+    found = await load(world.service(first.target, second.target), concurrency=4, duration=0.5, then=kill)
     tally = found.outcome.tally
     assert tally.sent == tally.answered + tally.failed
     assert all(kind.startswith(("grpc ", "check ")) for kind in tally.failures)
@@ -80,7 +80,7 @@ async def test_refusals_under_load_are_counted_by_status(world, grpc_replica) ->
         if tally.answered and not tally.failed:
             replica.refuses = 3
 
-    tally = (await load(world.service(replica.target), duration=0.6, then=refuse)).outcome.tally
+    tally = (await load(world.service(replica.target), duration=0.4, then=refuse)).outcome.tally
     assert tally.failures == {"grpc UNAVAILABLE": 3}
     assert tally.examples == {"grpc UNAVAILABLE": "too much"}
 
