@@ -27,6 +27,8 @@ strict         the model that every file and message of ours derives from
 strict_json    JSON with one meaning only
 folders        where this user's folders are
 times          how a moment is written
+trail          what a judgement did, step by step, for reports
+markup         HTML pages without script, escaped by how they are made
 files          files that are there in full or not at all
 errors         one hierarchy; every error knows what was checked, what was found and the remedy
 =============  ==========================================================================================

@@ -296,3 +296,9 @@ def test_json_has_these_members(world, recorder) -> None:
     assert [name for name in value["evidence"] if f"`{name}`" not in documented] == []
     assert [name for name in STEPS if f"`{name}`" not in documented] == []
     json.dumps(value)
+
+
+def test_what_was_not_asked_of_a_certificate_is_not_said(world, recorder) -> None:
+    report = report_on(world, recorder(other_issuer(world)).target, authority=None)
+    assert report.outcome == "accepted"
+    assert "certificate.issuer" not in {each.check for step in report.steps for each in step.held}
