@@ -77,6 +77,8 @@ class Trail:
 
 
 _TRAIL: ContextVar[Trail | None] = ContextVar("trail", default=None)
+# Servers judge thousands of quotes in a second, and nobody listens.
+_UNRECORDED = contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -94,17 +96,18 @@ def recording() -> bool:
     return _TRAIL.get() is not None
 
 
-@contextlib.contextmanager
-def step(name: str) -> Iterator[None]:
+def step(name: str) -> contextlib.AbstractContextManager[None]:
     """Everything in this block is the step of that name.
 
     A step within another is not recorded by itself, nor is what held in it: the outer one sums that up. A step that is
     entered again right after it ended goes on.
     """
     trail = _TRAIL.get()
-    if trail is None:
-        yield
-        return
+    return _UNRECORDED if trail is None else _taken(trail, name)
+
+
+@contextlib.contextmanager
+def _taken(trail: Trail, name: str) -> Iterator[None]:
     entered = trail.enter(name)
     try:
         yield

@@ -37,7 +37,7 @@ def test_a_step_that_came_to_its_end_passed() -> None:
 @pytest.mark.parametrize("error", [EvidenceError("a", "b"), ValueError(), KeyboardInterrupt()])
 def test_a_step_that_raised_anything_failed(error: BaseException) -> None:
     with recorded() as trail:
-        with pytest.raises(type(error)), step("one"):
+        with pytest.raises(type(error)), step("one"):  # noqa: PT012
             held("a.check", "label", found="x", rule="y")
             raise error
         held("outside", "of every step", found="x", rule="y")

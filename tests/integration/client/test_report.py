@@ -302,3 +302,14 @@ def test_what_was_not_asked_of_a_certificate_is_not_said(world, recorder) -> Non
     report = report_on(world, recorder(other_issuer(world)).target, authority=None)
     assert report.outcome == "accepted"
     assert "certificate.issuer" not in {each.check for step in report.steps for each in step.held}
+
+
+def test_names_in_certificates_stay_text(world, recorder) -> None:
+    stranger = CertificateAuthority.create("<script>alert(1)</script>\u202e\x1b[2J", world.now)
+    report = report_on(world, recorder(world.replica(authority=stranger)).target)
+    assert report.error is not None
+    assert report.error.check == "certificate.issuer"
+    page = page_of(report)
+    assert "\\&lt;script\\&gt;alert(1)" in page
+    assert not [bad for bad in ("<script", "\u202e", "\x1b") if bad in page]
+    assert not [line for line in lines_of(report) if not line.isprintable()]
