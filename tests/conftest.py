@@ -7,6 +7,7 @@ import datetime as dt
 import functools
 import gc
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -20,15 +21,23 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
 from ensconce.addresses import Address, hold_port
+from ensconce.appraisal.published import Measurements
+from ensconce.audit import AuditLog
+from ensconce.audit.check import prove_entry
+from ensconce.audit.folder import FolderLog
 from ensconce.evidence.certificate import OID_LEGACY_GRAMINE, OID_LEGACY_MEANT, evidence_extension
 from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.evidence.spki import spki_of
 from ensconce.platform.simulated.pki import SimulatedVendor
+from ensconce.publication.dsse import seal
+from ensconce.publication.file import EVENT, PublishedFile
+from ensconce.publication.statement import statement_bytes
 
 # Hypothesis fails an example that takes more than 200 ms, and a test whose examples are slow to make: on a machine that
 # has other work to do, any. What hangs ends with the timeout of the whole test.
@@ -199,3 +208,41 @@ class Listener:
 def listen() -> Callable[[Callable[[socket.socket], None]], Listener]:
     """Opens a :class:`Listener`; whoever does so stops it."""
     return Listener
+
+
+class Publisher:
+    """Somebody with a key and an audit log, who publishes whatever is asked for."""
+
+    def __init__(self, folder: Path, seed: int = 7) -> None:
+        self.key = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+        self.public = self.key.public_key()
+        self.log = FolderLog(folder)
+        self._writer = AuditLog.open(folder, self.key, lambda: 1_790_000_000)
+        self._seen: list[int] = []
+
+    def measurements(self, *enclaves: bytes, serial: int = 1, **fields: Any) -> Measurements:
+        """A list of enclaves with these measurements, or with these fields."""
+        made = [
+            {"name": f"enclave {each.hex()[:8]}", "mr_enclave": each.hex(), "mr_signer": bytes(32).hex()}
+            | {"isv_prod_id": 0, "isv_svn": 0, "sigstruct": each.hex(), "published": "2026-01-01T00:00:00Z"}
+            for each in enclaves
+        ]
+        times = {"created": "2026-01-01T00:00:00Z", "expires": "2099-01-01T00:00:00Z"}
+        value = {"service": "digits.example.test", "serial": serial, **times, "enclaves": made, **fields}
+        return Measurements.model_validate_json(json.dumps(value))
+
+    def publish(self, measurements: Measurements, *, event: str = EVENT, **fields: Any) -> PublishedFile:
+        """Sign it, record it (as something else, where told to), and prove that."""
+        body = statement_bytes(measurements)
+        recorded = {"serial": measurements.serial, "sha256": hashlib.sha256(body).hexdigest(), **fields}
+        entry = self._writer.append(event, **recorded)
+        proof = prove_entry(self.log, self.public, entry.seq)
+        continues = tuple(self._writer.consistency(first, proof.head.size) for first in self._seen)
+        self._seen.append(proof.head.size)
+        return PublishedFile(seal(body, self.key), proof, continues, self.public, measurements)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    """Publishes; its log is new."""
+    return Publisher(tmp_path / "publisher")

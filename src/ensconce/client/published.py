@@ -20,7 +20,7 @@ from ensconce.publication.file import MAX_FILE, parse_published
 from ensconce.publication.remembered import admit
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
-from ensconce.times import unix_now
+from ensconce.times import unix_now, unix_of
 from ensconce.web import get
 
 __all__ = ["REFRESH_S", "PublishedList"]
@@ -95,6 +95,7 @@ class PublishedList:
             InputError: ``file.*``, ``state.*``.
         """
         with self._lock:
+            # What does not hold is not kept, and is asked for again at once.
             data, self._due = self._get(), 0
             file = parse_published(data, self._keys)
             found = file.measurements
@@ -108,8 +109,7 @@ class PublishedList:
                 )
             check_end(found, self._now())
             admit(self._store, file)
-            # Only now: what does not hold is asked for again at once.
-            self._due = self._now() + REFRESH_S
+            self._data, self._due = data, min(self._now() + REFRESH_S, unix_of(found.expires))
         return found
 
     def to_policy(self, service: str) -> Policy:
@@ -119,13 +119,14 @@ class PublishedList:
     def _get(self) -> bytes:
         if not self._source.startswith(("http://", "https://")):
             return read_bounded(Path(self._source), MAX_FILE)
-        if self._now() >= self._due:
-            try:
-                self._data = get(self._source, MAX_FILE, self._error, tls=self._tls)
-            except UnreachableError:
-                if not self._data:
-                    raise
-        return self._data
+        if self._now() < self._due:
+            return self._data
+        try:
+            return get(self._source, MAX_FILE, self._error, tls=self._tls)
+        except UnreachableError:
+            if not self._data:
+                raise
+            return self._data
 
     def _error(self, problem: str, found: str) -> UnreachableError:
         return UnreachableError(

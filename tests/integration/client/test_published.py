@@ -1,0 +1,218 @@
+"""A client that believes a published list: real replicas, a file or a web server, and hosts that serve old copies."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensconce.addresses import Address
+from ensconce.client.published import REFRESH_S, PublishedList
+from ensconce.client.report import Report, examine
+from ensconce.client.service import Service
+from ensconce.errors import EnsconceError
+from ensconce.publication.remembered import admit
+from ensconce.state.folder import FolderStore
+
+DOMAIN = "digits.example.test"
+CODE, OTHER_CODE = bytes(range(32)), bytes(32)
+LATER = 2**32
+
+
+@pytest.fixture
+def key(publisher: Any, tmp_path: Path) -> str:
+    return f"ed25519:{publisher.public.public_bytes_raw().hex()}"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "published.json"
+
+
+@pytest.fixture
+def verified(world: Any, place: Path, key: str, tmp_path: Path) -> Any:
+    """Verifies a replica by what is published, alone or with a policy."""
+
+    def verify(target: Address, policy: Any = None) -> Report:
+        store = FolderStore(tmp_path / "state")
+        published = PublishedList(place, [key], roots=(world.vendor.root_name,), store=store)
+        service = Service.open(
+            str(target),
+            policy,
+            authority=world.authority.certificate,
+            collateral=world.appraiser().collateral,
+            server_name=DOMAIN,
+            published=published,
+        )
+        return examine(service, target)
+
+    return verify
+
+
+def failed(report: Report) -> tuple[str, str]:
+    (step,) = [each for each in report.steps if each.state == "failed"]
+    assert step.error is not None
+    return step.name, step.error.check
+
+
+def measured(world: Any, publisher: Any, *codes: bytes, **fields: Any) -> Any:
+    """A list that fits the replicas of these tests."""
+    report = world.report(world.vendor)
+    made = publisher.measurements(*codes, **fields)
+    enclaves = [
+        each.model_dump(mode="json", exclude_none=True)
+        | {"mr_signer": report.mr_signer.hex(), "isv_prod_id": report.isv_prod_id, "isv_svn": report.isv_svn}
+        for each in made.enclaves
+    ]
+    return publisher.measurements(**fields, enclaves=enclaves)
+
+
+def test_what_is_published_is_accepted(world, recorder, publisher, place, verified) -> None:
+    place.write_bytes(publisher.publish(measured(world, publisher, CODE)).to_bytes())
+    server = recorder(world.replica())
+    for policy in (None, world.appraiser().policy):
+        report = verified(server.target, policy)
+        assert report.error is None
+        (step,) = [each for each in report.steps if each.name == "published"]
+        assert {each.check for each in step.held} >= {
+            "published.signature",
+            "published.proof",
+            "published.rollback",
+            "published.expired",
+            "published.mr_enclave",
+        }
+    assert server.received == b""
+
+
+def test_anything_else_is_refused(world, recorder, publisher, place, verified) -> None:
+    policy = world.appraiser().policy
+    target = recorder(world.replica()).target
+    place.write_bytes(publisher.publish(measured(world, publisher, OTHER_CODE)).to_bytes())
+    assert failed(verified(target, policy)) == ("published", "published.mr_enclave")
+    assert failed(verified(target)) == ("published", "published.mr_enclave")
+    # Published, and not what the policy names: both have to accept.
+    assert failed(verified(recorder(world.replica(mr_enclave=OTHER_CODE)).target, policy))[0] == "identity"
+    gone = {"mr_enclave": CODE.hex(), "reason": "old", "withdrawn": "2026-02-01T00:00:00Z"}
+    withdrawn = measured(world, publisher, OTHER_CODE, serial=2, withdrawn=[gone])
+    place.write_bytes(publisher.publish(withdrawn).to_bytes())
+    report = verified(target, policy)
+    assert (failed(report), report.exit_status) == (("published", "published.withdrawn"), 4)
+
+
+def test_a_host_that_serves_an_old_copy(world, recorder, publisher, place, verified, tmp_path) -> None:
+    policy, target = world.appraiser().policy, recorder(world.replica()).target
+    old = publisher.publish(measured(world, publisher, CODE)).to_bytes()
+    place.write_bytes(old)
+    assert verified(target, policy).error is None
+    place.write_bytes(publisher.publish(measured(world, publisher, serial=2)).to_bytes())
+    assert failed(verified(target, policy))[1] == "published.mr_enclave"
+    place.write_bytes(old)
+    assert failed(verified(target, policy)) == ("published", "published.rollback")
+    other = type(publisher)(tmp_path / "other-log")
+    for serial in (1, 2, 3):
+        forked = other.publish(measured(world, other, CODE, serial=serial))
+    place.write_bytes(forked.to_bytes())
+    report = verified(target, policy)
+    assert (failed(report), report.exit_status) == (("published", "merkle.consistency"), 6)
+
+
+def refused(act: Any) -> str:
+    with pytest.raises(EnsconceError) as caught:
+        act()
+    return caught.value.check
+
+
+def test_the_end_and_the_service(publisher, place, key, tmp_path) -> None:
+    place.write_bytes(publisher.publish(publisher.measurements(CODE)).to_bytes())
+    store = FolderStore(tmp_path / "state")
+    assert refused(lambda: PublishedList(place, [key], store=store).measurements("other.test")) == "published.service"
+    late = PublishedList(place, [key], store=store, now=lambda: LATER)
+    assert refused(lambda: late.measurements(DOMAIN)) == "published.expired"
+    # Neither was worth remembering.
+    assert list(tmp_path.glob("state/published*")) == []
+
+
+def test_whom_to_believe(publisher, place, key, tmp_path) -> None:
+    for publishers in ([], [key] * 17):
+        assert refused(lambda publishers=publishers: PublishedList(place, publishers)) == "published.publisher"
+    # A point for which everybody can sign.
+    assert refused(lambda: PublishedList(place, [f"ed25519:{'00' * 32}"])) == "policy.value"
+    assert refused(lambda: PublishedList(place, [tmp_path / "owner.pub"])) == "file.read"
+
+
+def test_this_user_s_state_remembers(publisher, place, key, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    old = publisher.publish(publisher.measurements(CODE)).to_bytes()
+    place.write_bytes(publisher.publish(publisher.measurements(CODE, serial=2)).to_bytes())
+    PublishedList(place, [key]).measurements(DOMAIN)
+    place.write_bytes(old)
+    assert refused(lambda: PublishedList(place, [key]).measurements(DOMAIN)) == "published.rollback"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert refused(lambda: PublishedList(place, [key])) == "folder.state"
+
+
+@pytest.fixture
+def web() -> Iterator[Any]:
+    """A web server that answers with ``server.body``, or 503 without one."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.asked += 1
+            self.send_response(200 if server.body else 503)
+            self.end_headers()
+            self.wfile.write(server.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+        body = b""
+        asked = 0
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_url_is_asked_again_each_hour(web, publisher, key, tmp_path) -> None:
+    clock = [1_790_000_000]
+    url = f"http://127.0.0.1:{web.server_address[1]}/published.json"
+    list_ = PublishedList(url, [key], store=FolderStore(tmp_path / "state"), now=lambda: clock[0])
+    assert refused(lambda: list_.measurements(DOMAIN)) == "published.source"
+    web.body = publisher.publish(publisher.measurements(CODE, expires="2026-09-22T00:00:00Z")).to_bytes()
+    assert [list_.measurements(DOMAIN).serial for _ in range(3)] == [1, 1, 1]
+    assert web.asked == 2
+    web.body = publisher.publish(publisher.measurements(CODE, serial=2, expires="2026-09-22T00:00:00Z")).to_bytes()
+    clock[0] += REFRESH_S
+    assert list_.measurements(DOMAIN).serial == 2
+    # Another process of this user has seen a newer one: this one asks at once, too.
+    newest = publisher.publish(publisher.measurements(CODE, serial=3, expires="2026-09-22T00:00:00Z"))
+    admit(FolderStore(tmp_path / "state"), newest)
+    assert refused(lambda: list_.measurements(DOMAIN)) == "published.rollback"
+    web.body = newest.to_bytes()
+    assert list_.measurements(DOMAIN).serial == 3
+    # Away for a while: the list at hand is good, until its end and no longer.
+    web.body = b""
+    clock[0] += REFRESH_S
+    assert list_.measurements(DOMAIN).serial == 3
+    clock[0] += 24 * REFRESH_S
+    assert refused(lambda: list_.measurements(DOMAIN)) == "published.expired"
+
+
+def test_a_web_page_is_no_list_and_is_asked_again_at_once(web, publisher, key, tmp_path) -> None:
+    url = f"http://127.0.0.1:{web.server_address[1]}/published.json"
+    list_ = PublishedList(url, [key], store=FolderStore(tmp_path / "state"))
+    web.body = b"<html>"
+    assert refused(lambda: list_.measurements(DOMAIN)) == "published.file"
+    web.body = b" " * (1 << 20)
+    assert refused(lambda: list_.measurements(DOMAIN)) == "published.source"
+    web.body = publisher.publish(publisher.measurements(CODE)).to_bytes()
+    assert list_.measurements(DOMAIN).serial == 1
