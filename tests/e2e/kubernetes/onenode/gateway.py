@@ -116,10 +116,9 @@ class Gateway:
     def _apply(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait()
-                routes = _routes({key: each for things in self._objects.values() for key, each in things.items()})
-            if routes == self.routes:
-                continue
+                # What changed while Nginx was told has been notified already, and is only seen by looking.
+                while (routes := self._wanted()) == self.routes:
+                    self._changed.wait()
             self.routes = routes
             self._write()
             try:
@@ -128,6 +127,9 @@ class Gateway:
             except MachineError as error:
                 self._failure = error
                 return
+
+    def _wanted(self) -> list[Route]:
+        return _routes({key: each for things in self._objects.values() for key, each in things.items()})
 
     def _write(self) -> None:
         servers = "".join(_server(port, [each for each in self.routes if each.port == port]) for port in self._ports())
