@@ -1,7 +1,7 @@
 """An attested connection as a transport of asyncio's: its bytes are moved by the event loop, without a tunnel's thread.
 
 The tunnel opens it, has it judged, and learns of its end; only the way of its bytes is another. For images of 600 kB a
-local socket and a thread between took a tenth of the time of a whole prediction.
+local socket and a thread between took 2 % of the time of a ResNet-50.
 """
 
 from __future__ import annotations
