@@ -12,7 +12,7 @@ from ensconce.markup import Html, tag
 __all__ = ["percentile_plot", "throughput_plot"]
 
 _WIDTH, _HEIGHT = 480, 284
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 468, 34, 256
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 446, 34, 256
 _TICKS: Final = 6
 
 Series = Sequence[tuple[float, float]]
@@ -36,7 +36,7 @@ def percentile_plot(curves: Mapping[str, Mapping[str, Any]]) -> Html:
     def y(value: float) -> float:
         return log(math.log10(max(value, low)))
 
-    rows = [(y(value), duration_text(value)) for value in _decades(low / 1.2, high * 1.2)]
+    rows = [(y(value), _tick(value)) for value in _decades(low / 1.2, high * 1.2)]
     columns = [(x(rank), f"{100 * (1 - 10**-rank):.12g} %") for rank in range(math.floor(rarest) + 1)]
     columns[0] = (x(0), "0 %")
     if rarest < 1.6:
@@ -64,14 +64,13 @@ def throughput_plot(timeline: Mapping[str, Any], seconds: float) -> Html:
     rates = {"answered": _rates(answered, period, seconds)}
     if any(failed):
         rates["failed"] = _rates(failed, period, seconds)
-    end = max(seconds, period * len(answered), 1e-9)
+    end = max(seconds, 1e-9)
     most = max(1e-9, *(rate for each in rates.values() for _, rate in each))
     x, y = _scale(0, end, _LEFT, _RIGHT), _scale(0, most * 1.05, _BOTTOM, _TOP)
     rows = [(y(value), f"{value / 1000:g}k/s" if value >= 10_000 else f"{value:g}/s") for value in _round_steps(most)]
     columns = [(x(value), f"{value:g} s") for value in _round_steps(end)]
     drawn = [
-        tag("polyline", points=_points(_stairs(each, period, end), x, y), class_=f"line {name}")
-        for name, each in rates.items()
+        tag("polyline", points=_points(_stairs(each, end), x, y), class_=f"line {name}") for name, each in rates.items()
     ]
     label = f"Requests in a second over time: at most {most:.4g} answered or failed"
     legend = _legend(list(rates), list(rates)) if len(rates) > 1 else []
@@ -87,8 +86,7 @@ def _plot(
         grid.append(tag("text", text, x=f"{_LEFT - 6}", y=f"{at + 4:.1f}", text_anchor="end"))
     for at, text in columns:
         grid.append(_line(at, _TOP, at, _BOTTOM))
-        anchor = "start" if at < _LEFT + 20 else "end" if at > _RIGHT - 20 else "middle"
-        grid.append(tag("text", text, x=f"{at:.1f}", y=f"{_BOTTOM + 18}", text_anchor=anchor))
+        grid.append(tag("text", text, x=f"{at:.1f}", y=f"{_BOTTOM + 18}", text_anchor="middle"))
     return tag("svg", *grid, *inside, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=label)
 
 
@@ -129,16 +127,19 @@ def _thinned(line: Series, x: Scale) -> list[tuple[float, float]]:
 
 
 def _rates(counts: Sequence[int], period: float, seconds: float) -> list[tuple[float, float]]:
-    found = []
-    for number, count in enumerate(counts):
-        # No less than a quarter of a period: a request in its first microsecond is no rate.
-        length = min(period, max(seconds - number * period, period / 4))
-        found.append((number * period, count / length))
-    return found
+    """When each period begins, and its rate; a short last one is a part of the one before."""
+    whole = list(counts)
+    if len(whole) > 1 and seconds - (len(whole) - 1) * period < period / 2:
+        last = whole.pop()
+        whole[-1] += last
+    begins = [number * period for number in range(len(whole))]
+    ends = [*begins[1:], max(seconds, begins[-1] + period / 4)]
+    return [(begin, count / (end - begin)) for begin, end, count in zip(begins, ends, whole, strict=True)]
 
 
-def _stairs(rates: Series, period: float, end: float) -> list[tuple[float, float]]:
-    return [(min(at, end), rate) for begin, rate in rates for at in (begin, begin + period)]
+def _stairs(rates: Series, end: float) -> list[tuple[float, float]]:
+    ends = [*(begin for begin, _ in rates[1:]), end]
+    return [(at, rate) for (begin, rate), until in zip(rates, ends, strict=True) for at in (begin, until)]
 
 
 def _scale(low: float, high: float, first: float, last: float) -> Scale:
@@ -148,6 +149,13 @@ def _scale(low: float, high: float, first: float, last: float) -> Scale:
 
 def _points(line: Series, x: Scale, y: Scale) -> str:
     return " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in line)
+
+
+def _tick(seconds: float) -> str:
+    unit, size = next(
+        ((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.999 * size), ("us", 1e-6)
+    )
+    return f"{seconds / size:.3g} {unit}"
 
 
 def _decades(low: float, high: float) -> list[float]:

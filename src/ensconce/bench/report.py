@@ -124,8 +124,8 @@ def _generator(measured: Measured, seconds: float, cores: int, *, is_open: bool)
         warnings.append(f"it kept {process:.1f} of {cores} processors busy: the server may be quicker than this says")
     if is_open and (late := lateness.percentile(99) / 1e9) > _LATE_S:
         warnings.append(
-            f"1 request in 100 went out {duration_text(late)} after it was due, or later: it was slow, or as many "
-            "were under way as --concurrency lets"
+            f"1 request in 100 went out {duration_text(late)} after it was due, or later: it was slow, or had as many "
+            "under way as it may"
         )
     return {
         "processor_seconds": effort.process,

@@ -26,6 +26,7 @@ _WARM_UP = 10
 _REQUESTS = 100
 _UNDER_WAY = 256
 _TIMEOUT_S = 60.0
+_BAR_STEPS = 1000  # in a second
 _MAX_IMAGE = 64 * 1024 * 1024
 _DEFAULT_LOAD = f"{_REQUESTS} requests when nothing says when it ends"
 
@@ -162,9 +163,10 @@ def bench(
             carrier = await open_attested(service, protocol, connections)
         else:
             carrier = open_plain(addresses, tls, protocol, connections)
-        total = plan.duration if plan.requests is None else plan.requests
+        by_time = plan.requests is None
+        total = round((plan.duration or 0) * _BAR_STEPS) if by_time else plan.requests
         try:
-            with updated_bar(model, None if total is None else int(total) or 1) as update:
+            with updated_bar("warming up", total) as update:
                 return await measure(
                     dialect,
                     carrier,
@@ -173,8 +175,8 @@ def bench(
                     timeout=timeout,
                     chance=random.Random(seed),  # noqa: S311 - arrivals, no secrets
                     tell=lambda tally, seconds: update(
-                        completed=seconds if plan.requests is None else tally.answered + tally.failed,
-                        description=f"{model} {tally.answered / max(seconds, 1e-9):.0f}/s",
+                        completed=seconds * _BAR_STEPS if by_time else tally.answered + tally.failed,
+                        description=f"{tally.answered / max(seconds, 1e-9):8.0f}/s",
                     ),
                 )
         finally:

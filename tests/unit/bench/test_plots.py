@@ -72,6 +72,13 @@ def test_the_last_period_counts_for_its_length() -> None:
     assert len({y for _, y in points(svg)}) == 1
 
 
+def test_a_short_last_period_is_no_dip() -> None:
+    svg = throughput_plot({"period": 1.0, "answered": [100, 100, 1], "failed": [0, 0, 1]}, 2.01)
+    assert len({y for _, y in points(svg)}) <= 2
+    assert points(svg)[-1][0] == 446
+    assert 'class="line failed"' in svg
+
+
 def test_the_page_holds_everything_and_what_strangers_said_is_text(tally: Tally) -> None:
     found = page(made(tally, model=EVIL, rate=100.0))
     assert "<script" not in found

@@ -20,6 +20,7 @@ from ensconce.errors import EnsconceError
 __all__ = ["AttestedHttp", "Http"]
 
 _MAX_HEAD: Final = 64 * 1024
+_JOINED: Final = 64 * 1024
 _TEXT: Final = 300
 _LOST: Final = "http connection"
 _NONSENSE: Final = "http protocol"
@@ -79,9 +80,12 @@ class Http:
         reader, writer = streams
         is_kept = False
         try:
-            writer.write(head)
-            if body:
-                writer.write(body)
+            # A small body goes out with its head: two packets would be two turns of everybody on the way.
+            if body is not None and len(body) <= _JOINED:
+                writer.write(head + body)
+            else:
+                writer.write(head)
+                writer.write(body or b"")
             await writer.drain()
             status, answer, is_kept = await _read(reader)
         finally:
