@@ -6,6 +6,7 @@ These are values: that the publisher signed them is for :mod:`ensconce.publicati
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Annotated, Self
 
@@ -46,10 +47,9 @@ def _printable(text: str) -> str:
 
 
 def _domain(text: str) -> str:
-    try:
+    with contextlib.suppress(InputError):
         return check_domain(text)
-    except InputError as error:
-        raise ValueError(error.problem) from error
+    raise ValueError("no domain")
 
 
 def _moment(text: str) -> str:

@@ -8,12 +8,10 @@ signs statement, entry and head. Everything is checked before any of it is belie
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import ValidationError
 
 from ensconce import strict_json
 from ensconce.appraisal.policy_owners import key_name
@@ -22,7 +20,7 @@ from ensconce.audit.entry import canonical
 from ensconce.audit.proofs import ConsistencyProof, InclusionProof, parse_consistency, parse_proof
 from ensconce.errors import EvidenceError, InputError
 from ensconce.publication.dsse import Envelope
-from ensconce.publication.statement import first_problem, malformed, parse_statement
+from ensconce.publication.statement import malformed, parse_statement, read_model
 from ensconce.trail import held
 
 __all__ = ["EVENT", "MAX_CONTINUES", "MAX_FILE", "PublishedFile", "open_envelope", "parse_published"]
@@ -89,7 +87,7 @@ def parse_published(data: bytes, publishers: Sequence[Ed25519PublicKey]) -> Publ
         raise malformed("file", str(error)[:200]) from None
     if not isinstance(value, dict) or value.keys() != {"envelope", "proof", "continues"}:
         raise malformed("file", "other members, or too long", f"envelope, proof, continues; {MAX_FILE} bytes at most")
-    envelope, publisher, measurements = open_envelope(_spelled(value["envelope"]), publishers)
+    envelope, publisher, measurements = _opened(value["envelope"], publishers)
     try:
         proof = parse_proof(_spelled(value["proof"]) + b"\n", publisher)
         continues = _continues(value["continues"])
@@ -113,10 +111,16 @@ def open_envelope(
         EvidenceError: ``published.envelope``, ``published.signature``, ``published.statement``.
     """
     try:
-        envelope = Envelope.model_validate_json(json.dumps(strict_json.loads(data)))
+        value = strict_json.loads(data)
+    except ValueError as error:
+        raise malformed("envelope", str(error)[:200]) from None
+    return _opened(value, publishers)
+
+
+def _opened(value: object, publishers: Sequence[Ed25519PublicKey]) -> tuple[Envelope, Ed25519PublicKey, Measurements]:
+    envelope = read_model(Envelope, value, "envelope")
+    try:
         body = envelope.body()
-    except ValidationError as error:
-        raise malformed("envelope", first_problem(error)) from None
     except ValueError as error:
         raise malformed("envelope", str(error)[:200]) from None
     publisher = envelope.signer(publishers)

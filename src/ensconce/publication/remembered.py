@@ -6,6 +6,7 @@ is seen is believed. What a host leaves out of date it cannot make the client fo
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -64,10 +65,9 @@ def admit(store: Store, file: PublishedFile) -> None:
 
 
 def _read(document: bytes) -> _Remembered:
-    try:
+    with contextlib.suppress(ValidationError):
         return _Remembered.model_validate_json(document)
-    except ValidationError:
-        raise _damaged() from None
+    raise _damaged()
 
 
 def _head(seen: _Remembered, file: PublishedFile) -> Head:

@@ -7,8 +7,9 @@ Canonical JSON, so that one list has one spelling.
 from __future__ import annotations
 
 import json
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ensconce import strict_json
 from ensconce.appraisal.published import Measurements
@@ -16,10 +17,11 @@ from ensconce.audit.entry import canonical
 from ensconce.errors import EvidenceError, InputError
 from ensconce.publication.dsse import MAX_PAYLOAD
 
-__all__ = ["PREDICATE_TYPE", "malformed", "parse_statement", "statement_bytes"]
+__all__ = ["PREDICATE_TYPE", "malformed", "parse_statement", "read_model", "statement_bytes"]
 
 PREDICATE_TYPE = "https://ensconce.invalid/published-measurements/v1"
 _TYPE = "https://in-toto.io/Statement/v1"
+M = TypeVar("M", bound=BaseModel)
 
 
 def statement_bytes(measurements: Measurements) -> bytes:
@@ -57,20 +59,43 @@ def parse_statement(data: bytes) -> Measurements:
     """
     try:
         value = strict_json.loads(data) if len(data) <= MAX_PAYLOAD else None
-        if not isinstance(value, dict):
-            raise malformed("statement", "no object, or too long")
-        for member, expected in (("_type", _TYPE), ("predicateType", PREDICATE_TYPE)):
-            if value.get(member) != expected:
-                raise malformed("statement", f"{member}: {ascii(value.get(member))[:100]}", f"{member}: {expected}")
-        measurements = Measurements.model_validate_json(json.dumps(value.get("predicate")))
-        good = statement_bytes(measurements) == data
-    except ValidationError as error:
-        raise malformed("statement", first_problem(error)) from None
-    except (ValueError, InputError) as error:
+    except ValueError as error:
         raise malformed("statement", str(error)[:200]) from None
+    if not isinstance(value, dict):
+        raise malformed("statement", "no object, or too long")
+    for member, expected in (("_type", _TYPE), ("predicateType", PREDICATE_TYPE)):
+        if value.get(member) != expected:
+            raise malformed("statement", f"{member}: {ascii(value.get(member))[:100]}", f"{member}: {expected}")
+    measurements = read_model(Measurements, value.get("predicate"), "statement")
+    try:
+        good = statement_bytes(measurements) == data
+    except InputError:
+        good = False
     if not good:
         raise malformed("statement", "another spelling, or subjects that its predicate does not name")
     return measurements
+
+
+def read_model(kind: type[M], value: object, what: str) -> M:
+    """A value of JSON types as a model.
+
+    Args:
+        kind: the model.
+        value: as :func:`ensconce.strict_json.loads` gave it.
+        what: of the file it is, for the error.
+
+    Raises:
+        EvidenceError: ``published.<what>``.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(value))
+    except RecursionError:
+        found = "nested too deeply"
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        found = f"{'.'.join(map(str, first['loc']))[:100]}: {first['msg']}"[:200]
+    # Not raised from pydantic's error: a cycle through one is never collected, and strangers could fill the memory.
+    raise malformed(what, found)
 
 
 def malformed(what: str, found: str, rule: str = "as docs/reference/published.md has it") -> EvidenceError:
@@ -82,9 +107,3 @@ def malformed(what: str, found: str, rule: str = "as docs/reference/published.md
         rule=rule,
         remedy="get it again from its publisher; a newer release may be needed to read it",
     )
-
-
-def first_problem(error: ValidationError) -> str:
-    """Where and what, without what a stranger wrote."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))[:100]}: {first['msg']}"[:200]
