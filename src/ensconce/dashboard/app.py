@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from ensconce.addresses import Address
 from ensconce.dashboard.auth import Gate, is_named
@@ -72,9 +72,9 @@ class App:
         """
         if not is_named(request.fields.get("host", ""), self.listener):
             raise HttpError(421, f"This is {self.listener}, and answers under no other name")
-        parts = urlsplit(request.target)
-        if parts.path == "/enter":
-            return self._enter(request, parts.query)
+        path, _, query = request.target.partition("?")
+        if path == "/enter":
+            return self._enter(request, query)
         if request.method not in ("GET", "HEAD"):
             raise HttpError(405, "Only GET is answered here")
         if request.target in _FILES:

@@ -11,17 +11,23 @@ from ensconce.errors import UnreachableError
 __all__ = ["fetch"]
 
 
-def fetch(client: httpx.Client, path: str, limit: int, seconds: float = 5.0) -> bytes:
+def fetch(client: httpx.Client, path: str, limit: int, deadline: float) -> bytes:
     """The body of a GET request's answer with status 200, as it was sent.
 
+    Args:
+        client: over what.
+        path: what.
+        limit: longest answer, in bytes.
+        deadline: until when it has to be there, by ``time.monotonic()``.
+
     Raises:
-        UnreachableError: ``dashboard.source``: no answer, another status, or more than ``limit`` bytes or ``seconds``.
+        UnreachableError: ``dashboard.source``: no answer in time, another status, or a longer one.
     """
-    deadline = time.monotonic() + seconds
     body = bytearray()
     try:
         # Nothing is decompressed: a short answer would become a long one.
-        with client.stream("GET", path, headers={"accept-encoding": "identity"}) as response:
+        left = max(0.05, deadline - time.monotonic())
+        with client.stream("GET", path, headers={"accept-encoding": "identity"}, timeout=left) as response:
             if response.status_code != 200:
                 raise _no(path, f"HTTP status {response.status_code}")
             for part in response.iter_raw():
@@ -29,7 +35,7 @@ def fetch(client: httpx.Client, path: str, limit: int, seconds: float = 5.0) -> 
                 if len(body) > limit:
                     raise _no(path, f"more than {limit} bytes")
                 if time.monotonic() > deadline:
-                    raise _no(path, f"more than {seconds:g} s")
+                    raise _no(path, "too slow")
     except httpx.HTTPError as error:
         raise _no(path, f"{type(error).__name__}: {str(error)[:200]}") from error
     return bytes(body)

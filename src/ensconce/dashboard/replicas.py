@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -26,6 +27,8 @@ _MAX_MODELS: Final = 32
 _MAX_VERSIONS: Final = 50
 _MAX_JSON: Final = 512 * 1024
 _MAX_TEXT: Final = 200
+_TIME_S: Final = 8.0
+"""For all that an accepted replica is asked at one look."""
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,23 @@ def look_at(place: Place, service: Service, metrics_path: str) -> Seen:
         transport = open_transport(replace(service, targets=(place.address,)), connections=1)
     except EnsconceError as error:
         return Seen(place=place, error=error)
-    with httpx.Client(
-        transport=transport, base_url=f"http://{service.server_name}", timeout=service.timeout, trust_env=False
-    ) as client:
+    deadline = time.monotonic() + _TIME_S
+    with httpx.Client(transport=transport, base_url=f"http://{service.server_name}", trust_env=False) as client:
         accepted = next(iter(transport.pool.replicas.values()), None)
         if accepted is None:
             lost = UnreachableError("dashboard.lost", "the connection was lost again", remedy="see the next look")
             return Seen(place=place, error=lost)
         try:
-            reading = parse_metrics(fetch(client, metrics_path, MAX_PAGE))
+            reading = parse_metrics(fetch(client, metrics_path, MAX_PAGE, deadline))
         except EnsconceError:
             reading = None
-        return Seen(place=place, accepted=accepted, reading=reading, versions=_versions(client))
+        return Seen(place=place, accepted=accepted, reading=reading, versions=_versions(client, deadline))
 
 
-def _versions(client: httpx.Client) -> tuple[Version, ...]:
+def _versions(client: httpx.Client, deadline: float) -> tuple[Version, ...]:
     found: list[Version] = []
-    for model in _models(client):
-        answer = _object(client, f"/v1/models/{quote(model, safe='')}")
+    for model in _models(client, deadline):
+        answer = _object(client, f"/v1/models/{quote(model, safe='')}", deadline)
         told = answer.get("model_version_status")
         for each in told[:_MAX_VERSIONS] if isinstance(told, list) else []:
             if isinstance(each, dict):
@@ -118,9 +120,9 @@ def _versions(client: httpx.Client) -> tuple[Version, ...]:
     return tuple(found)
 
 
-def _models(client: httpx.Client) -> list[str]:
+def _models(client: httpx.Client, deadline: float) -> list[str]:
     """Names of models, from the API's own description."""
-    paths = _object(client, "/openapi.json").get("paths")
+    paths = _object(client, "/openapi.json", deadline).get("paths")
     names: dict[str, None] = {}
     for path in paths if isinstance(paths, dict) else ():
         if (match := _MODEL.match(path)) is not None:
@@ -128,9 +130,9 @@ def _models(client: httpx.Client) -> list[str]:
     return list(names)[:_MAX_MODELS]
 
 
-def _object(client: httpx.Client, path: str) -> dict[str, Any]:
+def _object(client: httpx.Client, path: str, deadline: float) -> dict[str, Any]:
     try:
-        value = strict_json.loads(fetch(client, path, _MAX_JSON))
+        value = strict_json.loads(fetch(client, path, _MAX_JSON, deadline))
     except (UnreachableError, InputError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

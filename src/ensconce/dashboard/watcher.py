@@ -179,13 +179,14 @@ def _readings(seen: Sequence[Seen], servers: Sequence[Server]) -> dict[str, Read
 def _server(url: str) -> Server:
     error: EnsconceError | None = None
     reading: Reading | None = None
-    with httpx.Client(base_url=url, timeout=5.0, trust_env=False, follow_redirects=False) as client:
+    deadline = time.monotonic() + EVERY_S
+    with httpx.Client(base_url=url, trust_env=False, follow_redirects=False) as client:
         try:
-            fetch(client, "/readyz", 4096)
+            fetch(client, "/readyz", 4096, deadline)
         except EnsconceError as failure:
             error = failure
         try:
-            reading = parse_metrics(fetch(client, "/metrics", MAX_PAGE))
+            reading = parse_metrics(fetch(client, "/metrics", MAX_PAGE, deadline))
         except EnsconceError as failure:
             error = error or failure
     return Server(url, error, reading)
