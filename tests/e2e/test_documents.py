@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from ensconce.cli.main import app
 from ensconce.cluster.deployment import Deployment
@@ -23,11 +25,14 @@ from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store, write_policy
 from ensconce.demo.data import digits_folder
 from ensconce.demo.stage import DOMAIN, processes_below
-from ensconce.enclave.build import EnclaveIdentity
+from ensconce.enclave.build import SIGSTRUCT, EnclaveIdentity
+from ensconce.enclave.sign import sign_manifest
 from ensconce.evidence.report import SgxReport
+from ensconce.platform.manifest import parse_manifest
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.platform.simulated.pki import SimulatedVendor
 from ensconce.platform.simulated.quoting import QuoteRecipe, make_quote
+from ensconce.publication.file import parse_published
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
@@ -65,6 +70,7 @@ def test_no_shell_block_is_left_unrun() -> None:
         "docs/how-to/carry-collateral.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/encrypt-files.md",
+        "docs/how-to/publish-measurements.md",
         "docs/how-to/measure-load.md",
         "docs/how-to/proxy.md",
         "docs/how-to/serve-plain-models.md",
@@ -115,6 +121,20 @@ def test_back_up_and_recover(tmp_path: Path, environment: dict[str, str]) -> Non
     said = run("\n".join(blocks(REPOSITORY / "docs/how-to/back-up-and-recover.md", "sh")), tmp_path, environment)
     assert "share-3-of-3.txt" in said
     assert "signing/owner" in said
+
+
+def test_publish_measurements(tmp_path: Path, environment: dict[str, str], signing_key: RSAPrivateKey) -> None:
+    run("ensconce init owner --domain digits.example.test --model digits", tmp_path, environment)
+    manifest = b'[libos]\nentrypoint = "a"\n[sgx]\nenclave_size = "256M"\nmax_threads = 4\nisvprodid = 1\nisvsvn = 1\n'
+    signed = sign_manifest(parse_manifest(manifest), bytes(32), signing_key, date=date(2026, 11, 23))
+    owner = OwnerFolder.open(tmp_path / "owner")
+    (owner.bundle / SIGSTRUCT).parent.mkdir()
+    (owner.bundle / SIGSTRUCT).write_bytes(signed)
+    environment |= {"MR_ENCLAVE": "00" * 32}
+    run("\n".join(blocks(REPOSITORY / "docs/how-to/publish-measurements.md", "sh")), tmp_path, environment)
+    published = parse_published((owner.path / "published.json").read_bytes(), [owner.public_key()]).measurements
+    assert (published.serial, published.enclaves) == (3, ())
+    assert published.withdrawn[0].reason == "replaced by release 2"
 
 
 def test_carry_collateral(tmp_path: Path, environment: dict[str, str], sound_report: Callable[..., SgxReport]) -> None:
