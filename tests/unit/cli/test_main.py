@@ -75,7 +75,7 @@ def test_a_file_that_may_not_be_read_is_a_matter_of_permissions(
 
 def test_every_command_that_reports_something_has_json() -> None:
     # A server says what it does in its log, a proof is JSON already, and decrypted files are all that decrypting says.
-    others = {"provision serve", "replica run", "simulated serve", "audit prove", "file decrypt"}
+    others = {"provision serve", "replica run", "simulated serve", "proxy", "dashboard", "audit prove", "file decrypt"}
     # Objects and values are what they print, for kubectl and Helm.
     others |= {"kubernetes render", "kubernetes values"}
     commands: dict[str, set[str]] = {}
