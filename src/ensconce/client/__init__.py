@@ -4,6 +4,7 @@
 :func:`connect`, :func:`connect_async`                 a channel for any stubs of gRPC, TensorFlow Serving's among them
 :func:`http_transport`, :func:`async_http_transport`   a transport for httpx
 :class:`Client`, :class:`AsyncClient`                  predictions, NumPy in and NumPy out
+:func:`sealed_channel`, :func:`sealed_transport`        the same where TLS ends before the replica: bodies sealed to it
 :class:`Service`                                       whom to believe, for those who build on the layers below
 =====================================================  =============================================================
 
@@ -22,10 +23,22 @@ if TYPE_CHECKING:
     from ensconce.client.channel_aio import connect_async
     from ensconce.client.predict import Client
     from ensconce.client.predict_aio import AsyncClient
+    from ensconce.client.sealed_channel import sealed_channel
+    from ensconce.client.sealed_transport import sealed_transport
     from ensconce.client.service import Service
     from ensconce.client.transport import async_http_transport, http_transport
 
-__all__ = ["AsyncClient", "Client", "Service", "async_http_transport", "connect", "connect_async", "http_transport"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Service",
+    "async_http_transport",
+    "connect",
+    "connect_async",
+    "http_transport",
+    "sealed_channel",
+    "sealed_transport",
+]
 
 _HOMES = {
     "AsyncClient": "predict_aio",
@@ -35,6 +48,8 @@ _HOMES = {
     "connect": "channel",
     "connect_async": "channel_aio",
     "http_transport": "transport",
+    "sealed_channel": "sealed_channel",
+    "sealed_transport": "sealed_transport",
 }
 
 

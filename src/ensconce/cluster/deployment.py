@@ -174,8 +174,10 @@ class Deployment(StrictModel):
         if len(self.models) > 1 or specific is None or len(specific) != 1:
             raise ValueError("engine tensorflow-serving serves one model and one version, versions: {specific: [N]}")
         serving = self.serving or ServingConfig()
-        if model.precision is not None or serving.metrics_path is not None or serving.allow_reload:
-            raise ValueError("precision, metrics_path and allow_reload are not for engine tensorflow-serving")
+        if model.precision or serving.metrics_path or serving.allow_reload or serving.sealed_bodies:
+            raise ValueError(
+                "precision, metrics_path, allow_reload and sealed_bodies are not for engine tensorflow-serving"
+            )
         return self
 
     @field_validator("models")

@@ -195,6 +195,8 @@ class ServingConfig(StrictModel):
         merge: whether they are merged at all.
         metrics_path: where REST tells metrics; nowhere when None.
         allow_reload: whether clients may change versions and labels of these models (``HandleReloadConfigRequest``).
+        sealed_bodies: whether requests sealed to the enclave are taken, and whether predictions that are not are
+            refused; neither when None.
     """
 
     poll_seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
@@ -202,6 +204,7 @@ class ServingConfig(StrictModel):
     merge: bool = True
     metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
     allow_reload: bool = False
+    sealed_bodies: Literal["accepted", "required"] | None = None
 
     @model_validator(mode="after")
     def _merges_as_asked(self) -> ServingConfig:

@@ -227,8 +227,10 @@ class _Replica:
         from ensconce.serving.fronts import FrontOptions
         from ensconce.serving.quotes import Quotes
         from ensconce.serving.rest import RestOptions
+        from ensconce.serving.sealing import Sealing
 
         serving = self._config.serving
+        sealed = serving.sealed_bodies
         return FrontOptions(
             batching=serving.batching.parameters() if serving.batching is not None else None,
             merge=serving.merge,
@@ -236,6 +238,7 @@ class _Replica:
             reload=self._reload if serving.allow_reload else None,
             metrics=self._metrics,
             quotes=Quotes(self._quote),
+            sealing=Sealing(required=sealed == "required") if sealed is not None else None,
         )
 
     async def _serve(self) -> None:

@@ -11,6 +11,8 @@ connections       what servers of HTTP/1.1 and of HTTP/2 have in common; ``hands
 http1, http2      HTTP/1.1 and HTTP/2; they know nothing of what is served
 grpc              the gRPC front
 rest              the REST front; ``openapi`` describes it
+sealing           requests that are sealed to this server, before either front reads them (``sealed_rest``,
+                  ``grpc.sealed``)
 json_tensors      JSON to arrays and back; ``json_outputs`` answers of Predict, ``json_examples`` Classify and
                   Regress
 answers           a request message in, a response message out: Predict, status, metadata

@@ -22,6 +22,8 @@ from ensconce.serving.observing import to_all
 from ensconce.serving.quotes import Quotes
 from ensconce.serving.request_log import RequestLog
 from ensconce.serving.rest import RestFront, RestOptions
+from ensconce.serving.sealed_rest import unsealing
+from ensconce.serving.sealing import Sealing
 from ensconce.serving.tls import TlsContext
 
 __all__ = ["FrontOptions", "Fronts", "Listener"]
@@ -48,6 +50,7 @@ class FrontOptions:
             (``--enable_serialization_as_tensor_content``).
         services: further methods of gRPC, by service and name.
         quotes: of this enclave, for clients; there are none where this is none.
+        sealing: opens requests that are sealed to this server; without, none can be.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -61,6 +64,7 @@ class FrontOptions:
     as_content: bool = False
     services: Mapping[str, Mapping[str, Unary]] = field(default_factory=dict)
     quotes: Quotes | None = None
+    sealing: Sealing | None = None
 
 
 class Fronts:
@@ -86,8 +90,8 @@ class Fronts:
         observers = [each.answered for each in (metrics, options.request_log) if each is not None]
         observe = to_all(observers) if observers else None
         services = dict(options.services)
-        if options.quotes is not None:
-            services[ATTESTATION_SERVICE] = attestation_methods(options.quotes)
+        if attestation := attestation_methods(options.quotes, options.sealing):
+            services[ATTESTATION_SERVICE] = attestation
         self._grpc = GrpcServer(
             manager,
             self.scheduler,
@@ -97,6 +101,7 @@ class Fronts:
             as_content=options.as_content,
             observe=observe,
             further=services,
+            sealing=options.sealing,
         )
         front = RestFront(
             manager,
@@ -108,8 +113,9 @@ class Fronts:
             metrics=metrics.page if metrics is not None else None,
             quotes=options.quotes,
         )
+        handle = front.handle if options.sealing is None else unsealing(options.sealing, front.handle)
         self._rest = HttpServer(
-            front.handle, front.refused, Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age)
+            handle, front.refused, Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age)
         )
         if metrics is not None:
             metrics.gauge("ensconce_serving_requests", lambda: self.scheduler.requests)

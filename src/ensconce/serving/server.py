@@ -55,6 +55,8 @@ class ModelServer:
         self._grpc_address = Address.parse(grpc_address, lowest_port=0)
         self._rest_address = Address.parse(rest_address, lowest_port=0)
         self._certificate = ServingCertificate(private_key_pem, certificate_chain_pem, quotes=self._options.quotes)
+        if self._options.sealing is not None:
+            self._options.sealing.present(private_key_pem, certificate_chain_pem)
         self._fronts: Fronts | None = None
 
     async def start(self) -> Ports:
@@ -80,12 +82,14 @@ class ModelServer:
         return ports
 
     def replace_certificate(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
-        """Present another certificate on new connections; to be called in the event loop's thread.
+        """Present another certificate on new connections, and another sealing key; to be called in the loop's thread.
 
         Raises:
             InputError: it cannot be read, or is not for this key; the old one then stays.
         """
         self._certificate.replace(private_key_pem, certificate_chain_pem)
+        if self._options.sealing is not None:
+            self._options.sealing.present(private_key_pem, certificate_chain_pem)
 
     async def stop(self, grace: float) -> None:
         """Take no new requests, answer the ones that are here for ``grace`` seconds at most, and close everything."""

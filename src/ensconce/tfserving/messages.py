@@ -55,6 +55,8 @@ __all__ = [
     "ReloadConfigRequest",
     "ReloadConfigResponse",
     "SSLConfig",
+    "SealingKeyRequest",
+    "SealingKeyResponse",
     "SignatureDef",
     "SignatureDefMap",
     "TensorProto",
@@ -119,6 +121,8 @@ UnreadExamplesRequest = _message("ensconce.UnreadExamplesRequest")
 UnreadMultiInferenceRequest = _message("ensconce.UnreadMultiInferenceRequest")
 QuoteRequest = _message("ensconce.QuoteRequest")
 QuoteResponse = _message("ensconce.QuoteResponse")
+SealingKeyRequest = _message("ensconce.SealingKeyRequest")
+SealingKeyResponse = _message("ensconce.SealingKeyResponse")
 ProfileRequest = _message("tensorflow.ProfileRequest")
 ProfileResponse = _message("tensorflow.ProfileResponse")
 # Of the Open Inference Protocol (proto/inference): asked of others' servers, never answered.

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import struct
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from ensconce.enclave.config import BatchingConfig, ModelConfig, ServingConfig, VersionsConfig
+from ensconce.evidence.spki import spki_of
 from ensconce.provisioning.server import ProvisioningServer
+from ensconce.ratls.sealing import SEALING_KEY_PATH, signed_part
 from ensconce.serving.warmup import WARMUP_FILE
 from ensconce.tfserving.messages import PredictionLog, ReloadConfigRequest
 from ensconce.tfserving.records import masked_crc32c
@@ -257,6 +264,15 @@ def test_metrics_are_where_they_were_measured_to_be(world: Any, latest: Path) ->
     assert "load_attempt_count" in page
 
 
+def check_sealing_key(replica: Any) -> None:
+    """As measured, it has one, which the key of its certificate vouches for."""
+    certificate, key, signature = (b64decode(each) for each in replica.rest("GET", SEALING_KEY_PATH).values())
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    assert hashlib.sha256(spki_of(public)).hexdigest() == replica.ready()["key_sha256"]
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    public.verify(signature, signed_part(key), ec.ECDSA(SHA256()))
+
+
 def test_clients_change_no_versions_unless_that_was_measured(
     world: Any, server: ProvisioningServer, tmp_path: Path, until: Until
 ) -> None:
@@ -272,10 +288,11 @@ def test_clients_change_no_versions_unless_that_was_measured(
     assert served(replica) == ["digits/1", "digits/2"]
 
     with world.serving(lifetime=24 * 3600) as other:
-        serving = ServingConfig(poll_seconds=0.05, allow_reload=True)
+        serving = ServingConfig(poll_seconds=0.05, allow_reload=True, sealed_bodies="accepted")
         world.accept(other, world.build(tmp_path, other.port, serving=serving).mr_enclave)
         replica = world.launch(world.folder(1, 2), tmp_path)
         assert served(replica) == ["digits/1", "digits/2"]
+        check_sealing_key(replica)
         replica.reload(request)
         until(lambda: served(replica) == ["digits/2"], "version 1 is still served")
         replica.rest("POST", "/v1/models/digits/labels/stable:predict", IMAGE)

@@ -62,6 +62,7 @@ def test_the_deployment_file_describes_the_enclave() -> None:
         ("models.0.precision", "bf16", "precision"),
         ("serving", {"metrics_path": "/metrics"}, "metrics_path"),
         ("serving", {"allow_reload": True}, "allow_reload"),
+        ("serving", {"sealed_bodies": "accepted"}, "sealed_bodies"),
     ],
 )
 def test_what_the_program_cannot_do_is_refused(path: str, value: Any, word: str) -> None:

@@ -69,6 +69,7 @@ def test_what_is_dumped_is_read_back(tmp_path: Path) -> None:
         ("serving", {"metrics_path": "/v1/models"}),
         ("serving", {"metrics_path": "/openapi.json"}),
         ("serving", {"allow_reload": 1}),
+        ("serving", {"sealed_bodies": True}),
         ("serving", {"batching": {"max_batch_size": 0}}),
         ("serving", {"batching": {"max_batch_size": 8, "allowed_batch_sizes": [4]}}),
         ("serving", {"batching": {"surprise": 8}}),

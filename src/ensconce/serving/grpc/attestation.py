@@ -1,13 +1,16 @@
-"""``ensconce.Attestation``: fresh quotes for clients that know the exporter of their TLS connection."""
+"""``ensconce.Attestation``: fresh quotes for clients that know the exporter of their TLS connection, and the key that
+requests are sealed to."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Final
 
 from ensconce.serving.grpc.call import Message, Note, Unary
 from ensconce.serving.grpc.messages import parse, serialize
 from ensconce.serving.quotes import Quotes
-from ensconce.tfserving.messages import QuoteRequest, QuoteResponse
+from ensconce.serving.sealing import Sealing
+from ensconce.tfserving.messages import QuoteRequest, QuoteResponse, SealingKeyRequest, SealingKeyResponse
 
 __all__ = ["ATTESTATION_SERVICE", "attestation_methods"]
 
@@ -16,11 +19,22 @@ _MOST: Final = 100
 """Fields of a question, which has one."""
 
 
-def attestation_methods(quotes: Quotes) -> dict[str, Unary]:
-    """The service's methods by name."""
+def attestation_methods(quotes: Quotes | None, sealing: Sealing | None) -> dict[str, Unary]:
+    """The service's methods by name, as far as there is what answers them."""
+    methods = {}
 
     async def quote(data: Message, note: Note) -> bytes:
+        assert quotes is not None
         nonce = parse(QuoteRequest, data, most=_MOST).nonce
         return serialize(QuoteResponse(quote=await quotes.over(note.channel, nonce)))
 
-    return {"Quote": Unary(quote)}
+    async def sealing_key(data: Message, _note: Note) -> bytes:
+        assert sealing is not None
+        parse(SealingKeyRequest, data, most=_MOST)
+        return serialize(SealingKeyResponse(**asdict(sealing.statement)))
+
+    if quotes is not None:
+        methods["Quote"] = Unary(quote)
+    if sealing is not None:
+        methods["SealingKey"] = Unary(sealing_key)
+    return methods

@@ -40,12 +40,14 @@ class Note:
         loaded: what answers.
         signature: of it.
         channel: the TLS connection that it came on, if it is one.
+        code: how the call ended, where the answer tells so inside.
     """
 
     model: str = ""
     loaded: LoadedServable | None = None
     signature: str = ""
     channel: TlsObject | None = None
+    code: Code = Code.OK
 
 
 Message = bytes | bytearray | memoryview
@@ -314,7 +316,7 @@ class UnaryCall(Call):
             self.refuse(error.code, error.problem)
             return
         self.connection.output.answer(self, status.HEAD, start, response, status.TRAILERS_OK)
-        self.told(Code.OK, len(response))
+        self.told(self._note.code, len(response))
 
     def told(self, code: Code, sent: int = 0) -> None:
         """The call ends like this; for those who count."""

@@ -11,6 +11,7 @@ from ensconce.serving.batching.scheduler import Scheduler
 from ensconce.serving.grpc.call import Front, Streaming, Unary, UnaryCall
 from ensconce.serving.grpc.health import HEALTH_SERVICE, Health
 from ensconce.serving.grpc.reflection import reflection_methods, reflection_service
+from ensconce.serving.grpc.sealed import unsealed
 from ensconce.serving.grpc.services import Reload, serving_methods
 from ensconce.serving.grpc.streaming import StreamingCall
 from ensconce.serving.http2.connection import Connection
@@ -21,6 +22,7 @@ from ensconce.serving.http2.stream import Stream
 from ensconce.serving.limits import Limits
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.observing import Observe
+from ensconce.serving.sealing import Sealing
 from ensconce.serving.tls import TlsContext
 
 __all__ = ["GrpcServer"]
@@ -47,6 +49,7 @@ class GrpcServer:
         as_content: bool = False,
         observe: Observe | None = None,
         further: Mapping[str, Mapping[str, Unary]] | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         """Prepare, within the event loop that is to serve; nothing is served yet.
 
@@ -61,7 +64,9 @@ class GrpcServer:
                 (``--enable_serialization_as_tensor_content``).
             observe: told of each call of TensorFlow Serving's own methods.
             further: methods of other services, by service and name.
+            sealing: opens requests that are sealed; without, none can be.
         """
+        self._sealing = sealing
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="messages")
         services = serving_methods(
             manager,
@@ -110,6 +115,8 @@ class GrpcServer:
 
     def _accept(self, connection: Connection, stream_id: int, request: Request) -> Stream:
         method = self._front.methods.get(request.path)
+        if self._sealing is not None:
+            method = unsealed(self._sealing, request, method)
         if isinstance(method, Streaming):
             return StreamingCall(self._front, connection, stream_id, request, method)
         return UnaryCall(self._front, connection, stream_id, request, method)
