@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -165,10 +165,9 @@ def _running_in(host: Path) -> Find:
     from ensconce.cluster.host import status
     from ensconce.dashboard.replicas import Place
 
-    def find() -> list[Place]:
-        return [
-            Place(each["name"], Address("127.0.0.1", each["rest_port"]) if each["rest_port"] else None, each["state"])
-            for each in status(host)["replicas"]
-        ]
+    def place(replica: dict[str, Any]) -> Place:
+        port, error = replica["rest_port"], replica["error"]
+        state = f"{replica['state']}: {error['problem']} [{error['check']}]" if error else replica["state"]
+        return Place(replica["name"], Address("127.0.0.1", port) if port else None, state)
 
-    return find
+    return lambda: [place(each) for each in status(host)["replicas"]]

@@ -22,6 +22,7 @@ _TEXT: Final = 300
 _STALE_S: Final = 6 * EVERY_S
 _SOON_S: Final = 3600
 _SHOWN_EVENTS: Final = 30
+_WHY: Final = ("found", "rule", "remedy")
 _LATENCY: Final = ":tensorflow:serving:request_latency"
 
 
@@ -154,7 +155,7 @@ def _replicas(snapshot: Snapshot, sources: Sources, now: int) -> Html:
 
 def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
     place = seen.place
-    where = tag("", place.name, *([tag("span", place.state, class_="sub")] if place.state else []))
+    where = tag("", _cut(place.name), *([tag("span", _cut(place.state), class_="sub")] if place.state else []))
     if seen.accepted is None:
         assert seen.error is not None
         verdict = "Unreachable" if seen.error.exit_status == 5 else "Refused"
@@ -175,8 +176,14 @@ def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
         tag("", _mark("good", "Accepted"), tag("span", f"as {accepted.acceptance.identity.name}", class_="sub")),
         tag("span", measurement, class_="mono"),
         tag("", judged.status.value, tag("span", _root(judged.root), class_="sub mono")),
-        tag("", utc_text(end), tag("span", f"{_span(now - begin)} old, {_span(end - now)} left", class_="sub")),
-        tag("", utc_text(accepted.valid_until), tag("span", f"{_span(accepted.valid_until - now)} left", class_="sub")),
+        tag(
+            "", _moment(utc_text(end)), tag("span", f"{_span(now - begin)} old, {_span(end - now)} left", class_="sub")
+        ),
+        tag(
+            "",
+            _moment(utc_text(accepted.valid_until)),
+            tag("span", f"{_span(accepted.valid_until - now)} left", class_="sub"),
+        ),
         "tells no metrics" if seen.reading is None else number(requests or 0.0),
     ]
 
@@ -192,7 +199,7 @@ def _models(snapshot: Snapshot) -> Html:
         [
             model,
             version,
-            tag("", _mark("good" if state == "AVAILABLE" else "warn", state), tag("span", problem, class_="sub")),
+            tag("", _mark("good" if state == "AVAILABLE" else "warn", state[:20]), tag("span", problem, class_="sub")),
             ", ".join(names[:20]),
         ]
         for (model, version, state, problem), names in sorted(found.items())
@@ -295,22 +302,22 @@ def _event(entry: Entry) -> list[Html | str]:
     fields = entry.fields
     released = entry.event == "key.released"
     keys = fields.get("key_ids", fields.get("key_id", ""))
-    names = ", ".join(map(str, keys[:20])) if isinstance(keys, tuple) else str(keys)
     if released:
-        why = f"TCB status {fields.get('tcb_status', '')}"
+        why = tag("", f"TCB status {_cut(fields.get('tcb_status', ''))}")
     else:
-        why = " · ".join(str(fields[each]) for each in ("problem", "found", "rule", "remedy") if each in fields)
+        more = [tag("span", f"{each}: {_cut(fields[each])}", class_="sub") for each in _WHY if each in fields]
+        why = tag("", _cut(fields.get("problem", "")), *more)
     who = tag(
         "", _cut(fields.get("identity", "not known")), tag("span", _cut(fields.get("peer", "")), class_="sub mono")
     )
     check = [] if released else [tag("span", _cut(fields.get("check", "")), class_="sub mono")]
     return [
         str(entry.seq),
-        entry.time,
+        _moment(entry.time),
         tag("", _mark("good" if released else "bad", "Released" if released else "Refused"), *check),
-        tag("span", _cut(names), class_="mono"),
+        tag("span", _cut(keys), class_="mono") if keys else "",
         who,
-        _cut(why),
+        why,
     ]
 
 
@@ -412,6 +419,10 @@ def _content(cell: Html | str) -> Html:
 
 def _pairs(pairs: Mapping[str, str]) -> Html:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value, class_="mono")) for name, value in pairs.items()))
+
+
+def _moment(text: str) -> Html:
+    return tag("span", text, class_="moment")
 
 
 def _mark(kind: str, word: str) -> Html:
