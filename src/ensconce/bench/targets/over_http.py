@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import httpx
 
 from ensconce.bench.tally import AnswerError
 from ensconce.bench.targets.carrier import MAX_ANSWER, Answer, failed_check
 from ensconce.bench.targets.dialect import Ask
+from ensconce.client.pool import Seat
 from ensconce.client.transport import AsyncAttestedTransport
 from ensconce.errors import EnsconceError
 
@@ -116,7 +120,7 @@ class AttestedHttp:
 
     def __init__(self, transport: AsyncAttestedTransport, host: str) -> None:
         self._transport, self._host = transport, host
-        self._https: dict[Any, Http] = {}
+        self._https: WeakKeyDictionary[Seat[httpx.AsyncHTTPTransport], Http] = WeakKeyDictionary()
 
     async def ask(self, ask: Ask, timeout: float) -> Answer:
         """See :class:`ensconce.bench.targets.carrier.Carrier`."""
