@@ -209,6 +209,7 @@ class Stage:
         scratch = self.root / f"{party}-tmp"
         scratch.mkdir(exist_ok=True)
         own = {"ENSCONCE_SIMULATED_HOME": self.root / "platform", "XDG_CACHE_HOME": caches, "TMPDIR": scratch}
+        own["XDG_STATE_HOME"] = self.root / f"{party}-state"
         return dict(os.environ, NO_COLOR="1", **{name: str(path) for name, path in own.items()})
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ensconce.appraisal.policy_file import load_policy
 from ensconce.demo.stage import DOMAIN, Stage, processes_below
 from ensconce.errors import EvidenceError, RefusedError
 from ensconce.platform.simulated.enrolment import root_name_at
@@ -88,6 +89,27 @@ def reported_on(stage: Stage, port: int) -> None:
     assert "not genuine, or not its own" in page.read_text()
 
 
+def published_and_withdrawn(stage: Stage, port: int) -> None:
+    """``ensconce verify --published`` of the same replica: by what its owner publishes, without a policy."""
+    owner, file = ("--owner", str(stage.owner)), str(stage.client / "published.json")
+    (root,) = load_policy(stage.client / "policy.yaml").roots
+
+    def verify() -> Any:
+        return stage.run(
+            *("verify", f"127.0.0.1:{port}", "--server-name", DOMAIN, "--ca", str(stage.client / "ca.pem")),
+            *("--pccs", f"http://127.0.0.1:{stage.ports.pccs}", "--published", file, "--root", root),
+            *("--publisher", str(stage.owner / "owner.pub"), "--json"),
+            party="client",
+        )
+
+    (enclave,) = stage.run("publish", file, *owner, "--json")["enclaves"]
+    assert verify()["accepted"]
+    stage.run("publish", file, *owner, "--withdraw", enclave["mr_enclave"], "--reason", "a test")
+    with pytest.raises(RefusedError) as refused:
+        verify()
+    assert refused.value.check == "published.none"
+
+
 @pytest.fixture
 def vendor(stage: Stage) -> str:
     """The vendor as a service, at the address that the owner's deployment has for collateral."""
@@ -144,6 +166,7 @@ def test_a_pod_from_birth_to_drain(stage: Stage, vendor: str, pod: Callable[...,
     assert seen["proved"]["measurement"] == verified["verdict"]["mr_enclave"]
     assert seen["proved"]["not_after"] == verified["certificate_not_after"]
     reported_on(stage, ready["grpc"])
+    published_and_withdrawn(stage, ready["grpc"])
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
