@@ -10,7 +10,7 @@ import httpx
 
 from ensconce.errors import UnreachableError
 
-__all__ = ["get"]
+__all__ = ["get", "get_over"]
 
 
 def get(
@@ -33,16 +33,31 @@ def get(
     Raises:
         UnreachableError: what ``error`` made.
     """
-    deadline = time.monotonic() + timeout
+    # Without trust_env: a proxy that the environment names is nobody that the user chose.
+    with httpx.Client(verify=tls or ssl.create_default_context(), trust_env=False, follow_redirects=False) as client:
+        return get_over(client, url, limit, error, time.monotonic() + timeout)
+
+
+def get_over(
+    client: httpx.Client, url: str, limit: int, error: Callable[[str, str], UnreachableError], deadline: float
+) -> bytes:
+    """The same, over a client at hand.
+
+    Args:
+        client: follows no redirects.
+        url: also a path below the client's own.
+        limit: longest answer, in bytes.
+        error: see :func:`get`.
+        deadline: until when all of it has to be there, by ``time.monotonic()``.
+
+    Raises:
+        UnreachableError: what ``error`` made.
+    """
     body = bytearray()
+    left = max(0.05, deadline - time.monotonic())
     try:
-        # Without trust_env: a proxy that the environment names is nobody that the user chose.
-        with (
-            httpx.Client(
-                verify=tls or ssl.create_default_context(), timeout=timeout, trust_env=False, follow_redirects=False
-            ) as client,
-            client.stream("GET", url) as response,
-        ):
+        # Nothing is unpacked: a short answer would become a long one.
+        with client.stream("GET", url, headers={"accept-encoding": "identity"}, timeout=left) as response:
             if response.status_code != 200:
                 raise error("it refuses", f"HTTP status {response.status_code} for {url}")
             for chunk in response.iter_raw():
@@ -50,7 +65,7 @@ def get(
                 if len(body) > limit:
                     raise error("its answer is too long", f"more than {limit} bytes for {url}")
                 if time.monotonic() > deadline:
-                    raise error("its answer takes too long", f"more than {timeout:g} s for {url}")
+                    raise error("its answer takes too long", f"more than {left:.3g} s for {url}")
     except (httpx.HTTPError, httpx.InvalidURL) as failure:
         raise error("no answer", f"{type(failure).__name__}: {str(failure)[:200]}") from failure
     return bytes(body)

@@ -17,10 +17,10 @@ from ensconce.client.leaf import Accepted
 from ensconce.client.service import Service
 from ensconce.client.transport import open_transport
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
-from ensconce.dashboard.fetching import fetch
 from ensconce.errors import EnsconceError, InputError, UnreachableError
+from ensconce.web import get_over
 
-__all__ = ["Find", "Place", "Seen", "Version", "look_at"]
+__all__ = ["Find", "Place", "Seen", "Version", "look_at", "no_answer"]
 
 _MODEL: Final = re.compile(r"/v1/models/([^/:{}]{1,300})")
 _MAX_MODELS: Final = 32
@@ -101,10 +101,15 @@ def look_at(place: Place, service: Service, metrics_path: str) -> Seen:
             lost = UnreachableError("dashboard.lost", "the connection was lost again", remedy="see the next look")
             return Seen(place=place, error=lost)
         try:
-            reading = parse_metrics(fetch(client, metrics_path, MAX_PAGE, deadline))
+            reading = parse_metrics(get_over(client, metrics_path, MAX_PAGE, no_answer, deadline))
         except EnsconceError:
             reading = None
         return Seen(place=place, accepted=accepted, reading=reading, versions=_versions(client, deadline))
+
+
+def no_answer(problem: str, found: str) -> UnreachableError:
+    """A source of the page that is asked and does not tell: ``dashboard.source``."""
+    return UnreachableError("dashboard.source", problem, found=found)
 
 
 def _versions(client: httpx.Client, deadline: float) -> tuple[Version, ...]:
@@ -132,7 +137,7 @@ def _models(client: httpx.Client, deadline: float) -> list[str]:
 
 def _object(client: httpx.Client, path: str, deadline: float) -> dict[str, Any]:
     try:
-        value = strict_json.loads(fetch(client, path, _MAX_JSON, deadline))
+        value = strict_json.loads(get_over(client, path, _MAX_JSON, no_answer, deadline))
     except (UnreachableError, InputError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

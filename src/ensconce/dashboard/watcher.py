@@ -15,12 +15,12 @@ import httpx
 from ensconce.audit.entry import Entry
 from ensconce.client.service import Service
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
-from ensconce.dashboard.fetching import fetch
 from ensconce.dashboard.history import History, Point
 from ensconce.dashboard.logs import Entries, Heads, LogSeen
-from ensconce.dashboard.replicas import Find, Place, Seen, look_at
+from ensconce.dashboard.replicas import Find, Place, Seen, look_at, no_answer
 from ensconce.errors import EnsconceError
 from ensconce.times import unix_now
+from ensconce.web import get_over
 
 __all__ = ["EVERY_S", "PLOTTED", "Replicas", "Server", "Snapshot", "Sources", "Watcher"]
 
@@ -182,11 +182,11 @@ def _server(url: str) -> Server:
     deadline = time.monotonic() + EVERY_S
     with httpx.Client(base_url=url, trust_env=False, follow_redirects=False) as client:
         try:
-            fetch(client, "/readyz", 4096, deadline)
+            get_over(client, "/readyz", 4096, no_answer, deadline)
         except EnsconceError as failure:
             error = failure
         try:
-            reading = parse_metrics(fetch(client, "/metrics", MAX_PAGE, deadline))
+            reading = parse_metrics(get_over(client, "/metrics", MAX_PAGE, no_answer, deadline))
         except EnsconceError as failure:
             error = error or failure
     return Server(url, error, reading)
