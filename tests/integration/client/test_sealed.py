@@ -31,6 +31,7 @@ from ensconce.gateway.nginx_program import Nginx, find_nginx
 from ensconce.ratls.sealing import KEY_HEADER, MEDIA_TYPE, key_id, seal_request, signed_part
 from ensconce.serving.fronts import FrontOptions
 from ensconce.serving.manager import ModelManager
+from ensconce.serving.metrics import Metrics
 from ensconce.serving.sealing import Sealing
 from ensconce.serving.server import ModelServer
 from ensconce.tfserving.dtypes import dtype_named
@@ -76,7 +77,7 @@ def replica(world) -> Iterator[Callable[..., Replica]]:
     thread.start()
     made: list[Replica] = []
 
-    def make(who: Any = None, **options: Any) -> Replica:
+    def make(who: Any = None, metrics: Metrics | None = None, **options: Any) -> Replica:
         who = who or world.replica()
         manager, sealing = ModelManager(), Sealing(**options)
         manager.add("doubling", 1, Doubling())
@@ -88,7 +89,7 @@ def replica(world) -> Iterator[Callable[..., Replica]]:
                 rest_address="127.0.0.1:0",
                 private_key_pem=who.key_pem,
                 certificate_chain_pem=who.chain_pem,
-                options=FrontOptions(sealing=sealing),
+                options=FrontOptions(sealing=sealing, metrics=metrics),
             )
             ports = await server.start()
             where = (Address("127.0.0.1", port) for port in (ports.grpc, ports.rest))
@@ -313,6 +314,17 @@ def test_answers_that_are_not_this_requests(world, replica) -> None:
 
     with sealed_channel(Between(plain_channel(running), plain), of(world)) as channel:
         refused("sealed.answer", EvidenceError, lambda: predict(channel))
+
+
+def test_the_enclave_counts_what_is_inside(world, replica) -> None:
+    metrics = Metrics()
+    with sealed_channel(plain_channel(replica(metrics=metrics)), of(world)) as channel:
+        predict(channel)
+        with pytest.raises(SealedCallError):
+            predict(channel, "absent")
+    page = metrics.page()
+    assert 'status="OK"} 1\n' in page
+    assert 'status="NOT_FOUND"} 1\n' in page
 
 
 def test_a_balancer_that_never_meets_the_key(world, replica) -> None:
