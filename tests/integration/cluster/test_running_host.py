@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ensconce.addresses import Address
@@ -71,3 +76,27 @@ def test_a_replica_that_dies_is_replaced_and_is_in_the_line_again(
     expected = {replica["key_sha256"][:16] for replica in found["replicas"]}
     # The gateway takes up its new configuration in a moment of its own.
     wait_for(lambda: answering(6) == expected, "both replicas behind the gateway")
+
+
+def test_the_dashboard_sees_replicas_and_releases_and_needs_no_secret(
+    shared: Stage, wait_for: WaitFor, tmp_path: Path
+) -> None:
+    owner = shutil.copytree(shared.owner, tmp_path / "owner", ignore=shutil.ignore_patterns("unlock.key", "keystore"))
+    command = [sys.executable, "-P", "-m", "ensconce", "dashboard", "--owner", owner, "--host", shared.host]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(shared.root / "dashboard-cache")}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with httpx.Client(trust_env=False, follow_redirects=True) as client:
+            client.get(url)
+            home = url.partition("enter")[0]
+            wait_for(lambda: "2 of 2 accepted" in client.get(home).text, "both replicas on the page")
+            page = client.get(home).text
+        assert {"SIMULATED", "replica-1", "replica-2", "model/digits/1", "AVAILABLE"} <= set(re.split(r"[<>\s]", page))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == "interrupted\n"
+        assert process.returncode == 130
+    finally:
+        process.kill()
+        process.communicate()
