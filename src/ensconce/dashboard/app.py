@@ -10,7 +10,8 @@ from urllib.parse import parse_qs
 
 from ensconce.addresses import Address
 from ensconce.dashboard.auth import Gate, is_named
-from ensconce.dashboard.page import about, message
+from ensconce.dashboard.elements import message
+from ensconce.dashboard.page import about
 from ensconce.dashboard.watcher import Watcher
 from ensconce.markup import tag
 from ensconce.serving.http1.limits import Http1Limits

@@ -6,43 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ensconce.audit.entry import Entry
+from ensconce.dashboard.elements import cut, document, faint, mark, moment, pairs, problem, section, span, table
 from ensconce.dashboard.history import gauge, quantiles, rates
 from ensconce.dashboard.logs import LogSeen
 from ensconce.dashboard.plot import Line, duration, number, plot
 from ensconce.dashboard.replicas import Seen
 from ensconce.dashboard.watcher import EVERY_S, Server, Snapshot, Sources
-from ensconce.errors import EnsconceError
 from ensconce.evidence.report import SgxReport
 from ensconce.markup import Html, tag
 from ensconce.times import utc_text
 
-__all__ = ["about", "document", "message"]
+__all__ = ["about"]
 
-_TEXT: Final = 300
 _STALE_S: Final = 6 * EVERY_S
 _SOON_S: Final = 3600
 _SHOWN_EVENTS: Final = 30
 _WHY: Final = ("found", "rule", "remedy")
 _LATENCY: Final = ":tensorflow:serving:request_latency"
-
-
-def document(title: str, *body: Html, with_script: bool = False) -> bytes:
-    """A whole page around ``body``; style and script are files of the same origin."""
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("link", rel="stylesheet", href="/static/dashboard.css"),
-        tag("link", rel="icon", href="data:,"),
-    ]
-    if with_script:
-        head.append(tag("script", src="/static/dashboard.js", defer="defer"))
-    return ("<!DOCTYPE html>\n" + tag("html", tag("head", *head), tag("body", *body), lang="en")).encode()
-
-
-def message(heading: str, text: str, *more: Html) -> bytes:
-    """A page that only says something."""
-    return document(f"{heading} · Ensconce", tag("main", tag("h1", heading), tag("p", text), *more, id="main"))
 
 
 def about(name: str, snapshot: Snapshot, sources: Sources, now: int) -> bytes:
@@ -103,10 +83,6 @@ def _age(snapshot: Snapshot, now: int) -> Html:
     return tag("p", tag("span", text, id="age"), " ", tag("a", "Refresh", href="/", id="refresh"), class_="age")
 
 
-def _section(key: str, heading: str, *content: Html) -> Html:
-    return tag("section", tag("h2", heading, id=f"{key}-heading"), *content, id=key, aria_labelledby=f"{key}-heading")
-
-
 def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
     tiles: list[tuple[str, str, str]] = []
     if sources.replicas is not None:
@@ -116,7 +92,7 @@ def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
         ends = [each.accepted.valid_until for each in snapshot.seen if each.accepted is not None]
         if ends:
             left = min(ends) - now
-            tiles.append(("First to expire", f"in {_span(left)}", "good" if left > _SOON_S else "warn"))
+            tiles.append(("First to expire", f"in {span(left)}", "good" if left > _SOON_S else "warn"))
     for what, metric in (("released", "releases"), ("refused", "refusals")):
         counts = [
             each.reading.total(f"ensconce_provisioning_{metric}_total") for each in snapshot.servers if each.reading
@@ -125,41 +101,41 @@ def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
             tiles.append((f"Requests {what}", number(sum(each or 0.0 for each in counts)), "plain"))
     for seen in (snapshot.heads, snapshot.log)[: 1 if snapshot.heads is not None else 2]:
         if seen is not None:
-            mark, word, _ = _light(seen)
-            tiles.append(("Audit log", word, mark))
+            light, word, _ = _light(seen)
+            tiles.append(("Audit log", word, light))
     items = [
-        tag("li", tag("span", what, class_="what"), tag("strong", says), class_=f"tile {mark}")
-        for what, says, mark in tiles
+        tag("li", tag("span", what, class_="what"), tag("strong", says), class_=f"tile {light}")
+        for what, says, light in tiles
     ]
-    return _section("summary", "At a glance", tag("ul", *items, class_="tiles", role="list"))
+    return section("summary", "At a glance", tag("ul", *items, class_="tiles", role="list"))
 
 
 def _replicas(snapshot: Snapshot, sources: Sources, now: int) -> Html:
     if sources.replicas is None:
-        return _section("replicas", "Replicas", _faint("No replicas were named: give their addresses, or --host."))
+        return section("replicas", "Replicas", faint("No replicas were named: give their addresses, or --host."))
     content: list[Html] = []
     if snapshot.error is not None:
-        content.append(_problem(snapshot.error))
+        content.append(problem(snapshot.error))
     if snapshot.seen:
         content.append(
-            _table(
+            table(
                 "Each was judged by this dashboard, as a client, on a connection of its own.",
                 ("Replica", "Verdict", "Measurement", "Platform", "Certificate until", "Accepted until", "Answered"),
                 [_replica(each, snapshot.seen, now) for each in snapshot.seen],
             )
         )
     elif snapshot.at:
-        content.append(_faint("There are none."))
-    return _section("replicas", "Replicas", *content)
+        content.append(faint("There are none."))
+    return section("replicas", "Replicas", *content)
 
 
 def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
     place = seen.place
-    where = tag("", _cut(place.name), *([tag("span", _cut(place.state), class_="sub")] if place.state else []))
+    where = tag("", cut(place.name), *([tag("span", cut(place.state), class_="sub")] if place.state else []))
     if seen.accepted is None:
         assert seen.error is not None
         verdict = "Unreachable" if seen.error.exit_status == 5 else "Refused"
-        return [where, tag("", _mark("bad", verdict), _problem(seen.error)), "", "", "", "", ""]
+        return [where, tag("", mark("bad", verdict), problem(seen.error)), "", "", "", "", ""]
     accepted = seen.accepted
     judged = accepted.acceptance.verdict
     same = [
@@ -173,16 +149,14 @@ def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
     requests = seen.reading.total(f"{_LATENCY}_count", _of_models) if seen.reading is not None else None
     return [
         tag("", where, tag("span", key, class_="sub mono")),
-        tag("", _mark("good", "Accepted"), tag("span", f"as {accepted.acceptance.identity.name}", class_="sub")),
+        tag("", mark("good", "Accepted"), tag("span", f"as {accepted.acceptance.identity.name}", class_="sub")),
         tag("span", measurement, class_="mono"),
         tag("", judged.status.value, tag("span", _root(judged.root), class_="sub mono")),
-        tag(
-            "", _moment(utc_text(end)), tag("span", f"{_span(now - begin)} old, {_span(end - now)} left", class_="sub")
-        ),
+        tag("", moment(utc_text(end)), tag("span", f"{span(now - begin)} old, {span(end - now)} left", class_="sub")),
         tag(
             "",
-            _moment(utc_text(accepted.valid_until)),
-            tag("span", f"{_span(accepted.valid_until - now)} left", class_="sub"),
+            moment(utc_text(accepted.valid_until)),
+            tag("span", f"{span(accepted.valid_until - now)} left", class_="sub"),
         ),
         "tells no metrics" if seen.reading is None else number(requests or 0.0),
     ]
@@ -194,19 +168,17 @@ def _models(snapshot: Snapshot) -> Html:
         for each in seen.versions:
             found.setdefault((each.model, each.version, each.state, each.problem), []).append(seen.place.name)
     if not found:
-        return _section("models", "Models", _faint("No accepted replica tells of models."))
+        return section("models", "Models", faint("No accepted replica tells of models."))
     rows: list[list[Html | str]] = [
         [
             model,
             version,
-            tag("", _mark("good" if state == "AVAILABLE" else "warn", state[:20]), tag("span", problem, class_="sub")),
+            tag("", mark("good" if state == "AVAILABLE" else "warn", state[:20]), tag("span", said, class_="sub")),
             ", ".join(names[:20]),
         ]
-        for (model, version, state, problem), names in sorted(found.items())
+        for (model, version, state, said), names in sorted(found.items())
     ]
-    return _section(
-        "models", "Models", _table("As the replicas tell.", ("Model", "Version", "State", "Replicas"), rows)
-    )
+    return section("models", "Models", table("As the replicas tell.", ("Model", "Version", "State", "Replicas"), rows))
 
 
 def _plots(snapshot: Snapshot) -> Html:
@@ -256,7 +228,7 @@ def _plots(snapshot: Snapshot) -> Html:
             "No provisioning server was named, or there was one look only.",
         ),
     ]
-    return _section("plots", "Traffic", tag("div", *figures, class_="plots"))
+    return section("plots", "Traffic", tag("div", *figures, class_="plots"))
 
 
 def _of_models(labels: Mapping[str, str]) -> bool:
@@ -272,7 +244,7 @@ def _keys(snapshot: Snapshot, sources: Sources) -> Html:
     content: list[Html] = []
     if sources.entries is None:
         content.append(
-            _faint("Who received which key is in the owner's log: give --owner to see it. Counts are public:")
+            faint("Who received which key is in the owner's log: give --owner to see it. Counts are public:")
         )
         counts: dict[str, float] = {}
         for server in snapshot.servers:
@@ -283,19 +255,19 @@ def _keys(snapshot: Snapshot, sources: Sources) -> Html:
             [check, number(count)] for check, count in sorted(counts.items())[:_SHOWN_EVENTS]
         ]
         if rows:
-            content.append(_table("Refusals since the server's start.", ("Check that failed", "Times"), rows))
+            content.append(table("Refusals since the server's start.", ("Check that failed", "Times"), rows))
     elif snapshot.events:
         shown = snapshot.events[:_SHOWN_EVENTS]
         content.append(
-            _table(
+            table(
                 "From the owner's log, the newest first; every entry was checked.",
                 ("Entry", "When", "What", "Keys", "Who", "Why"),
                 [_event(entry) for entry in shown],
             )
         )
     else:
-        content.append(_faint("The log has no release and no refusal."))
-    return _section("keys", "Keys", *content)
+        content.append(faint("The log has no release and no refusal."))
+    return section("keys", "Keys", *content)
 
 
 def _event(entry: Entry) -> list[Html | str]:
@@ -303,19 +275,17 @@ def _event(entry: Entry) -> list[Html | str]:
     released = entry.event == "key.released"
     keys = fields.get("key_ids", fields.get("key_id", ""))
     if released:
-        why = tag("", f"TCB status {_cut(fields.get('tcb_status', ''))}")
+        why = tag("", f"TCB status {cut(fields.get('tcb_status', ''))}")
     else:
-        more = [tag("span", f"{each}: {_cut(fields[each])}", class_="sub") for each in _WHY if each in fields]
-        why = tag("", _cut(fields.get("problem", "")), *more)
-    who = tag(
-        "", _cut(fields.get("identity", "not known")), tag("span", _cut(fields.get("peer", "")), class_="sub mono")
-    )
-    check = [] if released else [tag("span", _cut(fields.get("check", "")), class_="sub mono")]
+        more = [tag("span", f"{each}: {cut(fields[each])}", class_="sub") for each in _WHY if each in fields]
+        why = tag("", cut(fields.get("problem", "")), *more)
+    who = tag("", cut(fields.get("identity", "not known")), tag("span", cut(fields.get("peer", "")), class_="sub mono"))
+    check = [] if released else [tag("span", cut(fields.get("check", "")), class_="sub mono")]
     return [
         str(entry.seq),
-        _moment(entry.time),
-        tag("", _mark("good" if released else "bad", "Released" if released else "Refused"), *check),
-        tag("span", _cut(keys), class_="mono") if keys else "",
+        moment(entry.time),
+        tag("", mark("good" if released else "bad", "Released" if released else "Refused"), *check),
+        tag("span", cut(keys), class_="mono") if keys else "",
         who,
         why,
     ]
@@ -329,14 +299,14 @@ def _log(snapshot: Snapshot) -> Html:
     ):
         if seen is None:
             continue
-        mark, word, sentence = _light(seen)
-        content += [tag("h3", what), tag("p", _mark(mark, word), " ", sentence)]
+        light, word, sentence = _light(seen)
+        content += [tag("h3", what), tag("p", mark(light, word), " ", sentence)]
         for error in (seen.bent, seen.error):
             if error is not None:
-                content.append(_problem(error))
+                content.append(problem(error))
         if seen.head is not None:
             content.append(
-                _pairs(
+                pairs(
                     {
                         "Entries": f"{seen.head.size:,}",
                         "Signed": seen.head.time,
@@ -346,8 +316,8 @@ def _log(snapshot: Snapshot) -> Html:
                 )
             )
     if not content:
-        content.append(_faint("No log was named: give --provisioning with --public-key, or --owner."))
-    return _section("log", "Audit log", *content)
+        content.append(faint("No log was named: give --provisioning with --public-key, or --owner."))
+    return section("log", "Audit log", *content)
 
 
 def _light(seen: LogSeen) -> tuple[str, str, str]:
@@ -365,13 +335,11 @@ def _light(seen: LogSeen) -> tuple[str, str, str]:
 
 def _servers(servers: Sequence[Server]) -> Html:
     if not servers:
-        return _section("servers", "Provisioning", _faint("No provisioning server was named: give --provisioning."))
+        return section("servers", "Provisioning", faint("No provisioning server was named: give --provisioning."))
     rows: list[list[Html | str]] = []
     for server in servers:
         state = (
-            _mark("good", "Ready")
-            if server.error is None
-            else tag("", _mark("bad", "Not ready"), _problem(server.error))
+            mark("good", "Ready") if server.error is None else tag("", mark("bad", "Not ready"), problem(server.error))
         )
         reading = server.reading
         fields = ("policy_serial", "policy_refused_total", "collateral_refused", "revocations_left_out")
@@ -390,65 +358,8 @@ def _servers(servers: Sequence[Server]) -> Html:
         "Revocations left out",
         "Collateral until",
     )
-    return _section("servers", "Provisioning", _table("As the status addresses say.", columns, rows))
-
-
-def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Html | str]]) -> Html:
-    head = tag("tr", *(tag("th", column, scope="col") for column in columns))
-    body = [
-        tag(
-            "tr",
-            *(
-                tag(
-                    "th" if index == 0 else "td",
-                    _content(cell),
-                    data_label=column,
-                    **({"scope": "row"} if index == 0 else {}),
-                )
-                for index, (column, cell) in enumerate(zip(columns, row, strict=True))
-            ),
-        )
-        for row in rows
-    ]
-    return tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
-
-
-def _content(cell: Html | str) -> Html:
-    return cell if isinstance(cell, Html) else tag("", _cut(cell))
-
-
-def _pairs(pairs: Mapping[str, str]) -> Html:
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value, class_="mono")) for name, value in pairs.items()))
-
-
-def _moment(text: str) -> Html:
-    return tag("span", text, class_="moment")
-
-
-def _mark(kind: str, word: str) -> Html:
-    return tag("span", _cut(word), class_=f"mark {kind}")
-
-
-def _problem(error: EnsconceError) -> Html:
-    return tag("p", _cut(str(error), 600), class_="problem")
-
-
-def _faint(text: str) -> Html:
-    return tag("p", text, class_="faint")
-
-
-def _cut(value: object, most: int = _TEXT) -> str:
-    text = ", ".join(map(str, value[:20])) if isinstance(value, tuple | list) else str(value)
-    return text if len(text) <= most else text[:most] + "…"
+    return section("servers", "Provisioning", table("As the status addresses say.", columns, rows))
 
 
 def _root(root: str) -> str:
     return root if root == "intel" else root[:26]
-
-
-def _span(seconds: float) -> str:
-    seconds = max(0.0, seconds)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
