@@ -18,6 +18,7 @@ from ensconce.appraisal.root import TrustRoot, claimed_root, root_named
 from ensconce.appraisal.verdict import Verdict
 from ensconce.errors import EvidenceError
 from ensconce.evidence.quote import parse_quote
+from ensconce.times import unix_of
 from ensconce.trail import exhibit, held, step
 
 __all__ = ["Appraiser", "Case", "CollateralSource", "Verify"]
@@ -97,10 +98,12 @@ class Appraiser:
             IntegrityError: ``audit.*``, ``published.remembered``: the publisher's log was bent.
         """
         verdict = self.verify(self.gather(quote))
-        if self.published is not None:
-            with step("published"):
-                judge(self.published(), verdict.report, self.now())
-        return self.policy.judge(verdict)
+        if self.published is None:
+            return self.policy.judge(verdict)
+        with step("published"):
+            published = self.published()
+            judge(published, verdict.report, self.now())
+        return self.policy.judge(verdict).until(unix_of(published.expires))
 
     def gather(self, quote: bytes) -> Case:
         """Everything that a quote is to be verified with. May wait for the network.

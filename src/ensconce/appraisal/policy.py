@@ -62,12 +62,15 @@ class Acceptance:
         identity: as whom it was accepted.
         verdict: what was accepted.
         policy_sha256: which policy said yes, hexadecimal.
+        valid_until: when it ceases to hold, seconds since 1970: with the verdict, or sooner with an exception of the
+            policy.
     """
 
     mint: InitVar[object]
     identity: Identity
     verdict: Verdict
     policy_sha256: str
+    valid_until: int
 
     def __post_init__(self, mint: object) -> None:
         if mint is not _MINT:
@@ -77,6 +80,10 @@ class Acceptance:
     def report(self) -> SgxReport | TdReport:
         """The report of the enclave or the trust domain, the body of the verified quote."""
         return self.verdict.report
+
+    def until(self, end: int) -> Acceptance:
+        """The same yes, for less long where it is also one to something that ends."""
+        return replace(self, mint=_MINT, valid_until=min(self.valid_until, end))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +235,11 @@ class Policy:
                 ``policy.td_attributes``, ``policy.mr_signer_seam``, ``policy.mr_service_td``, ``policy.debug``, or the
                 field of the nearest identity that does not fit, such as ``policy.mr_enclave``.
         """
+        end = verdict.valid_until
         with step("policy"):
             for check in self.platform_checks(verdict):
                 check.expect()
+                end = end if check.end is None else min(end, check.end)
         with step("identity"):
             report = verdict.report
             kind = [identity for identity in self.identities if identity.tee == verdict.tee]
@@ -240,7 +249,7 @@ class Policy:
                 if identity.debug or not report.debug:
                     for check in identity.checks(report):
                         check.expect()
-                    return Acceptance(_MINT, identity, verdict, self.sha256)
+                    return Acceptance(_MINT, identity, verdict, self.sha256, end)
             raise _nearest_miss(kind, report)
 
     def _root_check(self, found: str, passed: bool) -> Check:

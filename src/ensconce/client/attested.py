@@ -137,7 +137,7 @@ def connect_tls(
     except BaseException:
         stream.close()
         raise
-    valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.verdict.valid_until)
+    valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.valid_until)
     until = time.monotonic() + valid_until - appraiser.now()
     stream.deadline = min(until, time.monotonic() + _LONGEST_S)
     return AttestedSocket(stream, accepted, fresh, until)

@@ -81,7 +81,7 @@ def judge_fresh(quote: bytes, report_data: bytes, shown: Acceptance, appraiser: 
             remedy="connect again; if it happens again, tell the owner",
         )
     found, rule = f"TCB status {acceptance.verdict.status}", "genuine, and accepted by the same policy"
-    held("fresh.quote", "fresh quote", found=found, rule=rule, end=acceptance.verdict.valid_until)
+    held("fresh.quote", "fresh quote", found=found, rule=rule, end=acceptance.valid_until)
     bound = f"SHA-512 over our nonce, this channel and the certificate's key: {report_data.hex()}"
     held("fresh.report_data", "what it was made for", found=report.report_data.hex(), rule=bound)
     found = ", ".join(f"{name} {value}" for name, value in report.measurements().items())

@@ -40,8 +40,8 @@ class Accepted:
 
     @property
     def valid_until(self) -> int:
-        """When the certificate or the collateral that it was judged with expires, seconds since 1970."""
-        return min(int(self.certificate.not_valid_after_utc.timestamp()), self.acceptance.verdict.valid_until)
+        """When the certificate, or what it was judged with, comes to its end, seconds since 1970."""
+        return min(int(self.certificate.not_valid_after_utc.timestamp()), self.acceptance.valid_until)
 
 
 def judge_leaf(der: bytes, server_name: str, appraiser: Appraiser, authority: x509.Certificate | None) -> Accepted:

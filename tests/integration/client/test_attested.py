@@ -110,9 +110,21 @@ def stranger_as_issuer(world):
     return world.replica(authority=CertificateAuthority.create("owner", world.now))
 
 
+def unreadable_issuer(world):
+    # A TeletexString that is no UTF-8: OpenSSL takes it, and cryptography fails when the name is looked at.
+    replica = world.replica()
+    extensions = x509.load_pem_x509_certificates(replica.chain_pem)[0].extensions
+    evidence = next(each.value for each in extensions if isinstance(each.value, x509.UnrecognizedExtension))
+    der = ssl.PEM_cert_to_DER_cert(world.self_signed(replica.key, evidence).chain_pem.decode())
+    bent = der.replace(b"\x0c\x05RATLS", b"\x14\x05\xffATLS")
+    assert bent != der
+    return type(replica)(replica.key, ssl.DER_cert_to_PEM_cert(bent).encode())
+
+
 @pytest.mark.parametrize(
     ("who", "kind", "check"),
     [
+        (unreadable_issuer, EvidenceError, "certificate.format"),
         (other_measurement, RefusedError, "policy.mr_enclave"),
         (debug, RefusedError, "policy.debug"),
         (no_evidence, EvidenceError, "certificate.evidence"),

@@ -17,6 +17,7 @@ from ensconce.client.service import Service
 from ensconce.errors import EnsconceError
 from ensconce.publication.remembered import admit
 from ensconce.state.folder import FolderStore
+from ensconce.times import utc_text
 
 DOMAIN = "digits.example.test"
 CODE, OTHER_CODE = bytes(range(32)), bytes(32)
@@ -72,11 +73,15 @@ def measured(world: Any, publisher: Any, *codes: bytes, **fields: Any) -> Any:
 
 
 def test_what_is_published_is_accepted(world, recorder, publisher, place, verified) -> None:
-    place.write_bytes(publisher.publish(measured(world, publisher, CODE)).to_bytes())
+    end = world.now + 3600
+    place.write_bytes(publisher.publish(measured(world, publisher, CODE, expires=utc_text(end))).to_bytes())
     server = recorder(world.replica())
     for policy in (None, world.appraiser().policy):
         report = verified(server.target, policy)
         assert report.error is None
+        assert report.accepted is not None
+        # A connection ends with the list, not with what outlives it.
+        assert report.accepted.valid_until == end
         (step,) = [each for each in report.steps if each.name == "published"]
         assert {each.check for each in step.held} >= {
             "published.signature",

@@ -244,7 +244,7 @@ class TestPoliciesThatAreErrors:
 def test_acceptances_and_verdicts_are_not_made_by_accident(policy: Callable[..., Policy], verdict: MeasuredBy) -> None:
     accepted = policy().judge(verdict())
     with pytest.raises(TypeError):
-        Acceptance(object(), CODE, accepted.verdict, "0" * 64)
+        Acceptance(object(), CODE, accepted.verdict, "0" * 64, 1)
     with pytest.raises((TypeError, ValueError)):
         dataclasses.replace(accepted, identity=SIGNED)
     with pytest.raises((TypeError, ValueError)):

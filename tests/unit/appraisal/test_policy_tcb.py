@@ -29,6 +29,8 @@ class TestStatuses:
         lax = policy(tcb_statuses=(TcbStatus.UP_TO_DATE, StatusUntil(TcbStatus.SW_HARDENING_NEEDED, self.DAY)))
         judged = verdict(tcb_status="SWHardeningNeeded")
         assert lax.judge(judged).identity.name == "code"
+        # Whoever goes on by a yes, such as a connection, has to ask again when the exception ends.
+        assert lax.judge(judged).valid_until == self.LAST_SECOND + 1 < judged.valid_until
         assert lax.judge(forged(judged, at=self.LAST_SECOND)).identity.name == "code"
         with pytest.raises(RefusedError) as caught:
             lax.judge(forged(judged, at=self.LAST_SECOND + 1))
