@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from ensconce.dashboard.watcher import Sources, Watcher
 from ensconce.errors import InputError
 from ensconce.proxy.listening import is_local
 from ensconce.serving.http1.server import HttpServer
+from ensconce.serving.signals import told_to_end
 from ensconce.serving.tls import ServingCertificate
 from ensconce.times import unix_now
 
@@ -111,15 +111,7 @@ def run_dashboard(dashboard: Dashboard, tell: Callable[[str], object]) -> bool:
 
 
 async def _run(dashboard: Dashboard, tell: Callable[[str], object]) -> bool:
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[bool] = loop.create_future()
-
-    def end(is_interrupt: bool) -> None:
-        if not ended.done():
-            ended.set_result(is_interrupt)
-
-    loop.add_signal_handler(signal.SIGTERM, end, False)
-    loop.add_signal_handler(signal.SIGINT, end, True)
+    ended = told_to_end()
     running = Running(dashboard)
     try:
         tell(await running.start())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ensconce.proxy.rest import RestFront, transport_through
 from ensconce.proxy.status import status_server
 from ensconce.proxy.transport import open_through
 from ensconce.proxy.upstream import Upstream
+from ensconce.serving.signals import told_to_end
 from ensconce.serving.tls import ServingCertificate
 from ensconce.tfserving.refusal import Code
 
@@ -83,15 +83,7 @@ def run_proxy(proxy: Proxy, tell: Callable[[str, str], object]) -> bool:
 
 
 async def _run(proxy: Proxy, tell: Callable[[str, str], object]) -> bool:
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[bool] = loop.create_future()
-
-    def end(is_interrupt: bool) -> None:
-        if not ended.done():
-            ended.set_result(is_interrupt)
-
-    loop.add_signal_handler(signal.SIGTERM, end, False)
-    loop.add_signal_handler(signal.SIGINT, end, True)
+    ended = told_to_end()
     running = Running(proxy)
     try:
         await running.start(tell)
