@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import remark
-from ensconce.cli.verify import Authority, PolicyFile
+from ensconce.cli.verify import Authority, PccsOrIntel, PolicyFile
 
 __all__ = ["proxy"]
 
@@ -22,14 +22,7 @@ def proxy(
         list[str] | None,
         typer.Argument(metavar="[HOST:PORT]...", help="Where the service's gRPC is reached; REST with --rest."),
     ] = None,
-    pccs: Annotated[
-        str | None,
-        typer.Option(
-            "--pccs",
-            envvar="ENSCONCE_PCCS",
-            help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
-        ),
-    ] = None,
+    pccs: PccsOrIntel = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the target's host when not given.")
     ] = None,

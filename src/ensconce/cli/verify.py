@@ -23,6 +23,14 @@ Pccs = Annotated[
         "--pccs", envvar="ENSCONCE_PCCS", help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle."
     ),
 ]
+PccsOrIntel = Annotated[
+    str | None,
+    typer.Option(
+        "--pccs",
+        envvar="ENSCONCE_PCCS",
+        help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -49,14 +57,7 @@ def verify(
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
     ] = None,
-    pccs: Annotated[
-        str | None,
-        typer.Option(
-            "--pccs",
-            envvar="ENSCONCE_PCCS",
-            help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
-        ),
-    ] = None,
+    pccs: PccsOrIntel = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Also have it quote a nonce of ours and this connection.")
     ] = False,
