@@ -18,6 +18,9 @@ __all__ = ["TlsObject"]
 
 T = TypeVar("T")
 
+# A client may ask for new keys (RFC 8446, section 4.6.3) as often as it likes, and take no answer: 27 bytes each.
+_MOST_ANSWERS = 16 * 1024
+
 
 class TlsObject:
     """One connection.
@@ -39,6 +42,7 @@ class TlsObject:
         self.connection = SSL.Connection(context, None)
         self.connection.set_accept_state()
         self._incoming, self._outgoing = incoming, outgoing
+        self._answered = 0
 
     def do_handshake(self) -> None:
         """Go on with the handshake.
@@ -54,7 +58,7 @@ class TlsObject:
 
         Raises:
             ssl.SSLWantReadError: more has to arrive.
-            ssl.SSLError: what has arrived is not TLS, or not whole.
+            ssl.SSLError: what has arrived is not TLS, or not whole, or asks too often for new keys.
         """
         own = bytearray(size) if buffer is None else buffer
         try:
@@ -64,8 +68,9 @@ class TlsObject:
         except SSL.ZeroReturnError:
             count = 0
         except SSL.Error as error:
-            self._flush()  # an alert, or the answer to an update of keys
             raise _translated(error) from None
+        finally:
+            self._answer()
         return count if buffer is not None else bytes(own[:count])
 
     def write(self, data: Bytes) -> int:
@@ -120,6 +125,14 @@ class TlsObject:
         data = self._incoming.read()
         if data:
             self.connection.bio_write(data)
+
+    def _answer(self) -> None:
+        """Send what reading gave rise to: an alert, or the answer to an update of keys."""
+        before = self._outgoing.pending
+        self._flush()
+        self._answered += self._outgoing.pending - before
+        if self._answered > _MOST_ANSWERS:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the other side asks for new keys too often")
 
     def _flush(self) -> None:
         self._outbox.take(self.connection, self._outgoing.write)
