@@ -106,7 +106,7 @@ def test_a_replica_that_went_away_and_came_back(world, grpc_replica, channel_to,
     assert failed.value.check == "connect.tcp"
     grpc_replica(world.replica(), first.port)
     assert predict(request, timeout=30, wait_for_ready=True)
-    assert len(channel.pool.opened) == 2
+    assert len(channel.pool.known) == 2
 
 
 def test_connections_that_the_server_ages_out_are_judged_anew(world, grpc_replica, channel_to) -> None:

@@ -74,7 +74,8 @@ class Crowd:
 
     async def grpc(self, port: int, rounds: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        window = self.chance.choice((100, 65_535, 1 << 20))
+        # Much smaller, and the many frames that small answers take are a flood (http2.limits.Patience).
+        window = self.chance.choice((2000, 65_535, 1 << 20))
         start = frames.settings({Setting.INITIAL_WINDOW_SIZE: window}) + frames.window_update(0, 1 << 30)
         unsent, wanted = bytearray(frames.PREFACE + start), dict[int, tuple[float, Shape]]()
 

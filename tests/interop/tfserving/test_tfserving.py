@@ -55,6 +55,8 @@ GRPC = (
 )
 # The same bytes as some of the others; tests/unit/serving reads what was written as those.
 UNREAD = ("ensconce/examples.proto",)
+# Our own service, and KServe's open inference protocol, which the load generator speaks.
+OTHERS = ("ensconce/attestation.proto", "inference/grpc_predict_v2.proto")
 
 
 def test_the_published_client_works_unmodified(run: Run, server: tuple[int, int, Path]) -> None:
@@ -151,4 +153,4 @@ def test_both_live_in_one_process(run: Run, tmp_path: Path) -> None:
 def test_all_files_are_compared() -> None:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is a development dependency")
     ours = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
-    assert ours == sorted(FILES + UNPUBLISHED + GRPC + UNREAD)
+    assert ours == sorted(FILES + UNPUBLISHED + GRPC + UNREAD + OTHERS)
