@@ -1,7 +1,10 @@
 """What TCB statuses and security advisories mean, in a sentence each, for people who have to decide.
 
-Sources: Intel PCS API version 4 ("Get TCB Info", on ``tcbStatus``); Intel's security advisories, of which only those
-have a sentence that TCB info names for SGX or TDX. The sentences decide nothing.
+Sources: Intel PCS API version 4 ("Get TCB Info", on ``tcbStatus``). Of advisories, only those have a sentence that TCB
+info names for SGX or TDX. It says no more than the records do which Intel itself wrote for the CVEs named in it (CVE
+List V5), and, where these say little: Intel's Software Security Guidance (SA-00115, "Speculative Store Bypass";
+SA-00161, "L1 Terminal Fault"; SA-00960, "Trusted Execution Configuration Register Access"), Linux (SA-00320:
+``special-register-buffer-data-sampling.rst``; SA-00657: commit b8d1d163604b). The sentences decide nothing.
 """
 
 from __future__ import annotations
@@ -36,31 +39,40 @@ _STATUSES = {
 }
 
 _MEANINGS = {
-    "INTEL-SA-00088": "Branch prediction can be trained so that an enclave's speculation leaks data (Spectre, 2018).",
-    "INTEL-SA-00115": "Speculation past earlier writes, or on system registers, leaks data (Spectre variants 3a, 4).",
-    "INTEL-SA-00161": "Speculation reads an enclave's data out of the first-level cache (L1TF, Foreshadow).",
+    "INTEL-SA-00088": "Speculative execution and branch prediction leak data through side channels (Spectre, "
+    "Meltdown, CVE-2017-5715, CVE-2017-5753, CVE-2017-5754).",
+    "INTEL-SA-00115": "Reads that speculation makes before earlier writes are done, or of system registers, leak data "
+    "(Spectre variants 4 and 3a, CVE-2018-3639, CVE-2018-3640).",
+    "INTEL-SA-00161": "Speculation reads an enclave's data out of the first-level cache (L1 terminal fault, "
+    "Foreshadow, CVE-2018-3615).",
     "INTEL-SA-00219": "The processor's graphics unit may read parts of an enclave's memory (CVE-2019-0117).",
     "INTEL-SA-00233": "Data in the core's internal buffers leaks to other code (MDS, 2019).",
-    "INTEL-SA-00270": "Aborted transactions leak data in the core's internal buffers (TSX asynchronous abort, 2019).",
-    "INTEL-SA-00289": "Whoever controls the machine can lower its voltage until enclaves miscalculate (Plundervolt).",
-    "INTEL-SA-00320": "Random numbers and other special registers leak between cores (SRBDS, CrossTalk, 2020).",
+    "INTEL-SA-00270": "Aborted transactions leak data in the core's internal buffers (TSX asynchronous abort, "
+    "CVE-2019-11135).",
+    "INTEL-SA-00289": "Voltage settings are not checked well enough: a privileged host can make enclaves miscalculate "
+    "(Plundervolt, CVE-2019-11157).",
+    "INTEL-SA-00320": "Random numbers (RDRAND, RDSEED) and enclaves' derived keys (EGETKEY) leak to other cores "
+    "(special register buffer data sampling, CrossTalk, CVE-2020-0543).",
     "INTEL-SA-00334": "An attacker's values are slipped into an enclave's speculation, which then leaks data; the "
     "enclave's own code needs the mitigation (load value injection, 2020).",
     "INTEL-SA-00381": "Remains of vector registers leak to other code (CVE-2020-8696, CVE-2020-8698).",
     "INTEL-SA-00389": "Power meters that software can read tell what an enclave computes (RAPL, PLATYPUS, 2020).",
     "INTEL-SA-00615": "Stale data in the processor's buffers can be read through memory-mapped I/O; the enclave's own "
     "code needs a mitigation as well (MMIO stale data, 2022).",
-    "INTEL-SA-00657": "Reading the interrupt controller's registers returns stale data, an enclave's too (AEPIC Leak, "
-    "2022).",
-    "INTEL-SA-00738": "Settings of the memory controller let a privileged host attack enclaves (CVE-2022-33196).",
-    "INTEL-SA-00767": "Resources that enclaves share with other code leak data (CVE-2022-38090).",
+    "INTEL-SA-00657": "A privileged host can read stale data, an enclave's too, through the interrupt controller's "
+    "registers in memory (AEPIC Leak, CVE-2022-21233).",
+    "INTEL-SA-00738": "Permissions in some settings of the memory controller are wrong: a privileged host may gain "
+    "rights over enclaves of Xeon processors (CVE-2022-33196).",
+    "INTEL-SA-00767": "Shared resources are not isolated well enough: a privileged host may read data of enclaves "
+    "(CVE-2022-38090).",
     "INTEL-SA-00828": "Gather instructions reveal what other code on the core left in vector registers (gather data "
     "sampling, Downfall, 2023).",
     "INTEL-SA-00837": "A privileged host can inject errors into enclaves and trust domains (CVE-2022-41804).",
-    "INTEL-SA-00960": "A protection of SGX and TDX fails against a privileged host (CVE-2023-22655).",
+    "INTEL-SA-00960": "Malicious firmware (BIOS, SMM) can set registers of Xeon processors so that SGX and TDX do not "
+    "protect what runs in them (CVE-2023-22655).",
     "INTEL-SA-01036": "The TDX module does not check its input well enough (CVE-2023-45745, CVE-2023-47855).",
-    "INTEL-SA-01045": "A key inside the processor is calculated wrongly, which may disclose data of enclaves "
-    "(CVE-2023-43490).",
+    "INTEL-SA-01045": "Microcode of some Xeon D processors calculates a key wrongly: a privileged host may read what "
+    "SGX protects (CVE-2023-43490).",
 }
 
 
