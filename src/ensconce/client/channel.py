@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Unpack
@@ -10,7 +11,7 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.pool import CONNECTIONS, Lease, Pool, Seat
+from ensconce.client.pool import CONNECTIONS, Lease, Place, Places, Pool
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.errors import EnsconceError
 
@@ -23,6 +24,8 @@ __all__ = [
     "open_channel",
     "true_reason",
 ]
+
+_log = logging.getLogger(__name__)
 
 MAX_MESSAGE: Final = 256 * 1024 * 1024
 """Longest message that is sent or received, in bytes."""
@@ -98,7 +101,7 @@ class AttestedChannel(grpc.Channel):
         pool: open; closed with the channel.
     """
 
-    def __init__(self, pool: Pool[grpc.Channel]) -> None:
+    def __init__(self, pool: Places[Any]) -> None:
         self.pool = pool
         self._subscribers: dict[Callable[..., Any], grpc.ChannelConnectivity] = {}
         self._is_closed = False
@@ -151,7 +154,10 @@ class AttestedChannel(grpc.Channel):
         for callback, known in list(self._subscribers.items()):
             if known is not state:
                 self._subscribers[callback] = state
-                callback(state)
+                try:
+                    callback(state)
+                except Exception:  # of the caller's, in a thread that the pool needs
+                    _log.exception("a subscriber of connectivity failed")
 
 
 class MultiCallable:
@@ -164,11 +170,11 @@ class MultiCallable:
         kwargs: likewise.
     """
 
-    def __init__(self, pool: Pool[grpc.Channel], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, pool: Places[Any], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pool, self._kind, self._args, self._kwargs = pool, kind, args, kwargs
-        self._made: WeakKeyDictionary[Seat[grpc.Channel], Any] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Place[Any], Any] = WeakKeyDictionary()
 
-    def on(self, seat: Seat[grpc.Channel]) -> Any:
+    def on(self, seat: Place[Any]) -> Any:
         """What calls it on one seat."""
         made = self._made.get(seat)
         if made is None:

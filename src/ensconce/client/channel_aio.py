@@ -14,7 +14,8 @@ import grpc.aio
 
 from ensconce.appraisal.policy import Policy
 from ensconce.client.channel import channel_options, true_reason
-from ensconce.client.pool import CONNECTIONS, Lease, Pool, Seat
+from ensconce.client.loops import call_in, run_in
+from ensconce.client.pool import CONNECTIONS, Lease, Place, Places, Pool
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.client.tunnel import Tunnel
 
@@ -56,11 +57,7 @@ async def open_async_channel(
             f"unix:{tunnel.path}", options=channel_options(service), interceptors=list(interceptors) or None
         )
 
-    def dispose(channel: grpc.aio.Channel) -> None:
-        if not loop.is_closed():
-            asyncio.run_coroutine_threadsafe(channel.close(None), loop)
-
-    pool = Pool(service, "h2", make, dispose, connections=connections)
+    pool = Pool(service, "h2", make, lambda channel: run_in(loop, channel.close(None)), connections=connections)
     return AsyncAttestedChannel(await asyncio.to_thread(pool.open))
 
 
@@ -71,12 +68,12 @@ class AsyncAttestedChannel(grpc.aio.Channel):
         pool: open; closed with the channel.
     """
 
-    def __init__(self, pool: Pool[grpc.aio.Channel]) -> None:
+    def __init__(self, pool: Places[Any]) -> None:
         self.pool = pool
         self._is_closed = False
         self._changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        pool.watch(lambda: None if loop.is_closed() else loop.call_soon_threadsafe(self._changed.set))
+        pool.watch(lambda: call_in(loop, self._changed.set))
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.aio.Channel.unary_unary`; calls raise the true reason when they are awaited."""
@@ -131,9 +128,9 @@ class AsyncAttestedChannel(grpc.aio.Channel):
 class _MultiCallable:
     """One method on every seat of a pool."""
 
-    def __init__(self, pool: Pool[grpc.aio.Channel], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, pool: Places[Any], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._pool, self._kind, self._args, self._kwargs = pool, kind, args, kwargs
-        self._made: WeakKeyDictionary[Seat[grpc.aio.Channel], Any] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Place[Any], Any] = WeakKeyDictionary()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         lease = self._pool.lease()

@@ -7,23 +7,24 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ensconce.addresses import Address
 from ensconce.client.attested import Alpn
 from ensconce.client.leaf import Accepted
 from ensconce.client.roster import Roster
 from ensconce.client.service import Service
-from ensconce.client.tunnel import Tunnel
+from ensconce.client.tunnel import Tunnel, as_failure
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 
-__all__ = ["CONNECTIONS", "Lease", "Pool", "Seat"]
+__all__ = ["CONNECTIONS", "Lease", "Place", "Places", "Pool", "Seat"]
 
 ChannelT = TypeVar("ChannelT")
+ChannelT_co = TypeVar("ChannelT_co", covariant=True)
 
 CONNECTIONS = 2
 """Connections of a pool at least, unless it is told otherwise."""
@@ -59,9 +60,30 @@ class Seat(Generic[ChannelT]):
         return accepted.replica_id if accepted is not None else ""
 
     @property
+    def failure(self) -> EnsconceError | None:
+        """Why there is no connection, where that is so."""
+        return self.tunnel.failure
+
+    @property
     def is_lost(self) -> bool:
         """See :attr:`ensconce.client.tunnel.Tunnel.is_lost`."""
         return self.tunnel.is_lost
+
+
+class Place(Protocol[ChannelT_co]):
+    """Where a call can go: a seat of a pool, or a route through a balancer."""
+
+    @property
+    def channel(self) -> ChannelT_co:
+        """What speaks."""
+
+    @property
+    def replica_id(self) -> str:
+        """Which replica it leads to, or led to latest."""
+
+    @property
+    def failure(self) -> EnsconceError | None:
+        """Why it cannot be had, where that is so."""
 
 
 class Lease(Generic[ChannelT]):
@@ -72,8 +94,8 @@ class Lease(Generic[ChannelT]):
         replica_id: the replica that the seat led to when the call began.
     """
 
-    def __init__(self, pool: Pool[ChannelT], seat: Seat[ChannelT]) -> None:
-        self._pool = pool
+    def __init__(self, seat: Place[ChannelT], release: Callable[[], object]) -> None:
+        self._release = release
         self._is_over = False
         self.seat = seat
         self.replica_id = seat.replica_id
@@ -81,13 +103,13 @@ class Lease(Generic[ChannelT]):
     @property
     def failure(self) -> EnsconceError | None:
         """Why the seat has no connection, where that is so."""
-        return self.seat.tunnel.failure
+        return self.seat.failure
 
     def release(self) -> None:
         """The call has ended. Idempotent."""
         if not self._is_over:
             self._is_over = True
-            self._pool.release(self.seat)
+            self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +118,35 @@ class Lease(Generic[ChannelT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Places(Protocol[ChannelT_co]):
+    """What shares calls out: a pool, or what stands in its place. See :class:`Pool`."""
+
+    @property
+    def failures(self) -> dict[Address, EnsconceError]:
+        """See there."""
+
+    @property
+    def replicas(self) -> dict[str, Accepted]:
+        """See there."""
+
+    @property
+    def known(self) -> dict[str, Accepted]:
+        """See there."""
+
+    @property
+    def channels(self) -> Sequence[ChannelT_co]:
+        """See there."""
+
+    def lease(self, avoid: Collection[str] = ()) -> Lease[Any]:
+        """See there."""
+
+    def watch(self, changed: Callable[[], object]) -> None:
+        """See there."""
+
+    def close(self) -> None:
+        """See there."""
 
 
 class Pool(Generic[ChannelT]):
@@ -180,7 +231,7 @@ class Pool(Generic[ChannelT]):
             seat = None if self._is_closed else self._roster.choose(avoid)
         if seat is None:
             raise InputError("client.closed", "the client has been closed")
-        lease = Lease(self, seat)
+        lease = Lease(seat, functools.partial(self.release, seat))
         if lease.replica_id not in self._known:
             self._learn(seat)
         return lease
@@ -291,10 +342,9 @@ class Pool(Generic[ChannelT]):
         tunnel = Tunnel(lambda: self._service.attest(address, self._alpn), self._wake)
         try:
             tunnel.start()
-        except Exception as error:  # a source of collateral may be anybody's
-            failure = error if isinstance(error, EnsconceError) else _unforeseen(error)
+        except Exception as error:
             with self._changed:
-                self._failures[address] = failure
+                self._failures[address] = as_failure(error)
                 self._roster.failed(address, self._clock())
             return
         seat = Seat(address, tunnel, self._make)
@@ -335,13 +385,3 @@ class Pool(Generic[ChannelT]):
     def _reason(self) -> EnsconceError:
         failures = list(self._failures.values())
         return next((each for each in failures if not isinstance(each, UnreachableError)), failures[0])
-
-
-def _unforeseen(error: Exception) -> EnsconceError:
-    failure = EnsconceError(
-        "client.connect",
-        "connecting failed in a way that nobody foresaw",
-        found=f"{type(error).__name__}: {error}"[:200],
-    )
-    failure.__cause__ = error
-    return failure

@@ -11,7 +11,8 @@ from typing import Any, Unpack
 import httpx
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.pool import CONNECTIONS, Lease, Pool
+from ensconce.client.loops import run_in
+from ensconce.client.pool import CONNECTIONS, Lease, Places, Pool
 from ensconce.client.service import Service, ServiceOptions
 
 __all__ = [
@@ -87,16 +88,11 @@ def open_transport(service: Service, *, connections: int = CONNECTIONS) -> Attes
 async def open_async_transport(service: Service, *, connections: int = CONNECTIONS) -> AsyncAttestedTransport:
     """As :func:`async_http_transport`, for a service."""
     loop = asyncio.get_running_loop()
-
-    def dispose(transport: httpx.AsyncHTTPTransport) -> None:
-        if not loop.is_closed():
-            asyncio.run_coroutine_threadsafe(transport.aclose(), loop)
-
     pool = Pool(
         service,
         "http/1.1",
         lambda tunnel: httpx.AsyncHTTPTransport(uds=tunnel.path, trust_env=False),
-        dispose,
+        lambda transport: run_in(loop, transport.aclose()),
         connections=connections,
     )
     return AsyncAttestedTransport(await asyncio.to_thread(pool.open))
@@ -109,7 +105,7 @@ class AttestedTransport(httpx.BaseTransport):
         pool: open; closed with the transport.
     """
 
-    def __init__(self, pool: Pool[httpx.HTTPTransport]) -> None:
+    def __init__(self, pool: Places[httpx.BaseTransport]) -> None:
         self.pool = pool
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -141,7 +137,7 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
         pool: open; closed with the transport.
     """
 
-    def __init__(self, pool: Pool[httpx.AsyncHTTPTransport]) -> None:
+    def __init__(self, pool: Places[httpx.AsyncBaseTransport]) -> None:
         self.pool = pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

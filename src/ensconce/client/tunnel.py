@@ -24,9 +24,9 @@ from typing import Self
 from ensconce.client.attested import AttestedSocket
 from ensconce.client.leaf import Accepted
 from ensconce.client.pump import End, pump
-from ensconce.errors import EnsconceError, InputError
+from ensconce.errors import EnsconceError, InputError, place_of
 
-__all__ = ["Tunnel"]
+__all__ = ["Tunnel", "as_failure"]
 
 _SOCKET = "tunnel"
 # unix(7): sun_path has 108 bytes, a NUL among them.
@@ -155,8 +155,12 @@ class Tunnel:
                 if self._closed or not _is_ours(local):
                     local.close()
                     continue
+                try:
+                    thread.start()
+                except RuntimeError:  # The system has no thread for it.
+                    local.close()
+                    continue
                 self._open[thread] = local
-                thread.start()
 
     def attest(self) -> AttestedSocket:
         """A connection for who moves its bytes himself, in this process; :meth:`ended` is to be called at its end.
@@ -215,15 +219,30 @@ class Tunnel:
     def _judged(self) -> AttestedSocket:
         try:
             attested = self._connect()
-        except EnsconceError as error:
-            self._failure = error
+        except KeyboardInterrupt:
             raise
+        except BaseException as error:  # a judge may be anybody's, and a panic of native code is no Exception
+            self._failure = as_failure(error)
+            if self._failure is error:
+                raise
+            raise self._failure from error
         with self._lock:
             self._failure = None
             self._is_lost = False
             self._latest = attested.accepted
             self._connections[attested.replica_id] += 1
         return attested
+
+
+def as_failure(error: BaseException) -> EnsconceError:
+    """Why there is no connection: the error itself if it is one of ours, else one that says where it came from."""
+    if isinstance(error, EnsconceError):
+        return error
+    return EnsconceError(
+        "client.connect",
+        "connecting failed in a way that nobody foresaw",
+        found=f"{type(error).__name__} at {place_of(error)}",
+    )
 
 
 def _private_folder() -> Path:

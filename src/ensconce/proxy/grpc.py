@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ensconce.client.pool import Lease
+from ensconce.client.tunnel import as_failure
 from ensconce.errors import EnsconceError
 from ensconce.proxy.back import BackConnection, BackStream
 from ensconce.proxy.link import Link
@@ -163,13 +164,12 @@ class ForwardedCall(Stream):
                     lease = self._lease = self._forwarding.upstream.lease(tried)
                     if lease.replica_id in tried:
                         raise self._forwarding.upstream.reason(failure) from None
-        except EnsconceError as error:
             self._task = None
-            self._refuse_with(error)
-            return
-        self._task = None
-        if not self.is_closed:
-            self._begin(ready)
+            if not self.is_closed:
+                self._begin(ready)
+        except Exception as error:  # nobody else would end the call
+            self._task = None
+            self._refuse_with(as_failure(error))
 
     def _begin(self, connection: BackConnection) -> None:
         back = self._back = connection.begin(self, self._head())
@@ -290,7 +290,8 @@ class GrpcFront:
         self._forwarding = forwarding
         self.health = Health((*_SERVICES, *(f"tensorflow.serving.{name}" for name in _SERVICES)))
         methods = {f"/{HEALTH_SERVICE}/{name}".encode(): each for name, each in self.health.methods().items()}
-        self._own = Front(methods, _HEALTH_BYTES, _HEALTH_BYTES, ThreadPoolExecutor(1))
+        self._threads = ThreadPoolExecutor(1)
+        self._own = Front(methods, _HEALTH_BYTES, _HEALTH_BYTES, self._threads)
         self.server = Http2Server(self._accept, _LIMITS)
 
     def _accept(self, connection: Connection, number: int, request: Request) -> Stream:
@@ -305,3 +306,4 @@ class GrpcFront:
         """Answer what has been asked, for ``grace`` seconds at most; then close every connection."""
         self.health.tell(serving=False)
         await self.server.stop(grace)
+        self._threads.shutdown(wait=False)

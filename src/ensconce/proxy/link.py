@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from ensconce.client.loops import call_in
 from ensconce.proxy.back import BackConnection, Backs
 
 __all__ = ["Link"]
+
+_log = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.2
 """Seconds for which nobody tries again where no connection could be had."""
@@ -69,7 +72,9 @@ class Link:
         try:
             async with asyncio.timeout(self._patience):
                 connection = await self._open()
-        except (OSError, TimeoutError):
+        except Exception as error:
+            if not isinstance(error, OSError | TimeoutError):
+                _log.error("connecting failed in a way that nobody foresaw", exc_info=True)
             self._not_before = self._loop.time() + _PAUSE_S
             return False
         finally:
@@ -106,8 +111,7 @@ class Link:
 
     def close(self) -> None:
         """End it, with the calls on it; in any thread."""
-        with contextlib.suppress(RuntimeError):  # The loop has ended, and everything with it.
-            self._loop.call_soon_threadsafe(self._close)
+        call_in(self._loop, self._close)
 
     def _close(self) -> None:
         self._is_closed = True

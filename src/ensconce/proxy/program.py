@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ensconce.addresses import Address, listen
+from ensconce.client.loops import call_in, run_in
 from ensconce.client.pool import Seat
+from ensconce.client.roster import LARGEST
 from ensconce.client.service import Service
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError, InputError
@@ -100,6 +102,8 @@ class Running:
         self._proxy = proxy
         self._loop = asyncio.get_running_loop()
         self._backs = Backs()
+        # An address that swallows what is sent there keeps a thread for as long as connecting may take.
+        self._threads = ThreadPoolExecutor(LARGEST, thread_name_prefix="proxy connects")
         self._sockets: list[Path] = []
         self._upstreams: dict[str, Upstream[Any]] = {}
         if proxy.grpc is not None:
@@ -134,26 +138,20 @@ class Running:
         backs, patience = self._backs, service.timeout + _HANDSHAKE_S
 
         def make(tunnel: Tunnel) -> Link:
-            return Link(functools.partial(open_through, tunnel), backs, patience)
+            return Link(functools.partial(open_through, tunnel, self._threads), backs, patience)
 
         upstream = Upstream(service, "h2", make, lambda link: link.close())
 
-        def changed() -> None:
-            with contextlib.suppress(RuntimeError):  # The loop has ended.
-                self._loop.call_soon_threadsafe(self._on_replicas)
-
-        upstream.watch(changed)
+        upstream.watch(lambda: call_in(self._loop, self._on_replicas))
         return upstream
 
     def _rest_upstream(self, service: Service) -> Upstream[Any]:
-        def make(tunnel: Tunnel) -> Any:
-            return transport_through(tunnel.path)
-
-        def dispose(transport: Any) -> None:
-            if not self._loop.is_closed():
-                asyncio.run_coroutine_threadsafe(transport.aclose(), self._loop)
-
-        return Upstream(service, "http/1.1", make, dispose)
+        return Upstream(
+            service,
+            "http/1.1",
+            lambda tunnel: transport_through(tunnel.path),
+            lambda transport: run_in(self._loop, transport.aclose()),
+        )
 
     def _on_replicas(self) -> None:
         if self._grpc is None or self._is_stopping:
@@ -209,6 +207,7 @@ class Running:
         for upstream in self._upstreams.values():
             await asyncio.to_thread(upstream.close)
         await self._backs.stop(0)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._status is not None:
             await self._status.stop(0)
 

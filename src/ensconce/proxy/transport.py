@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -23,17 +24,18 @@ __all__ = ["AttestedTransport", "open_through"]
 _RECORD: Final = 16 * 1024
 
 
-async def open_through(tunnel: Tunnel, make: Callable[[], BackConnection]) -> BackConnection:
+async def open_through(tunnel: Tunnel, threads: Executor, make: Callable[[], BackConnection]) -> BackConnection:
     """A connection through a tunnel.
 
     Args:
         tunnel: started.
+        threads: where it connects.
         make: makes what speaks.
 
     Raises:
         ConnectionError: there is none to be had; the tunnel knows why.
     """
-    opening = asyncio.ensure_future(asyncio.to_thread(tunnel.attest))
+    opening = asyncio.get_running_loop().run_in_executor(threads, tunnel.attest)
     try:
         attested = await asyncio.shield(opening)
     except EnsconceError:
@@ -41,8 +43,12 @@ async def open_through(tunnel: Tunnel, make: Callable[[], BackConnection]) -> Ba
     except asyncio.CancelledError:
         opening.add_done_callback(lambda done: _discard(tunnel, done))
         raise
-    connection = make()
-    AttestedTransport(attested, connection, lambda is_remote: tunnel.ended(is_remote=is_remote))
+    try:
+        connection = make()
+        AttestedTransport(attested, connection, lambda is_remote: tunnel.ended(is_remote=is_remote))
+    except BaseException:
+        _discard(tunnel, opening)
+        raise
     return connection
 
 

@@ -12,7 +12,7 @@ from ensconce.client.attested import Alpn
 from ensconce.client.leaf import Accepted
 from ensconce.client.pool import Lease, Pool, Seat
 from ensconce.client.service import Service
-from ensconce.client.tunnel import Tunnel
+from ensconce.client.tunnel import Tunnel, as_failure
 from ensconce.errors import EnsconceError, UnreachableError
 
 __all__ = ["Upstream"]
@@ -126,8 +126,8 @@ class Upstream(Generic[LinkT]):
             pool.watch(self._changed)
             try:
                 pool.open()
-            except EnsconceError as error:
-                self._failure = error
+            except Exception as error:
+                self._failure = as_failure(error)
                 self._changed()
                 self._closed.wait(pause * (0.5 + self._chance() / 2))
                 pause = min(_LONGEST_PAUSE_S, 2 * pause)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ensconce.errors import place_of
 from ensconce.ratls.binding import NONCE_SIZE
 from ensconce.ratls.freshness import FRESH, answer
 from ensconce.tfserving.refusal import RequestError
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from ensconce.serving.quotes import Quotes
 
 __all__ = ["Opening"]
+
+_log = logging.getLogger(__name__)
 
 
 class Opening(asyncio.Protocol):
@@ -59,11 +63,14 @@ class Opening(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await self._is_said
                 quote = await self._quotes.over(self._tls, bytes(self._said))
-        except RequestError:
-            self._transport.write(answer(b""))
-            self._transport.close()
         except (TimeoutError, asyncio.CancelledError):
             self._transport.abort()
+        except Exception as error:  # what makes quotes may fail in ways of its own
+            if not isinstance(error, RequestError):
+                # Not its text: the log is the host's.
+                _log.error("making a quote failed: %s at %s", type(error).__name__, place_of(error))
+            self._transport.write(answer(b""))
+            self._transport.close()
         else:
             if not self._transport.is_closing():
                 self._transport.write(answer(quote))

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,3 +201,26 @@ def test_no_folder_for_temporary_files(world, recorder, tunnel_to, tmp_path, mon
         tunnel_to(server.target).start()
     assert failed.value.check == "tunnel.socket"
     wait_for(lambda: server.ended == 1, "the first connection to be closed again")
+
+
+class Panic(BaseException):
+    """As native code raises it through its Python bindings."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, Panic, SystemExit])
+def test_a_judge_that_fails_in_ways_of_its_own_refuses(world, recorder, tunnel_to, kind) -> None:
+    def judge(_quote: bytes):
+        raise kind("the innermost secret")
+
+    good, appraiser = recorder(world.replica()), world.appraiser()
+    with tunnel_to(good.target, appraiser) as tunnel, local(tunnel) as first:
+        assert say(first, b"x") == b"X"
+        object.__setattr__(appraiser, "collateral", SimpleNamespace(get_for=judge))
+        with local(tunnel) as second:
+            assert second.recv(100) == b""
+        assert tunnel.failure is not None
+        assert tunnel.failure.check == "client.connect"
+        assert kind.__name__ in str(tunnel.failure)
+        assert "secret" not in str(tunnel.failure)
+        assert say(first, b"y") == b"Y"
+    assert good.received == b"xy"

@@ -329,3 +329,12 @@ async def test_a_closed_link_ends_its_calls(linked) -> None:
     call = await begin(link)
     link.close()
     assert await call.done() == [(ErrorCode.CANCEL, True)]
+
+
+async def test_a_connection_that_fails_in_a_way_that_nobody_foresaw(caplog) -> None:
+    async def connect(_make: Callable[[], BackConnection]) -> BackConnection:
+        raise ZeroDivisionError
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(Link(connect, Backs(), 5).connection(), 5)
+    assert "nobody foresaw" in caplog.text

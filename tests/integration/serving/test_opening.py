@@ -31,10 +31,12 @@ Begin = Callable[..., tuple[Handshakes, Callable[[str], Any]]]
 async def begin(issuer: Any) -> AsyncIterator[Begin]:
     begun: list[Handshakes] = []
 
-    def make(most: int = 4, timeout: float = 30.0) -> tuple[Handshakes, Callable[[str], Any]]:
+    def make(
+        most: int = 4, timeout: float = 30.0, quote: Callable[[bytes], bytes] = lambda data: b"quote" + data
+    ) -> tuple[Handshakes, Callable[[str], Any]]:
         handshakes = Handshakes(Greeter, most, timeout)
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-        quotes = Quotes(lambda data: b"quote" + data)
+        quotes = Quotes(quote)
         handshakes.listen(listener, ServingCertificate(*issuer.issue("opening"), quotes=quotes).http2_context)
         port = listener.getsockname()[1]
         begun.append(handshakes)
@@ -89,4 +91,17 @@ async def test_who_says_nothing_is_cut_off_in_the_end(begin: Begin) -> None:
     writer.write(bytes(31))
     with contextlib.suppress(ConnectionError, ssl.SSLError):
         assert await asyncio.wait_for(reader.read(), 30) == b""
+    writer.close()
+
+
+async def test_a_platform_that_fails_in_a_way_of_its_own(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_data: bytes) -> bytes:
+        raise ZeroDivisionError("the innermost secret")
+
+    _, connect = begin(quote=fail)
+    reader, writer = await connect(FRESH["h2"])
+    writer.write(bytes(32))
+    assert await asyncio.wait_for(reader.read(), 30) == answer(b"")
+    assert "ZeroDivisionError at" in caplog.text
+    assert "secret" not in caplog.text
     writer.close()

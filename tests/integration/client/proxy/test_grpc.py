@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -14,6 +16,7 @@ from ensconce.addresses import Address
 from ensconce.client import roster
 from ensconce.client.codec import PREDICT
 from ensconce.proxy import upstream
+from ensconce.proxy.link import Link
 from ensconce.tfserving.messages import PredictRequest, PredictResponse
 from ensconce.tfserving.tensor import from_proto, to_proto
 
@@ -118,6 +121,33 @@ def test_a_refused_replica_is_sent_nothing_and_the_client_learns_why(
     assert bytes(liar.received) == b""
     page = started.status("/metrics").text
     assert 'ensconce_proxy_refused_total{check="policy.mr_enclave",protocol="grpc"} 1.0' in page
+
+
+def test_a_judge_that_fails_in_a_way_of_its_own_refuses_at_once(world, proxy, probe, channel_to, wait_for) -> None:
+    def judge(_quote: bytes):
+        raise ZeroDivisionError
+
+    started = proxy(probe().target, appraiser=replace(world.appraiser(), collateral=SimpleNamespace(get_for=judge)))
+    wait_for(lambda: started.status("/readyz").json()["grpc"]["failures"], "a failure")
+    with pytest.raises(grpc.RpcError) as caught:
+        predict(channel_to(started))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "[client.connect]" in caught.value.details()
+    assert "ZeroDivisionError at" in caught.value.details()
+
+
+def test_a_call_that_cannot_be_begun_ends_at_once(proxy, probe, channel_to, wait_for, monkeypatch) -> None:
+    started = proxy(probe().target)
+    wait_for(lambda: started.replicas, "the replica")
+
+    async def fail(_link: Link) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Link, "ready", lambda _: None)
+    monkeypatch.setattr(Link, "connection", fail)
+    with pytest.raises(grpc.RpcError) as caught:
+        predict(channel_to(started))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
 
 
 def test_it_starts_before_its_replica(world, proxy, grpc_replica, find_port, channel_to, wait_for) -> None:
