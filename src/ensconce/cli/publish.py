@@ -75,4 +75,6 @@ def publish(
     for each in measurements.enclaves:
         remark(f"{each.mr_enclave}  {each.name}")
     remark(f"serial {measurements.serial}, until {measurements.expires}; entry {file.proof.entry.seq} of the log")
+    if withdraw is not None and len(measurements.withdrawn) == publishing.MAX_WITHDRAWN:
+        remark(f"the list gives reasons for the last {publishing.MAX_WITHDRAWN} withdrawals; earlier ones hold without")
     remark(f"wrote {out or folder.path / publishing.PUBLISHED}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -28,7 +29,15 @@ __all__ = ["REFRESH_S", "PublishedList"]
 REFRESH_S = 3600
 """How long a client goes on with a list before it asks for a newer one, in seconds."""
 
+_RETRY_S = 60
+_TIMEOUT_S = 20.0
 _MAX_PUBLISHERS = 16
+
+
+@dataclass(frozen=True)
+class _Kept:
+    data: bytes
+    due: int
 
 
 class PublishedList:
@@ -65,6 +74,7 @@ class PublishedList:
             )
         self._keys = [_key(each) for each in publishers]
         self._source = str(source)
+        self._is_remote = self._source.startswith(("http://", "https://"))
         self._roots = roots
         try:
             self._tls = ssl.create_default_context(cafile=ca_file) if self._source.startswith("https:") else None
@@ -74,14 +84,14 @@ class PublishedList:
             ) from error
         self._store = FolderStore(make_below(state_folder(), "state")) if store is None else store
         self._now = now
-        self._lock = threading.Lock()
-        self._data = b""
-        self._due = 0
+        self._kept: _Kept | None = None
+        self._asking = threading.Lock()
 
     def measurements(self, service: str) -> Measurements:
         """What is published for a service, if all of it holds and nothing newer was ever seen.
 
-        A URL is asked again when an hour has passed; while it does not answer, the list at hand is good until its end.
+        A URL is asked again when an hour has passed, by one thread while others go on with the list at hand; while it
+        does not answer, the list at hand is good until its end. Nobody waits for somebody else's request.
 
         Args:
             service: TLS name.
@@ -94,22 +104,48 @@ class PublishedList:
             UnreachableError: ``published.source``: the URL gave no list yet.
             InputError: ``file.*``, ``state.*``.
         """
-        with self._lock:
-            # What does not hold is not kept, and is asked for again at once.
-            data, self._due = self._get(), 0
-            file = parse_published(data, self._keys)
-            found = file.measurements
-            if found.service != service:
-                raise EvidenceError(
-                    "published.service",
-                    "this list is about another service",
-                    found=found.service,
-                    rule=service,
-                    remedy="name the list of the service that you connect to",
-                )
-            check_end(found, self._now())
-            admit(self._store, file)
-            self._data, self._due = data, min(self._now() + REFRESH_S, unix_of(found.expires))
+        kept = self._kept
+        if kept is not None and (self._now() < kept.due or not self._asking.acquire(blocking=False)):
+            try:
+                return self._judged(kept.data, service)
+            except EvidenceError as error:
+                # Somebody else, in this process or another, has seen a newer one meanwhile.
+                if error.check != "published.rollback":
+                    raise
+            return self._asked(service)
+        try:
+            return self._asked(service)
+        finally:
+            if kept is not None:
+                self._asking.release()
+
+    def _asked(self, service: str) -> Measurements:
+        """By what the source says now; what does not hold is not kept, and is asked for again at once."""
+        kept = self._kept
+        try:
+            data, due = self._get(), self._now() + REFRESH_S
+        except UnreachableError:
+            if kept is None:
+                raise
+            data, due = kept.data, self._now() + _RETRY_S
+        found = self._judged(data, service)
+        if self._is_remote:
+            self._kept = _Kept(data, min(due, unix_of(found.expires)))
+        return found
+
+    def _judged(self, data: bytes, service: str) -> Measurements:
+        file = parse_published(data, self._keys)
+        found = file.measurements
+        if found.service != service:
+            raise EvidenceError(
+                "published.service",
+                "this list is about another service",
+                found=found.service,
+                rule=service,
+                remedy="name the list of the service that you connect to",
+            )
+        check_end(found, self._now())
+        admit(self._store, file)
         return found
 
     def to_policy(self, service: str) -> Policy:
@@ -117,16 +153,9 @@ class PublishedList:
         return self.measurements(service).to_policy(self._roots)
 
     def _get(self) -> bytes:
-        if not self._source.startswith(("http://", "https://")):
+        if not self._is_remote:
             return read_bounded(Path(self._source), MAX_FILE)
-        if self._now() < self._due:
-            return self._data
-        try:
-            return get(self._source, MAX_FILE, self._error, tls=self._tls)
-        except UnreachableError:
-            if not self._data:
-                raise
-            return self._data
+        return get(self._source, MAX_FILE, self._error, timeout=_TIMEOUT_S, tls=self._tls)
 
     def _error(self, problem: str, found: str) -> UnreachableError:
         return UnreachableError(

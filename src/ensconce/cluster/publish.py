@@ -35,14 +35,16 @@ from ensconce.publication.file import EVENT, MAX_CONTINUES, MAX_FILE, PublishedF
 from ensconce.publication.statement import statement_bytes
 from ensconce.times import unix_now, utc_text
 
-__all__ = ["PUBLISHED", "add_enclave", "parse_image", "parse_source", "publish", "withdraw"]
+__all__ = ["MAX_WITHDRAWN", "PUBLISHED", "add_enclave", "parse_image", "parse_source", "publish", "withdraw"]
 
 PUBLISHED = "published.json"
 """The file, in the owner's folder."""
 
 _NEXT = "published.next.json"
 _DAY = 24 * 3600
-_MAX_WITHDRAWN = 64
+MAX_WITHDRAWN = 64
+"""So many withdrawals, the last ones, are in a list with their reasons. The others hold as well: what a list leaves out
+is not accepted, and the log knows what was ever in one, so that it does not come back."""
 
 _Lists = tuple[tuple[PublishedEnclave, ...], tuple[Withdrawn, ...]]
 Change = Callable[[_Lists, str], _Lists]
@@ -72,6 +74,7 @@ def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[
         lists: _Lists = ((), ()) if last is None else (last.measurements.enclaves, last.measurements.withdrawn)
         if change is not None:
             lists = change(lists, utc_text(at))
+            place.refuse_withdrawn(lists[0])
         elif last is None:
             raise InputError("publish.nothing", "nothing was published yet", remedy="publish an enclave first")
         with _checking("list", f"{len(lists[0])} enclaves", "at most 64 enclaves, each name once"):
@@ -82,7 +85,7 @@ def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[
                 expires=utc_text(at + days * _DAY),
                 policy=_policy(owner),
                 enclaves=lists[0],
-                withdrawn=lists[1][-_MAX_WITHDRAWN:],
+                withdrawn=lists[1][-MAX_WITHDRAWN:],
             )
         body = statement_bytes(measurements)
         envelope = seal(body, get_private_key(keystore, "signing/owner", "ed25519"))
@@ -124,13 +127,6 @@ def add_enclave(owner: OwnerFolder, name: str | None, images: Sequence[Image], s
 
     def change(lists: _Lists, at: str) -> _Lists:
         enclaves, withdrawn = lists
-        if any(each.mr_enclave == measured for each in withdrawn):
-            raise InputError(
-                "publish.withdrawn",
-                "this enclave was withdrawn, and nobody who believed that is to be contradicted",
-                found=measured,
-                remedy="publish an enclave that was built anew, from something that differs",
-            )
         before = next((each for each in enclaves if each.mr_enclave == measured), None)
         with _checking("name", name or "", "1 to 100 printable characters; at most 32 images"):
             enclave = PublishedEnclave(
@@ -223,7 +219,7 @@ class _Place:
 
     def settled(self) -> PublishedFile | None:
         """The list that the log says is the last; one that was on its way is finished, or dropped."""
-        entries = LogReader(self.log, self.key, lambda entry: entry.event == EVENT).entries()
+        entries = self._entries()
         recorded = entries[-1].fields["sha256"] if entries else None
         last = parse_published(read_bounded(self.file, MAX_FILE), [self.key]) if self.file.exists() else None
         if self.next_file.exists():
@@ -239,6 +235,26 @@ class _Place:
                 remedy="put the newest back, from a backup or from where it is published",
             )
         return last
+
+    def refuse_withdrawn(self, enclaves: Sequence[PublishedEnclave]) -> None:
+        """Refuse enclaves that were in some list and are not in the last.
+
+        Raises:
+            InputError: ``publish.withdrawn``.
+        """
+        *earlier, last = [_enclaves_of(entry) for entry in self._entries()] or [frozenset()]
+        withdrawn = frozenset[str]().union(*earlier) - last
+        for each in enclaves:
+            if each.mr_enclave in withdrawn:
+                raise InputError(
+                    "publish.withdrawn",
+                    "this enclave was withdrawn, and nobody who believed that is to be contradicted",
+                    found=each.mr_enclave,
+                    remedy="publish an enclave that was built anew, from something that differs",
+                )
+
+    def _entries(self) -> Sequence[Entry]:
+        return LogReader(self.log, self.key, lambda entry: entry.event == EVENT).entries()
 
     def _finish(self, entry: Entry, last: PublishedFile | None) -> PublishedFile | None:
         envelope, _, measurements = open_envelope(read_bounded(self.next_file, MAX_FILE), [self.key])
@@ -257,6 +273,12 @@ class _Place:
             return last
         write_aside(self.file, file.to_bytes())
         return file
+
+
+def _enclaves_of(entry: Entry) -> frozenset[str]:
+    measured = entry.fields["enclaves"]
+    assert isinstance(measured, tuple)  # as publish() writes it
+    return frozenset(map(str, measured))
 
 
 def _policy(owner: OwnerFolder) -> PolicyReference | None:

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-import httpx
-
 from ensconce.audit.entry import Entry
 from ensconce.client.service import Service
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
@@ -20,7 +18,7 @@ from ensconce.dashboard.logs import Entries, Heads, LogSeen
 from ensconce.dashboard.replicas import Find, Place, Seen, look_at, no_answer
 from ensconce.errors import EnsconceError
 from ensconce.times import unix_now
-from ensconce.web import get_over
+from ensconce.web import get
 
 __all__ = ["EVERY_S", "PLOTTED", "Replicas", "Server", "Snapshot", "Sources", "Watcher"]
 
@@ -180,13 +178,13 @@ def _server(url: str) -> Server:
     error: EnsconceError | None = None
     reading: Reading | None = None
     deadline = time.monotonic() + EVERY_S
-    with httpx.Client(base_url=url, trust_env=False, follow_redirects=False) as client:
-        try:
-            get_over(client, "/readyz", 4096, no_answer, deadline)
-        except EnsconceError as failure:
-            error = failure
-        try:
-            reading = parse_metrics(get_over(client, "/metrics", MAX_PAGE, no_answer, deadline))
-        except EnsconceError as failure:
-            error = error or failure
+    try:
+        get(f"{url.rstrip('/')}/readyz", 4096, no_answer, timeout=EVERY_S)
+    except EnsconceError as failure:
+        error = failure
+    try:
+        page = get(f"{url.rstrip('/')}/metrics", MAX_PAGE, no_answer, timeout=deadline - time.monotonic())
+        reading = parse_metrics(page)
+    except EnsconceError as failure:
+        error = error or failure
     return Server(url, error, reading)

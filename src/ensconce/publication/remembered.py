@@ -7,10 +7,12 @@ is seen is believed. What a host leaves out of date it cannot make the client fo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from ensconce.appraisal.policy_owners import key_name
 from ensconce.appraisal.published import Sha256
 from ensconce.audit.entry import canonical
 from ensconce.audit.head import Head, parse_head
@@ -25,7 +27,9 @@ __all__ = ["admit"]
 
 
 class _Remembered(StrictModel):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    publisher: str
+    service: str
     serial: Annotated[int, Field(ge=1)]
     sha256: Sha256
     head: dict[str, Any]
@@ -46,11 +50,15 @@ def admit(store: Store, file: PublishedFile) -> None:
         UnreachableError: ``state.unreachable``.
     """
     serial, sha256, head = file.measurements.serial, file.sha256, file.proof.head
-    name = f"published/{file.publisher.public_bytes_raw().hex()}"
+    publisher, service = key_name(file.publisher), file.measurements.service
+    # Both are in the name, which is short, and in the document, for people.
+    name = f"published/{hashlib.sha256(f'{publisher} {service}'.encode()).hexdigest()}"
     with store.locked(name) as slot:
         document = slot.read()
         if document is not None:
             seen = _read(document)
+            if (seen.publisher, seen.service) != (publisher, service):
+                raise _damaged()
             _refuse_older(file, seen)
             earlier = _head(seen, file)
             proof = next((each for each in file.continues if each.first == earlier.size), None)
@@ -59,7 +67,10 @@ def admit(store: Store, file: PublishedFile) -> None:
                 "merkle.consistency", "publisher's log", found=f"{head.size} entries", rule=f"continues {earlier.size}"
             )
         held("published.rollback", "serial", found=str(serial), rule="not before one that was seen")
-        new = canonical(_Remembered(serial=serial, sha256=sha256, head=head.to_json_object()).model_dump(mode="json"))
+        shown = _Remembered(
+            publisher=publisher, service=service, serial=serial, sha256=sha256, head=head.to_json_object()
+        )
+        new = canonical(shown.model_dump(mode="json"))
         if new != document:
             slot.write(new)
 

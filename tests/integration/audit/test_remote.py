@@ -37,6 +37,15 @@ def answering(log: AuditLog) -> Callable[[socket.socket], None]:
     return talk
 
 
+def saying(answer: bytes) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    return talk
+
+
 def log_of(folder: Path, size: int, word: str = "a") -> AuditLog:
     log = AuditLog.open(folder, KEY, lambda: 1_769_860_800)
     log.append_many([(word, {"n": n}) for n in range(size)])
@@ -62,27 +71,32 @@ def test_a_log_is_watched_over_time(tmp_path: Path, listen: Listen) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "problem"),
     [
-        b"",
-        b"nonsense\r\n\r\n",
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + bytes(30000),
-        b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        (b"", "no answer"),
+        (b"nonsense\r\n\r\n", "no answer"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "it refuses"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + bytes(30000), "its answer is too long"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}", "no answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "its answer is no proof"),
     ],
 )
-def test_an_answer_that_is_none(answer: bytes, listen: Listen) -> None:
-    def talk(connection: socket.socket) -> None:
-        with connection:
-            connection.recv(4096)
-            connection.sendall(answer)
-
-    server = listen(talk)
-    with pytest.raises(UnreachableError) as caught:
+def test_an_answer_that_is_none(answer: bytes, problem: str, listen: Listen) -> None:
+    server = listen(saying(answer))
+    with pytest.raises(UnreachableError, match=problem) as caught:
         RemoteLog(f"http://{server.address}").consistency(1, 2)
     assert caught.value.check == "audit.source"
+    server.stop()
+
+
+def test_a_head_from_elsewhere_is_not_fetched(tmp_path: Path, listen: Listen) -> None:
+    good = listen(answering(log_of(tmp_path / "audit", 7)))
+    location = f"Location: http://{good.address}/log/head".encode()
+    server = listen(saying(b"HTTP/1.1 302 Found\r\n" + location + b"\r\nContent-Length: 0\r\n\r\n"))
+    with pytest.raises(UnreachableError, match="it refuses"):
+        RemoteLog(f"http://{server.address}").head()
+    assert good.accepted == 0
+    good.stop()
     server.stop()
 
 

@@ -168,6 +168,7 @@ def web() -> Iterator[Any]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             server.asked += 1
+            assert server.may_answer.wait(60)
             self.send_response(200 if server.body else 503)
             self.end_headers()
             self.wfile.write(server.body)
@@ -181,8 +182,11 @@ def web() -> Iterator[Any]:
         asked = 0
 
     server = Server(("127.0.0.1", 0), Handler)
+    server.may_answer = threading.Event()
+    server.may_answer.set()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    server.may_answer.set()
     server.shutdown()
     server.server_close()
 
@@ -221,3 +225,35 @@ def test_a_web_page_is_no_list_and_is_asked_again_at_once(web, publisher, key, t
     assert refused(lambda: list_.measurements(DOMAIN)) == "published.source"
     web.body = publisher.publish(publisher.measurements(CODE)).to_bytes()
     assert list_.measurements(DOMAIN).serial == 1
+
+
+def test_nobody_waits_for_the_request_of_another(web, publisher, key, tmp_path, wait_for) -> None:
+    clock = [1_790_000_000]
+    url = f"http://127.0.0.1:{web.server_address[1]}/published.json"
+    list_ = PublishedList(url, [key], store=FolderStore(tmp_path / "state"), now=lambda: clock[0])
+    web.body = publisher.publish(publisher.measurements(CODE)).to_bytes()
+    assert list_.measurements(DOMAIN).serial == 1
+    web.may_answer.clear()
+    web.body = publisher.publish(publisher.measurements(CODE, serial=2)).to_bytes()
+    clock[0] += REFRESH_S
+    found: list[int] = []
+    asking = threading.Thread(target=lambda: found.append(list_.measurements(DOMAIN).serial))
+    asking.start()
+    wait_for(lambda: web.asked == 2, "the first thread's request")
+    # Judged by the list at hand, while the answer is not there; and nobody else has asked.
+    assert [list_.measurements(DOMAIN).serial for _ in range(2)] == [1, 1]
+    assert (web.asked, found) == (2, [])
+    web.may_answer.set()
+    asking.join(30)
+    assert (found, list_.measurements(DOMAIN).serial) == ([2], 2)
+
+
+def test_what_another_process_has_seen_is_fetched_at_once(web, publisher, key, tmp_path) -> None:
+    url = f"http://127.0.0.1:{web.server_address[1]}/published.json"
+    list_ = PublishedList(url, [key], store=FolderStore(tmp_path / "state"))
+    web.body = publisher.publish(publisher.measurements(CODE)).to_bytes()
+    assert list_.measurements(DOMAIN).serial == 1
+    newer = publisher.publish(publisher.measurements(CODE, serial=2))
+    admit(FolderStore(tmp_path / "state"), newer)
+    web.body = newer.to_bytes()
+    assert list_.measurements(DOMAIN).serial == 2

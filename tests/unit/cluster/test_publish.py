@@ -110,6 +110,21 @@ def test_what_cannot_be_published(owner: OwnerFolder, build: Callable[..., str])
     assert parse_source("git+ssh://a@b/c@" + "a" * 40) == Source(commit="a" * 40, uri="git+ssh://a@b/c")
 
 
+def test_a_withdrawal_outlives_its_reason(
+    owner: OwnerFolder, build: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensconce.cluster.publish.MAX_WITHDRAWN", 1)
+    measured = []
+    for number in (1, 2):
+        measured.append(build(number))
+        add(owner)
+        publish(owner, withdraw(measured[-1], f"number {number}"), 30)
+    assert [each.mr_enclave for each in checked(owner).withdrawn] == measured[1:]
+    # The list no longer says that this one was withdrawn; the log does.
+    build(1)
+    assert refused(lambda: add(owner)).check == "publish.withdrawn"
+
+
 def test_a_folder_that_was_put_back_is_noticed(owner: OwnerFolder, build: Callable[..., str]) -> None:
     measurement = build(1)
     add(owner)

@@ -22,6 +22,11 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "state")
 
 
+def remembered(folder: Path) -> list[str]:
+    """Names of documents."""
+    return [each.name.replace("_", "/") for each in folder.glob("published_*")]
+
+
 def refusal(act: Callable[[], object]) -> EnsconceError:
     with pytest.raises(EnsconceError) as caught:
         act()
@@ -82,12 +87,23 @@ def test_publishers_are_apart(publisher: Any, store: FolderStore, tmp_path: Path
     admit(store, other.publish(other.measurements(OTHER)))
 
 
-def test_what_is_remembered_is_not_bent_unnoticed(publisher: Any, store: FolderStore) -> None:
+def test_services_of_one_publisher_are_apart(publisher: Any, store: FolderStore, tmp_path: Path) -> None:
+    """Each with a log of its own, and with lists that are newer or older than the other's."""
+    admit(store, publisher.publish(publisher.measurements(CODE, serial=9)))
+    other = type(publisher)(tmp_path / "log-of-the-other-service")
+    admit(store, other.publish(other.measurements(OTHER, service="faces.example.test")))
+    assert len(remembered(tmp_path / "state")) == 2
+    old = other.publish(other.measurements(OTHER, serial=8))
+    assert refusal(lambda: admit(store, old)).check == "published.rollback"
+
+
+def test_what_is_remembered_is_not_bent_unnoticed(publisher: Any, store: FolderStore, tmp_path: Path) -> None:
     file = publisher.publish(publisher.measurements(CODE))
     admit(store, file)
-    name = f"published/{publisher.public.public_bytes_raw().hex()}"
+    (name,) = remembered(tmp_path / "state")
     good = json.loads(store.read(name) or b"")
-    for bent in (b"", b"{}", json.dumps(good | {"head": good["head"] | {"size": 0}}).encode()):
+    more = (json.dumps(good | {field: "x.test"}).encode() for field in ("service", "publisher"))
+    for bent in (b"", b"{}", json.dumps(good | {"head": good["head"] | {"size": 0}}).encode(), *more):
         with store.locked(name) as slot:
             slot.write(bent)
         assert refusal(lambda: admit(store, file)).check == "published.remembered"
