@@ -6,7 +6,7 @@ import re
 import time
 from datetime import UTC, datetime
 
-__all__ = ["unix_now", "unix_of", "utc_text"]
+__all__ = ["since_boot", "unix_now", "unix_of", "utc_text"]
 
 _TEXT = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
 
@@ -14,6 +14,15 @@ _TEXT = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
 def unix_now() -> int:
     """Seconds since 1970 by this machine's clock."""
     return int(time.time())
+
+
+def since_boot() -> float:
+    """Seconds since this machine began, the time that it was asleep included (CLOCK_BOOTTIME, clock_gettime(2)).
+
+    For how long something holds: ``time.monotonic()`` stands still while a machine sleeps, and what was accepted for an
+    hour would hold for the night.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def utc_text(unix_seconds: float) -> str:

@@ -25,6 +25,7 @@ from ensconce.errors import EvidenceError, UnreachableError
 from ensconce.ratls.context import TLS_1_2_CIPHERS
 from ensconce.ratls.freshness import FRESH
 from ensconce.ratls.stream import TlsStream
+from ensconce.times import since_boot
 from ensconce.trail import exhibit, held, recording, step
 
 __all__ = ["Alpn", "AttestedSocket", "connect_tls"]
@@ -49,8 +50,8 @@ class AttestedSocket:
         tls: the connection; application data may flow.
         accepted: why it was accepted.
         fresh: the policy's yes to a quote over the client's nonce and this channel, where one was asked for.
-        deadline: until when that holds, by ``time.monotonic()``. Servers end their connections long before, but a
-            server's clock is its host's, and a connection that never ends would never be judged again.
+        deadline: until when that holds, by :func:`ensconce.times.since_boot`. Servers end their connections long
+            before, but a server's clock is its host's, and a connection that never ends would never be judged again.
     """
 
     tls: TlsStream
@@ -138,9 +139,9 @@ def connect_tls(
         stream.close()
         raise
     valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.valid_until)
-    until = time.monotonic() + valid_until - appraiser.now()
-    stream.deadline = min(until, time.monotonic() + _LONGEST_S)
-    return AttestedSocket(stream, accepted, fresh, until)
+    left = valid_until - appraiser.now()
+    stream.deadline = time.monotonic() + min(left, _LONGEST_S)
+    return AttestedSocket(stream, accepted, fresh, since_boot() + left)
 
 
 def _connect(target: Address, timeout: float) -> socket.socket:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -16,6 +15,7 @@ from OpenSSL import SSL
 
 from ensconce.ratls.buffers import read_into, write
 from ensconce.ratls.stream import TlsStream
+from ensconce.times import since_boot
 
 __all__ = ["End", "pump"]
 
@@ -34,15 +34,15 @@ class End(Enum):
 
 
 def pump(local: socket.socket, tls: TlsStream, deadline: float) -> End:
-    """Run until either side has ended and its last bytes are delivered, or until ``deadline`` by ``time.monotonic()``.
+    """Run until either side has ended and its last bytes are delivered, or until ``deadline``.
 
-    The local socket is made non-blocking; closing both sides is the caller's. A shutdown of ``local`` from another
-    thread ends it.
+    The deadline is by :func:`ensconce.times.since_boot`; not a byte is moved behind it. The local socket is made
+    non-blocking; closing both sides is the caller's. A shutdown of ``local`` from another thread ends it.
     """
     local.setblocking(False)
     outwards = _Direction(local.recv_into, lambda data: _write(tls, data))
     inwards = _Direction(lambda buffer: _read(tls, buffer), local.send)
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline - since_boot()) > 0:
         moved = outwards.move() | inwards.move()
         if outwards.is_over and _is_sent(tls):
             return End.LOCAL
@@ -98,7 +98,8 @@ class _Direction:
             self.wants = wants
             return False
         except (OSError, SSL.Error):
-            # A reset, or an end without close_notify; HTTP's own framing tells the reader that something is missing.
+            # A reset, or an end without close_notify: to the reader it is an end like any. HTTP/2's framing tells that
+            # something is missing, HTTP/1's where there is any (check_framed in transport).
             self.pending, self._ended = self._buffer[:0], True
         return True
 

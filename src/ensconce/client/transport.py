@@ -14,11 +14,13 @@ from ensconce.appraisal.policy import Policy
 from ensconce.client.loops import run_in
 from ensconce.client.pool import CONNECTIONS, Lease, Places, Pool
 from ensconce.client.service import Service, ServiceOptions
+from ensconce.errors import UnreachableError
 
 __all__ = [
     "AsyncAttestedTransport",
     "AttestedTransport",
     "async_http_transport",
+    "check_framed",
     "http_transport",
     "open_async_transport",
     "open_transport",
@@ -27,7 +29,7 @@ __all__ = [
 
 def http_transport(
     target: str | Sequence[str],
-    policy: Path | str | Policy,
+    policy: Path | str | Policy | None,
     *,
     connections: int = CONNECTIONS,
     **options: Unpack[ServiceOptions],
@@ -52,7 +54,7 @@ def http_transport(
 
 async def async_http_transport(
     target: str | Sequence[str],
-    policy: Path | str | Policy,
+    policy: Path | str | Policy | None,
     *,
     connections: int = CONNECTIONS,
     **options: Unpack[ServiceOptions],
@@ -113,15 +115,22 @@ class AttestedTransport(httpx.BaseTransport):
 
         Raises:
             EnsconceError: the replica was refused or unreachable; httpx would only say that a connection was closed.
+            UnreachableError: see :func:`check_framed`.
         """
         lease = self.pool.lease()
         try:
-            response = lease.seat.channel.handle_request(request)
+            response: httpx.Response = lease.seat.channel.handle_request(request)
         except BaseException as error:
             lease.release()
             _raise_true_reason(lease, error)
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)
+        try:
+            check_framed(request.method, response)
+        except BaseException:
+            response.stream.close()
+            lease.release()
+            raise
         response.stream = _Stream(response.stream, lease)
         return response
 
@@ -148,12 +157,18 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
         """
         lease = self.pool.lease()
         try:
-            response = await lease.seat.channel.handle_async_request(request)
+            response: httpx.Response = await lease.seat.channel.handle_async_request(request)
         except BaseException as error:
             lease.release()
             _raise_true_reason(lease, error)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
+        try:
+            check_framed(request.method, response)
+        except BaseException:
+            await response.stream.aclose()
+            lease.release()
+            raise
         response.stream = _AsyncStream(response.stream, lease)
         return response
 
@@ -162,6 +177,30 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
         for transport in self.pool.channels:
             await transport.aclose()
         await asyncio.to_thread(self.pool.close)
+
+
+def check_framed(method: str, response: httpx.Response) -> None:
+    """Refuse an answer that ends where the connection does (RFC 9112, section 6.3): a host could cut it short.
+
+    TLS's own goodbye, which would tell, is between the replica and the tunnel.
+
+    Args:
+        method: of the request.
+        response: its header fields.
+
+    Raises:
+        UnreachableError: ``http.length``.
+    """
+    if method == "HEAD" or response.status_code in (204, 304):
+        return
+    if "content-length" not in response.headers and "transfer-encoding" not in response.headers:
+        raise UnreachableError(
+            "http.length",
+            "the answer does not say where it ends, so that a host could cut it short",
+            found=f"status {response.status_code} without a length",
+            rule="Content-Length, or Transfer-Encoding: chunked",
+            remedy="ask a server that says so, as Ensconce's and TensorFlow Serving's do",
+        )
 
 
 def _raise_true_reason(lease: Lease[Any], error: BaseException) -> None:

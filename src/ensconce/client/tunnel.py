@@ -14,7 +14,6 @@ import socket
 import struct
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from ensconce.client.attested import AttestedSocket
 from ensconce.client.leaf import Accepted
 from ensconce.client.pump import End, pump
 from ensconce.errors import EnsconceError, InputError, place_of
+from ensconce.times import since_boot
 
 __all__ = ["Tunnel", "as_failure"]
 
@@ -96,7 +96,7 @@ class Tunnel:
             EnsconceError: whatever ``connect`` raises: an unreachable or refused replica is known at once.
             InputError: no folder can be made for the socket.
         """
-        self._first = (self._judged(), time.monotonic())
+        self._first = (self._judged(), since_boot())
         try:
             self._folder = _private_folder()
             self._server.bind(self.path)
@@ -210,7 +210,7 @@ class Tunnel:
         if first is None:
             return None
         attested, opened = first
-        if time.monotonic() - opened <= _FIRST_KEEPS_S:
+        if since_boot() - opened <= _FIRST_KEEPS_S:
             return attested
         # The server may have given up on a client that says nothing.
         attested.close()

@@ -21,7 +21,7 @@ from ensconce.errors import EnsconceError, InputError
 from ensconce.proxy.back import Backs
 from ensconce.proxy.grpc import Forwarding, GrpcFront
 from ensconce.proxy.link import Link
-from ensconce.proxy.listening import Place, open_listener
+from ensconce.proxy.listening import Place, is_local, open_listener
 from ensconce.proxy.metrics import Metrics
 from ensconce.proxy.rest import RestFront, transport_through
 from ensconce.proxy.status import status_server
@@ -129,7 +129,9 @@ class Running:
             self._rest = RestFront(self._upstreams["rest"], asked, check_host=check_host)
         self._is_stopping = False
         self._status = (
-            status_server(self._upstreams, metrics.registry, lambda: self._is_stopping)
+            status_server(
+                self._upstreams, metrics.registry, lambda: self._is_stopping, only_local=is_local(proxy.status)
+            )
             if proxy.status is not None
             else None
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from http import HTTPStatus
 from typing import Final
 
 from ensconce.errors import EnsconceError, EvidenceError, RefusedError, UnreachableError
-from ensconce.serving.http1.messages import Response
+from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.http2.frames import ErrorCode
 from ensconce.tfserving.refusal import Code
 
-__all__ = ["CUT", "code_of", "code_of_reset", "response_of"]
+__all__ = ["CUT", "check_host", "code_of", "code_of_reset", "refused", "response_of"]
 
 CUT: Final = UnreachableError(
     "proxy.connection",
@@ -54,3 +55,29 @@ def response_of(error: EnsconceError) -> Response:
         case _:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
     return Response(status, json.dumps({"error": str(error), "refusal": error.fields()}).encode())
+
+
+def refused(error: HttpError) -> Response:
+    """The answer to a request that is refused before anybody is asked."""
+    return Response(error.status, json.dumps({"error": error.problem}).encode())
+
+
+def check_host(request: Request) -> None:
+    """Refuse a request under a name that is not this machine's.
+
+    A web page that is shown here could have its own name stand for our address (DNS rebinding), and would be answered.
+
+    Raises:
+        HttpError: 421.
+    """
+    host = request.fields.get("host", "")
+    name, _, port = host.rpartition(":")
+    if not name or not port.isdecimal():
+        name = host
+    name = name.removeprefix("[").removesuffix("]").lower()
+    if name in ("localhost", ""):
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise HttpError(421, "This proxy is asked for as localhost, or by its address") from None

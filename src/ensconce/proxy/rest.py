@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -12,11 +10,12 @@ from typing import Final
 import httpx
 
 from ensconce.client.pool import Lease
+from ensconce.client.transport import check_framed
 from ensconce.errors import EnsconceError, UnreachableError
-from ensconce.proxy.refusals import CUT, response_of
+from ensconce.proxy.refusals import CUT, check_host, refused, response_of
 from ensconce.proxy.upstream import Upstream
 from ensconce.serving.http1.limits import Http1Limits
-from ensconce.serving.http1.messages import HttpError, Request, Response
+from ensconce.serving.http1.messages import Request, Response
 from ensconce.serving.http1.server import HttpServer
 
 __all__ = ["ObserveHttp", "RestFront", "transport_through"]
@@ -70,18 +69,17 @@ class RestFront:
         Args:
             upstream: where requests go.
             observe: told of each.
-            check_host: answer only to clients that reached us as localhost or by an address: a web page that is shown
-                on this machine could have its own name stand for our address otherwise, and would be obeyed.
+            check_host: see :func:`ensconce.proxy.refusals.check_host`.
         """
         self._upstream, self._observe, self._check_host = upstream, observe, check_host
         self._host = upstream.service.server_name
-        self.server = HttpServer(self._answer, _refused, _LIMITS)
+        self.server = HttpServer(self._answer, refused, _LIMITS)
 
     async def _answer(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if self._check_host and not _is_local_name(request.fields.get("host", "")):
-            raise HttpError(421, "This proxy is asked for as localhost, or by its address")
+        if self._check_host:
+            check_host(request)
         replica, reason = "", None
         try:
             response, replica = await self._ask(request)
@@ -120,6 +118,7 @@ class RestFront:
         )
         answer = await lease.seat.channel.handle_async_request(outgoing)
         try:
+            check_framed(request.method, answer)
             body = await _read(answer)
         finally:
             await answer.aclose()
@@ -140,21 +139,3 @@ async def _read(answer: httpx.Response) -> bytes:
                 "proxy.answer", "the answer is too long", rule=f"at most {_LONGEST_ANSWER} bytes", remedy="use gRPC"
             )
     return bytes(body)
-
-
-def _is_local_name(host: str) -> bool:
-    name, _, port = host.rpartition(":")
-    if not name or not port.isdecimal():
-        name = host
-    name = name.removeprefix("[").removesuffix("]").lower()
-    if name in ("localhost", ""):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _refused(error: HttpError) -> Response:
-    return Response(error.status, json.dumps({"error": error.problem}).encode())

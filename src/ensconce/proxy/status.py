@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from ensconce.proxy.refusals import check_host, refused
 from ensconce.proxy.upstream import Upstream
 from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError, Request, Response
@@ -20,7 +21,11 @@ _LIMITS: Final = Http1Limits(connections=64, body_bytes=0, server_bytes=1024 * 1
 
 
 def status_server(
-    upstreams: Mapping[str, Upstream[object]], registry: CollectorRegistry, is_stopping: Callable[[], bool]
+    upstreams: Mapping[str, Upstream[object]],
+    registry: CollectorRegistry,
+    is_stopping: Callable[[], bool],
+    *,
+    only_local: bool,
 ) -> HttpServer:
     """A server that is to be told where to listen.
 
@@ -28,9 +33,13 @@ def status_server(
         upstreams: by protocol.
         registry: what is counted.
         is_stopping: whether the proxy takes no more calls.
+        only_local: whether it will listen on this machine only, see :func:`ensconce.proxy.refusals.check_host`. Others
+            may come by any name.
     """
 
     def answer(request: Request) -> Response:
+        if only_local:
+            check_host(request)
         path = request.target.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             raise HttpError(405, "Only GET is answered here")
@@ -44,7 +53,7 @@ def status_server(
             return Response(200, generate_latest(registry), CONTENT_TYPE_LATEST)
         raise HttpError(404, "There is /healthz, /readyz and /metrics")
 
-    return HttpServer(answer, _refused, _LIMITS)
+    return HttpServer(answer, refused, _LIMITS)
 
 
 def _state(upstream: Upstream[object]) -> dict[str, object]:
@@ -55,7 +64,3 @@ def _state(upstream: Upstream[object]) -> dict[str, object]:
         },
         "failures": {where: error.fields() for where, error in upstream.failures().items()},
     }
-
-
-def _refused(error: HttpError) -> Response:
-    return Response(error.status, json.dumps({"error": error.problem}).encode())

@@ -18,6 +18,7 @@ from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError
 from ensconce.proxy.back import BackConnection
 from ensconce.ratls.buffers import read_into, write
+from ensconce.times import since_boot
 
 __all__ = ["AttestedTransport", "open_through"]
 
@@ -76,8 +77,9 @@ class AttestedTransport(asyncio.Transport):
         self._loop = asyncio.get_running_loop()
         self._number = self._stream.fileno()
         self._is_closing = self._is_over = self._is_blocked = False
-        # What it was accepted for ends, whatever is under way.
-        self._deadline = self._loop.call_at(attested.deadline, self._end, True)
+        # What it was accepted for ends, whatever is under way; the loop's clock may have stood still in between.
+        self._until = attested.deadline
+        self._deadline = self._loop.call_later(attested.deadline - since_boot(), self._end, True)
         protocol.connection_made(self)
         if self._is_over:
             return
@@ -102,7 +104,7 @@ class AttestedTransport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         """Encrypt and send."""
-        if self._is_closing or not data:
+        if self._is_closing or not data or self._is_late():
             return
         try:
             write(self._stream.connection, data, len(data))
@@ -142,7 +144,15 @@ class AttestedTransport(asyncio.Transport):
         else:
             self._protocol.resume_writing()
 
+    def _is_late(self) -> bool:
+        late = since_boot() >= self._until
+        if late:
+            self._end(True)
+        return late
+
     def _on_readable(self) -> None:
+        if self._is_late():
+            return
         try:
             self._stream.pull()
         except OSError:

@@ -315,7 +315,11 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         answer = f"{self.headers['host']} {self.path} ".encode() + body
         self.send_response(200)
-        self.send_header("content-length", str(len(answer)))
+        if self.path == "/ends-with-the-connection":
+            self.close_connection = True
+        else:
+            self.send_header("content-length", str(len(answer) + (self.path == "/is-cut-short")))
+            self.close_connection = self.path == "/is-cut-short"
         self.end_headers()
         self.wfile.write(answer)
 

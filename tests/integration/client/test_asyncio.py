@@ -122,6 +122,9 @@ async def test_http(world, rest_replica) -> None:
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{DOMAIN}", trust_env=False) as client:
         answers = await asyncio.gather(*(client.post("/x", content=b"y") for _ in range(4)))
         assert {answer.text for answer in answers} == {f"{DOMAIN} /x y"}
+        with pytest.raises(UnreachableError) as refused:
+            await client.post("/ends-with-the-connection", content=b"whole?")
+        assert refused.value.check == "http.length"
         assert not transport.pool._roster.calls
 
 

@@ -149,6 +149,19 @@ def test_http(world, rest_replica) -> None:
         assert answer.text == 'digits.example.test /v1/models/digits:predict {"instances":[1]}'
 
 
+def test_http_takes_no_part_of_an_answer_for_the_whole(world, rest_replica) -> None:
+    """A host can end a connection wherever it likes."""
+    target = rest_replica(world.replica())
+    with http_client(target, DOMAIN, world.appraiser(), authority=world.authority.certificate) as client:
+        with pytest.raises(UnreachableError) as refused:
+            client.post("/ends-with-the-connection", content=b"whole?")
+        assert refused.value.check == "http.length"
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/is-cut-short", content=b"whole?")
+        assert client.post("/x", content=b"whole").text.endswith("whole")
+        assert not client._transport.pool._roster.calls
+
+
 def test_http_never_goes_through_a_proxy(world, rest_replica, recorder, monkeypatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")

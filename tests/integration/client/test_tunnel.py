@@ -17,10 +17,12 @@ from types import SimpleNamespace
 import pytest
 
 from ensconce.addresses import Address
+from ensconce.client import pump
 from ensconce.client.attested import connect_tls
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import InputError, RefusedError, UnreachableError
 from ensconce.ratls.authority import DEFAULT_LIFETIME
+from ensconce.times import since_boot
 
 DOMAIN = "digits.example.test"
 
@@ -143,6 +145,28 @@ def test_no_connection_outlives_what_it_was_accepted_for(world, recorder, tunnel
         assert say(connection, b"x") == b"X"
         assert connection.recv(100) == b""
     assert tunnel.failure is None
+
+
+def test_nothing_is_said_after_a_sleep_in_which_that_ended(world, recorder, tunnel_to, monkeypatch) -> None:
+    server, wait, asleep = recorder(world.replica()), pump._wait, threading.Event()
+
+    def sleep(*arguments) -> None:
+        if not asleep.is_set():
+            wait(*arguments)
+            return
+        # CLOCK_MONOTONIC would have stood still meanwhile.
+        connection.sendall(b"pixels that nobody may see")
+        monkeypatch.setattr(pump, "since_boot", lambda: since_boot() + DEFAULT_LIFETIME)
+
+    monkeypatch.setattr(pump, "_wait", sleep)
+    with tunnel_to(server.target) as tunnel, local(tunnel) as connection:
+        assert say(connection, b"x") == b"X"
+        asleep.set()
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"y")
+            while connection.recv(100):
+                pass
+    assert b"pixels" not in server.received
 
 
 def test_the_folder_is_private_and_vanishes(world, recorder, tunnel_to) -> None:

@@ -96,6 +96,15 @@ def test_web_pages_cannot_ask_under_a_name_of_their_own(world, proxy, rest_repli
     assert ask(started, host="[::1]:8501").status_code == 200
 
 
+def test_no_part_of_an_answer_is_passed_on_for_the_whole(world, proxy, rest_replica, wait_for) -> None:
+    started = proxy(rest=rest_replica(world.replica()))
+    wait_for(lambda: ready(started), "the replica")
+    for path, check in (("/ends-with-the-connection", "http.length"), ("/is-cut-short", "proxy.connection")):
+        answer = ask(started, path, b"whole?")
+        assert answer.status_code == 503
+        assert answer.json()["refusal"]["check"] == check
+
+
 def test_what_concerns_the_connection_stays(world, proxy, serve, wait_for) -> None:
     _, rest = serve(world.replica())
     started = proxy(rest=rest)
@@ -113,4 +122,7 @@ def test_status_has_three_pages(world, proxy, rest_replica) -> None:
     started = proxy(rest=rest_replica(world.replica()))
     assert started.status("/healthz").text == "ok\n"
     assert started.status("/nothing").status_code == 404
-    assert httpx.post(f"http://{started.at['status']}/healthz", trust_env=False).status_code == 405
+    where = f"http://{started.at['status']}/healthz"
+    assert httpx.post(where, trust_env=False).status_code == 405
+    assert httpx.get(where, headers={"host": "evil.example"}, trust_env=False).status_code == 421
+    assert httpx.get(where, headers={"host": "localhost:1"}, trust_env=False).status_code == 200

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,8 +12,10 @@ import pytest
 from ensconce.client.attested import AttestedSocket
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import UnreachableError
+from ensconce.proxy import transport
 from ensconce.proxy.back import Backs
 from ensconce.proxy.transport import open_through
+from ensconce.times import since_boot
 
 THREADS = ThreadPoolExecutor(4)
 
@@ -29,7 +30,7 @@ async def test_a_connection_ends_with_what_it_was_accepted_for(world, probe) -> 
     service = world.service(probe().target)
 
     def attest() -> AttestedSocket:
-        return replace(service.attest(service.targets[0], "h2"), deadline=time.monotonic() + 0.2)
+        return replace(service.attest(service.targets[0], "h2"), deadline=since_boot() + 0.2)
 
     backs = Backs()
     with Tunnel(attest) as tunnel:
@@ -39,6 +40,44 @@ async def test_a_connection_ends_with_what_it_was_accepted_for(world, probe) -> 
         await until(lambda: connection.is_lost)
         assert tunnel.is_lost
     await backs.stop(0)
+
+
+@pytest.mark.parametrize("does", ["write", "read"])
+async def test_nothing_is_said_or_heard_after_a_sleep_in_which_that_ended(world, recorder, monkeypatch, does) -> None:
+    replica = recorder(world.replica(), alpn=["h2"])
+    service = world.service(replica.target)
+    heard: list[bytes] = []
+
+    class Hears(asyncio.BufferedProtocol):
+        room = bytearray(1 << 15)
+        is_lost = False
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def get_buffer(self, _hint: int) -> bytearray:
+            return self.room
+
+        def buffer_updated(self, count: int) -> None:
+            heard.append(bytes(self.room[:count]))
+
+        def connection_lost(self, _error: Exception | None) -> None:
+            self.is_lost = True
+
+    with Tunnel(lambda: service.attest(replica.target, "h2")) as tunnel:
+        said = await open_through(tunnel, THREADS, Hears)
+        said.transport.write(b"before")
+        await until(lambda: heard == [b"BEFORE"])
+        if does == "read":
+            # The answer is made while the machine sleeps.
+            said.transport.write(b"during")
+        monkeypatch.setattr(transport, "since_boot", lambda: since_boot() + 30 * 86400)
+        if does == "write":
+            said.transport.write(b"after")
+        await until(lambda: said.is_lost)
+        await until(lambda: replica.ended == 1)
+        assert b"after" not in replica.received
+        assert heard == [b"BEFORE"]
 
 
 async def test_who_gives_up_leaves_no_connection_behind(world, recorder) -> None:
