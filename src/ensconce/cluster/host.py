@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ __all__ = ["down", "logs", "roll", "scale", "status", "up"]
 
 _START_S = 120.0
 _POLL_S = 0.1
-_PATIENCE = 2
+_AWAY_S = 5.0
 
 Watch = Callable[[dict[str, Any]], None]
 
@@ -178,6 +179,7 @@ def _wait_for_supervisor(host: Path, process: subprocess.Popen[bytes]) -> None:
 
 def _wait_until_settled(host: Path, watch: Watch, patience: float = _START_S) -> dict[str, Any]:
     until = time.monotonic() + patience
+    away_since = math.inf
     while True:
         now = status(host)
         watch(now)
@@ -185,9 +187,11 @@ def _wait_until_settled(host: Path, watch: Watch, patience: float = _START_S) ->
         if states == ["ready"] * now["wanted"] and not now["rolling"]:
             return now
         for replica in now["replicas"]:
-            # The owner's server may be about to come; any other reason will be the same the next time.
-            away = replica["exit_status"] == UnreachableError.exit_status and replica["restarts"] < _PATIENCE
-            if replica["state"] == "failed" and not away:
+            away = replica["exit_status"] == UnreachableError.exit_status and replica["state"] in ("starting", "failed")
+            if away:
+                # The owner's server may be about to come; any other reason will be the same the next time.
+                away_since = min(away_since, time.monotonic())
+            if time.monotonic() > away_since + _AWAY_S if away else replica["state"] == "failed":
                 error = restore(replica["error"], replica["exit_status"] or 1)
                 raise error.altered(problem=f"{replica['name']}: {error.problem}")
         if time.monotonic() > until:

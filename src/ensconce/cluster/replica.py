@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 from enum import StrEnum
@@ -12,12 +14,13 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT
-from ensconce.errors import EnsconceError, InputError
+from ensconce.enclave.telling import UNANSWERED
+from ensconce.errors import EnsconceError, InputError, UnreachableError, restore
 from ensconce.files import system_error
 from ensconce.platform.simulated.control import PlatformControl
 from ensconce.strict import StrictModel
 
-__all__ = ["Ready", "Replica", "State", "last_words", "words_in"]
+__all__ = ["Ready", "Replica", "State", "last_words", "unanswered_in", "words_in"]
 
 _LAST_LINES = 8192
 _LAST_LINE = 300
@@ -134,6 +137,7 @@ class Replica:
 
     def describe(self) -> dict[str, Any]:
         """The replica as ``ensconce status --json`` shows it."""
+        unanswered = unanswered_in(_end(self.log)) if self.state is State.STARTING else None
         return {
             "name": self.name,
             "state": self.state.value,
@@ -143,8 +147,8 @@ class Replica:
             "key_sha256": self.ready.key_sha256 if self.ready else None,
             "servables": self.ready.servables if self.ready else [],
             "restarts": self.restarts,
-            "error": self.error,
-            "exit_status": self.exit_status,
+            "error": unanswered.fields() if unanswered else self.error,
+            "exit_status": UnreachableError.exit_status if unanswered else self.exit_status,
         }
 
     def _fail(self, error: dict[str, str], exit_status: int, now: float) -> None:
@@ -180,11 +184,27 @@ class Replica:
 
 def last_words(errors: Path, name: str) -> dict[str, str]:
     """The error that a replica printed last to its file ``errors``, or a pointer to that file."""
+    return words_in(_end(errors), name, str(errors))
+
+
+def _end(path: Path) -> bytes:
     try:
-        tail = errors.read_bytes()[-_LAST_LINES:]
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_LINES))
+            return file.read(_LAST_LINES)
     except OSError:
-        tail = b""
-    return words_in(tail, name, str(errors))
+        return b""
+
+
+def unanswered_in(tail: bytes) -> EnsconceError | None:
+    """Why a replica that is starting has no keys yet, in the end of what it has told; None unless that came last."""
+    for line in reversed(tail.decode(errors="replace").splitlines()):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            told = json.loads(line)
+            event = told.pop("event")
+            fields = {name: str(value) for name, value in told.items()}
+            return restore(fields, UnreachableError.exit_status) if event == UNANSWERED else None
+    return None
 
 
 def words_in(tail: bytes, name: str, place: str) -> dict[str, str]:

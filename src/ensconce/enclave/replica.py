@@ -2,9 +2,8 @@
 
 Run as ``python -m ensconce.enclave.replica enclave/server.json``, with argv and environment as the signed manifest has
 them. Its folder holds ``enclave/`` (measured) and ``models/`` (ciphertext); it writes ``ready.json`` there while it
-serves. Everything it says is for the host's eyes: one JSON object a line, events on standard output and, when it
-fails, ``{"error": ...}`` on standard error with that error's exit status. Never keys, never payloads. While it serves,
-it looks for versions that the host lays beside those that are there (:mod:`ensconce.enclave.versions`).
+serves, and ends with the exit status of the error that it tells last (:mod:`ensconce.enclave.telling`). While it
+serves, it looks for versions that the host lays beside those that are there (:mod:`ensconce.enclave.versions`).
 
 Models, keys and the serving stack are imported only once keys were granted: a replica that gets none has read nothing.
 """
@@ -32,9 +31,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ensconce import platform
+from ensconce.enclave.asking import until_answered
 from ensconce.enclave.config import MAX_LOADED, ModelConfig, ReplicaConfig
 from ensconce.enclave.present import choose, folders
-from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError, place_of
+from ensconce.enclave.telling import Telling, kind, tell, tell_error, tell_unexpected
+from ensconce.errors import EnsconceError, InputError, RefusedError, UnreachableError
 from ensconce.evidence.spki import spki_of
 from ensconce.provisioning.threads import Threads
 from ensconce.servables import key_id
@@ -57,36 +58,6 @@ _RETRY_S, _RENEWED, _CHANCE = 30.0, (0.6, 0.7), random.SystemRandom()
 T = TypeVar("T")
 
 
-class _Telling(logging.Handler):
-    """Warnings of the serving stack are events, too. No log of ours holds a payload; traces may, so none is told.
-
-    Nor is any text of others: asyncio's quotes what callbacks were called with, and the errors that they raised.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # What becomes of versions is told by whoever loads them.
-        if record.name == "ensconce.serving.lifecycle":
-            return
-        error = record.exc_info[1] if record.exc_info else None
-        if record.name.startswith("ensconce."):
-            text = record.getMessage()
-        else:
-            text = _kind(error) if error is not None else f"{record.module}:{record.lineno}"
-        _tell("log", level=record.levelname, logger=record.name, text=text)
-
-
-def _kind(error: BaseException) -> str:
-    """All that is told of an error whose text may quote a request or a model."""
-    return f"{type(error).__name__} at {place_of(error)}"
-
-
-def _unexpected(what: Any) -> None:
-    """In the place of the interpreter's own, which write an error's text: an error that nobody catches, in a thread, or
-    where nobody could."""
-    text = _kind(what.exc_value) if what.exc_value is not None else what.exc_type.__name__
-    _tell("log", level="ERROR", logger="python", text=text)
-
-
 class _Stop(BaseException):
     """SIGTERM or SIGINT came before there was a loop to take it."""
 
@@ -97,8 +68,8 @@ def main() -> None:
     sys.path[:] = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100  # strings, as the interpreter wants them
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
-    logging.basicConfig(level=logging.WARNING, handlers=[_Telling()])
-    threading.excepthook = sys.unraisablehook = _unexpected
+    logging.basicConfig(level=logging.WARNING, handlers=[Telling()])
+    threading.excepthook = sys.unraisablehook = tell_unexpected
     status = 0
     try:
         if len(sys.argv) != 2:
@@ -108,11 +79,12 @@ def main() -> None:
     except (_Stop, KeyboardInterrupt):
         pass
     except EnsconceError as error:
-        status = _fail(error)
+        status = tell_error(error)
     except Exception as error:
-        status = _fail(EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=_kind(error)))
+        bug = EnsconceError("replica.bug", "the server failed in a way nobody foresaw", found=kind(error))
+        status = tell_error(bug)
     _READY.unlink(missing_ok=True)
-    _tell("stopped", status=status)
+    tell("stopped", status=status)
     # Threads of the serving stack, or a renewal under way, have nothing left to finish.
     sys.stderr.flush()
     os._exit(status)
@@ -135,7 +107,7 @@ def _run(config: ReplicaConfig) -> None:
         for model in config.models
         for number in sorted(choose(model, [number for name, number in every if name == model.name], ()))
     ]
-    _tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
+    tell("started", platform=here.name, pid=os.getpid(), versions=[f"{name}/{version}" for name, version in wanted])
     # Nothing here has a name for what is granted: it holds keys, and this runs as long as the replica.
     _Replica(config, provision, here.quote).run(_granted(provision, wanted, every))
 
@@ -146,12 +118,12 @@ def _granted(
     every: Sequence[tuple[str, int]],
 ) -> Provisioned:
     try:
-        return provision(wanted)
+        return until_answered(lambda: provision(wanted))
     except RefusedError:
         if wanted == every:
             raise
     # Perhaps the newest versions have been retired, and older ones are what the owner means to have served.
-    return provision(every)
+    return until_answered(lambda: provision(every))
 
 
 def _versions(models: tuple[ModelConfig, ...]) -> list[tuple[str, int]]:
@@ -196,7 +168,7 @@ class _Replica:
             config.engine,
             self._manager,
             self._ask,
-            _tell,
+            tell,
             around=self._metrics.counting if self._metrics is not None else lambda loader: loader,
         )
         self._announced: dict[str, Any] = {}
@@ -208,8 +180,8 @@ class _Replica:
         """Load what was granted, and serve until told to stop."""
         self._certificate = _Certificate.of(granted)
         for refused, error in sorted(granted.refused.items()):
-            _tell("refused", key_id=refused, **error.fields())
-        _tell("provisioned", key_ids=sorted(granted.secrets), valid_until=self._certificate.valid_until)
+            tell("refused", key_id=refused, **error.fields())
+        tell("provisioned", key_ids=sorted(granted.secrets), valid_until=self._certificate.valid_until)
         self._versions.start(_by_version(granted.secrets), _by_version(granted.refused))
         del granted  # It holds keys.
         labels = {model.name: model.labels for model in self._config.models if model.labels}
@@ -220,7 +192,7 @@ class _Replica:
         """The key of a version, from the owner, over a session of its own. Its certificate is nobody's."""
         key = key_id(name, number)
         secret = self._provision([(name, number)]).secrets[key]
-        _tell("granted", key_id=key)
+        tell("granted", key_id=key)
         return secret
 
     def _options(self) -> FrontOptions:
@@ -247,7 +219,7 @@ class _Replica:
             loop.add_signal_handler(number, stopping.set)
         self._ports = await self._start()
         self._announce()
-        _tell("ready", **self._announced)
+        tell("ready", **self._announced)
         self._follow(loop, looking)
         renewal = asyncio.create_task(self._renew())
         stopped = asyncio.create_task(stopping.wait())
@@ -283,7 +255,7 @@ class _Replica:
         except InputError as error:
             if error.check != "serving.port" or not listen.fixed:
                 raise
-            _tell("ports taken", **error.fields())
+            tell("ports taken", **error.fields())
         return await start(*(f"{address.rpartition(':')[0]}:0" for address in (listen.grpc, listen.rest)))
 
     def _follow(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
@@ -309,7 +281,7 @@ class _Replica:
         if ready == self._announced:
             return
         if self._announced and servables != self._announced["servables"]:
-            _tell("serving", servables=servables)
+            tell("serving", servables=servables)
         self._announced = ready
         _READY_ASIDE.write_text(json.dumps(ready))
         _READY_ASIDE.replace(_READY)
@@ -331,18 +303,18 @@ class _Replica:
                 unheard = isinstance(error, UnreachableError) or error.check == "provisioning.server_certificate"
                 if not unheard or time.time() >= valid_until:
                     raise
-                _tell("renewal failed", **error.fields())
+                tell("renewal failed", **error.fields())
                 await asyncio.sleep(min(_RETRY_S, max(1.0, (valid_until - time.time()) / 4)) * _CHANCE.uniform(0.5, 1))
                 continue
             for (name, number), reason in _by_version(granted.refused).items():
-                _tell("withdrawn", model=name, version=number, **reason.fields())
+                tell("withdrawn", model=name, version=number, **reason.fields())
                 self._versions.withdraw(name, number, reason)
             self._certificate = _Certificate.of(granted)
             del granted  # It holds keys, and the next renewal is hours away.
             self._server.replace_certificate(self._certificate.private_key_pem, self._certificate.chain_pem)
             self._announce()
             valid_until = self._certificate.valid_until
-            _tell("renewed", key_sha256=self._certificate.key_sha256, valid_until=valid_until)
+            tell("renewed", key_sha256=self._certificate.key_sha256, valid_until=valid_until)
 
     async def _reload(self, request: Any) -> Any:
         """Change policies and labels of the measured models, because the measured configuration lets clients do so."""
@@ -352,7 +324,7 @@ class _Replica:
         models, labels = models_of(request.config, {model.name: model for model in self._config.models})
         self._manager.label(labels)
         await self._reloads.run(self._versions.serve, models)
-        _tell("reloaded", models=[model.name for model in models])
+        tell("reloaded", models=[model.name for model in models])
         return ReloadConfigResponse()
 
 
@@ -383,16 +355,6 @@ def _by_version(by_key: Mapping[str, T]) -> dict[tuple[str, int], T]:
         _, name, number = key.split("/")
         versions[name, int(number)] = value
     return versions
-
-
-def _tell(event: str, **fields: Any) -> None:
-    # One write, because threads tell things, too.
-    print(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n", end="", flush=True)  # noqa: T201
-
-
-def _fail(error: EnsconceError) -> int:
-    print(json.dumps({"error": error.fields()}), file=sys.stderr, flush=True)  # noqa: T201 - its last words
-    return error.exit_status
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

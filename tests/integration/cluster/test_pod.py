@@ -200,6 +200,22 @@ def test_a_refused_replica_is_never_ready(stage: Stage, pod: Callable[..., Any],
     assert json.loads(err.splitlines()[0])["error"]["check"].startswith("policy.")
 
 
+def test_without_an_answer_it_waits_says_why_and_leaves_at_once(stage: Stage, pod: Callable[..., Any]) -> None:
+    process, port = pod()
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "pod not ready" and "provisioning.unreachable" in event["why"]:
+            break
+    assert asked(port, "/readyz") == (503, "not ok\n")
+    assert asked(port, "/livez") == (200, "ok\n")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    # What `kubectl describe pod` shows, when it was kubelet that lost its patience.
+    assert process.returncode == 5
+    assert "provisioning.unreachable" in err
+
+
 def test_it_leaves_at_once_while_its_machine_is_not_born(
     stage: Stage, pod: Callable[..., Any], find_port: Callable[[], int], wait_for: WaitFor
 ) -> None:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,4 +191,34 @@ def test_sigterm_ends_it_while_it_waits_for_its_keys(world: Any, tmp_path: Path)
             world.control.signal(replica.pid, signal.SIGTERM)
             assert replica.wait() == 0
     assert replica.names() == ["started", "stopped"]
+    assert replica.errors() == ""
+
+
+def test_a_server_that_is_not_there_yet_is_asked_again_until_it_is(
+    world: Any, tmp_path: Path, find_port: Callable[[], int], until: Any
+) -> None:
+    port = find_port()
+    identity = world.build(tmp_path, port)
+    replica = world.launch(world.folder(1), tmp_path)
+    until(lambda: "unanswered" in replica.names(), "nothing is told of the silence")
+    # The policy is there before the server: a refusal would be an answer.
+    accepting = SimpleNamespace()
+    world.accept(accepting, identity.mr_enclave)
+    with dataclasses.replace(world, appraiser=accepting.appraiser).serving(lifetime=3600, port=port):
+        assert replica.ready()["servables"] == ["digits/1"]
+    told = next(event for event in replica.events() if event["event"] == "unanswered")
+    assert told["check"] == "provisioning.unreachable"
+    # In the same enclave, which says so once.
+    assert replica.names().count("started") == 1
+
+
+def test_sigterm_ends_it_between_two_attempts(
+    world: Any, tmp_path: Path, find_port: Callable[[], int], until: Any
+) -> None:
+    world.build(tmp_path, find_port())
+    replica = world.launch(world.folder(1), tmp_path)
+    until(lambda: "unanswered" in replica.names(), "nothing is told of the silence")
+    world.control.signal(replica.pid, signal.SIGTERM)
+    assert replica.wait() == 0
+    assert replica.names()[-1] == "stopped"
     assert replica.errors() == ""

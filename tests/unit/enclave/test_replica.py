@@ -19,6 +19,7 @@ import pytest
 
 from ensconce.enclave import replica
 from ensconce.enclave.config import MAX_LOADED, ModelConfig, ProvisioningConfig, ReplicaConfig, VersionsConfig
+from ensconce.enclave.telling import Telling
 from ensconce.errors import InputError, RefusedError
 
 Asked = list[list[tuple[str, int]]]
@@ -99,7 +100,7 @@ def test_only_versions_that_the_policy_chooses_are_asked_for(
 
 def test_texts_of_others_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
     logger, loop = logging.getLogger("asyncio"), asyncio.new_event_loop()
-    telling = replica._Telling()
+    telling = Telling()
     logger.addHandler(telling)
     try:
         future = loop.create_future()

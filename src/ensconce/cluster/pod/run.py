@@ -16,7 +16,7 @@ from typing import Any
 from ensconce.addresses import Address, listen
 from ensconce.cluster.pod.enclaves import Enclave, Kind, Started, start
 from ensconce.cluster.pod.health import Health, Look, our_replica, tensorflow_serving
-from ensconce.cluster.replica import words_in
+from ensconce.cluster.replica import unanswered_in, words_in
 from ensconce.enclave.build import MANIFEST, SIGSTRUCT
 from ensconce.enclave.config import ReplicaConfig
 from ensconce.enclave.manifest import CONFIG
@@ -126,13 +126,15 @@ async def _started(pod: Pod, told: asyncio.Event) -> Started | None:
 async def _watch(started: Started, health: Health, told: asyncio.Event) -> None:
     enclave = started.enclave
     ended = _ended(enclave)
-    watching = asyncio.create_task(_look(health))
+    watching = asyncio.create_task(_look(health, started))
     stopping = asyncio.create_task(told.wait())
     await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
     stopping.cancel()
     health.stopping = True
     if not ended.done():
+        # Said by whoever ends it as well: kubelet's startup probe knows only that it was not ready.
+        unanswered = unanswered_in(started.last_words)
         _tell("draining")
         enclave.signal(signal.SIGTERM)
         done, _ = await asyncio.wait((ended,), timeout=_GRACE_S)
@@ -140,6 +142,8 @@ async def _watch(started: Started, health: Health, told: asyncio.Event) -> None:
             _tell("killed", after_seconds=_GRACE_S)
             enclave.signal(signal.SIGKILL)
             await ended
+        if unanswered is not None:
+            raise unanswered
         return
     status = await asyncio.to_thread(enclave.status)
     await asyncio.to_thread(enclave.close)
@@ -165,13 +169,15 @@ def _ended(enclave: Enclave) -> asyncio.Future[None]:
     return future
 
 
-async def _look(health: Health) -> None:
+async def _look(health: Health, started: Started) -> None:
     before = health.reason
     while True:
         await asyncio.to_thread(health.look)
-        if health.reason != before:
-            before = health.reason
-            _tell("not ready" if before else "ready for requests", **({"why": before} if before else {}))
+        unanswered = unanswered_in(started.last_words) if health.reason else None
+        why = str(unanswered) if unanswered is not None else health.reason
+        if why != before:
+            before = why
+            _tell("not ready" if why else "ready for requests", **({"why": why} if why else {}))
         await asyncio.sleep(_LOOK_S)
 
 
