@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ensconce.cli.output import print_json, remark, say, updated_bar
+from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
 from ensconce.servables import MAX_VERSION
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ def bench(
         Literal["grpc", "rest", "v2-grpc", "v2-rest"],
         typer.Option("--protocol", help="TensorFlow Serving's gRPC or REST, or the Open Inference Protocol's."),
     ] = "grpc",
-    policy: Annotated[
-        Path | None, typer.Option("--policy", help="Attested: the measurements that this client accepts.")
-    ] = None,
+    policy: Policy = None,
+    published: Published = None,
+    publisher: Publisher = None,
+    root: Root = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="Attested: the owner's authority, ca.pem.")] = None,
     pccs: Annotated[
         str | None,
@@ -113,9 +115,9 @@ def bench(
 ) -> None:
     """Send predictions and measure how long they take.
 
-    Say how the server is reached: --policy and --ca for one that proves itself, --tls-ca for TLS without evidence,
-    --plain for none. In an open loop (--rate) latency counts from when a request was due, so that a server that stalls
-    cannot hide it. Exit status: 0 all answered, 1 some were not, else why nothing could be measured.
+    Say how the server is reached: --ca and --policy or --published for one that proves itself, --tls-ca for TLS without
+    evidence, --plain for none. In an open loop (--rate) latency counts from when a request was due, so that a server
+    that stalls cannot hide it. Exit status: 0 all answered, 1 some were not, else why nothing could be measured.
 
     Examples:
 
@@ -145,13 +147,23 @@ def bench(
     if requests is not None and loop is not None:
         raise _usage("--requests and --loop say the same in two ways", "give one of them")
     plan = _plan(concurrency, rate, arrivals, requests, loop, duration, warm_up)
-    tls = _tls(policy, ca, tls_ca, tls_cert, tls_key, server_name, plain=plain)
+    list_ = published_list(policy, published, publisher, root)
+    attested = policy is not None or list_ is not None
+    tls = _tls(ca, tls_ca, tls_cert, tls_key, server_name, attested=attested, plain=plain)
     given, shapes = _files(input or []), _shapes(shape or [])
     dialect = dialect_of(protocol, ModelName(model, version, signature))
     addresses = [Address.parse(each) for each in targets]
     service = None
-    if policy is not None:
-        service = Service.open(targets, policy, authority=ca, collateral=pccs, server_name=server_name, freshness=fresh)
+    if attested:
+        service = Service.open(
+            targets,
+            policy,
+            authority=ca,
+            collateral=pccs,
+            server_name=server_name,
+            freshness=fresh,
+            published=list_,
+        )
 
     def arrays(specs: Mapping[str, InputSpec]) -> list[dict[str, np.ndarray[Any, Any]]]:
         if given is None:
@@ -235,22 +247,23 @@ def _plan(
 
 
 def _tls(
-    policy: Path | None,
     ca: Path | None,
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     server_name: str | None,
     *,
+    attested: bool,
     plain: bool,
 ) -> TlsFiles | None:
     """What TLS without evidence goes by, if that is asked for; and exactly one kind of connection is."""
     from ensconce.bench.targets.over_grpc import TlsFiles
 
-    if (policy is not None) + (tls_ca is not None) + plain != 1:
-        raise _usage("one way to reach the server has to be said", "give --policy and --ca, or --tls-ca, or --plain")
-    if (policy is None) != (ca is None):
-        raise _usage("--policy and --ca belong together", "give both")
+    if attested + (tls_ca is not None) + plain != 1:
+        rule = "give --policy or --published and --ca, or --tls-ca, or --plain"
+        raise _usage("one way to reach the server has to be said", rule)
+    if attested != (ca is not None):
+        raise _usage("--policy or --published, and --ca belong together", "give both")
     if (tls_cert is None) != (tls_key is None) or (tls_cert is not None and tls_ca is None):
         raise _usage("--tls-cert and --tls-key belong together, and to --tls-ca", "give all three")
     return None if tls_ca is None else TlsFiles(tls_ca, tls_cert, tls_key, server_name)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import remark
-from ensconce.cli.verify import Authority, PccsOrIntel, PolicyFile
+from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
+from ensconce.cli.verify import Authority, PccsOrIntel
 
 __all__ = ["proxy"]
 
@@ -16,12 +17,15 @@ _MAX_PEM = 1 << 16
 
 
 def proxy(
-    policy: PolicyFile,
     ca: Authority,
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[HOST:PORT]...", help="Where the service's gRPC is reached; REST with --rest."),
     ] = None,
+    policy: Policy = None,
+    published: Published = None,
+    publisher: Publisher = None,
+    root: Root = None,
     pccs: PccsOrIntel = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the target's host when not given.")
@@ -75,10 +79,20 @@ def proxy(
     if (tls_cert is None) != (tls_key is None):
         raise InputError("usage", "--tls-cert and --tls-key belong together", remedy="give both or neither")
 
+    list_ = published_list(policy, published, publisher, root)
+
     def side(place: str | None, targets: list[str] | None) -> Side | None:
         if place is None or not targets:
             return None
-        service = Service.open(targets, policy, authority=ca, collateral=pccs, server_name=server_name, freshness=fresh)
+        service = Service.open(
+            targets,
+            policy,
+            authority=ca,
+            collateral=pccs,
+            server_name=server_name,
+            freshness=fresh,
+            published=list_,
+        )
         return Side(place_in(place), service)
 
     certificate = None

@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import print_json, say
-from ensconce.errors import InputError
+from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
 from ensconce.servables import MAX_VERSION
 
 __all__ = ["predict", "verify"]
 
 Address = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the service is reached.")]
 ServerName = Annotated[str, typer.Option("--server-name", help="The service's TLS name.")]
-PolicyFile = Annotated[Path, typer.Option("--policy", help="The measurements that this client accepts.")]
 Authority = Annotated[Path, typer.Option("--ca", help="The owner's authority, ca.pem.")]
 Pccs = Annotated[
     str,
@@ -37,23 +36,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 def verify(
     address: Address,
     ca: Authority,
-    policy: Annotated[Path | None, typer.Option("--policy", help="The measurements that this client accepts.")] = None,
-    published: Annotated[
-        str | None,
-        typer.Option(
-            "--published",
-            metavar="URL|FILE",
-            help="What its publisher has published: accepts this and nothing else. With --policy, both have to accept.",
-        ),
-    ] = None,
-    publisher: Annotated[
-        list[str] | None,
-        typer.Option("--publisher", metavar="KEY", help="Whose list to believe: owner.pub, or ed25519:HEX; several."),
-    ] = None,
-    root: Annotated[
-        list[str] | None,
-        typer.Option("--root", help="With --published alone: intel, unless given, or simulated:SHA256."),
-    ] = None,
+    policy: Policy = None,
+    published: Published = None,
+    publisher: Publisher = None,
+    root: Root = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
     ] = None,
@@ -80,15 +66,10 @@ def verify(
       ensconce verify digits.example.test:8500 --ca ca.pem \\
         --published https://example.test/published.json --publisher owner.pub
     """
-    from ensconce.client.published import PublishedList
     from ensconce.client.report import examine
     from ensconce.client.report_text import lines_of
     from ensconce.client.service import Service
 
-    if (published is None and (publisher or root)) or (policy is not None and root):
-        raise InputError(
-            "usage", "--publisher and --root are about what is published", remedy="see `ensconce verify -h`"
-        )
     service = Service.open(
         address,
         policy,
@@ -96,9 +77,7 @@ def verify(
         collateral=pccs,
         server_name=server_name,
         freshness=fresh,
-        published=None
-        if published is None
-        else PublishedList(published, publisher or (), roots=tuple(root or ("intel",))),
+        published=published_list(policy, published, publisher, root),
     )
     report = examine(service, service.targets[0])
     if html is not None:
@@ -118,11 +97,14 @@ def verify(
 def predict(
     address: Address,
     server_name: ServerName,
-    policy: PolicyFile,
     ca: Authority,
     pccs: Pccs,
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
     input: Annotated[Path, typer.Option("--input", help="Arrays: .npz, one for each input; or .npy for a lone one.")],
+    policy: Policy = None,
+    published: Published = None,
+    publisher: Publisher = None,
+    root: Root = None,
     version: Annotated[
         int | None,
         typer.Option("--version", min=1, max=MAX_VERSION, help="The model's version; the newest if not given."),
@@ -145,7 +127,13 @@ def predict(
 
     arrays = read_rows(input, limit)
     with Client.connect(
-        address, policy, authority=ca, collateral=pccs, server_name=server_name, connections=1
+        address,
+        policy,
+        authority=ca,
+        collateral=pccs,
+        server_name=server_name,
+        published=published_list(policy, published, publisher, root),
+        connections=1,
     ) as client:
         signature = signature_named("", client.signatures(model, version=version))
         inputs = fit_inputs(arrays, dict(signature.inputs))

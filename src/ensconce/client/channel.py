@@ -35,7 +35,7 @@ _CONNECTION_FAILURES: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEAD
 
 def connect(
     target: str | Sequence[str],
-    policy: Path | str | Policy,
+    policy: Path | str | Policy | None,
     *,
     connections: int = CONNECTIONS,
     **options: Unpack[ServiceOptions],

@@ -24,7 +24,7 @@ __all__ = ["AsyncAttestedChannel", "connect_async", "open_async_channel"]
 
 async def connect_async(
     target: str | Sequence[str],
-    policy: Path | str | Policy,
+    policy: Path | str | Policy | None,
     *,
     connections: int = CONNECTIONS,
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),

@@ -61,7 +61,7 @@ class Client:
     def connect(
         cls,
         target: str | Sequence[str],
-        policy: Path | str | Policy,
+        policy: Path | str | Policy | None,
         *,
         connections: int = CONNECTIONS,
         hedge: Hedge | None = None,

@@ -56,7 +56,7 @@ class AsyncClient:
     async def connect(
         cls,
         target: str | Sequence[str],
-        policy: Path | str | Policy,
+        policy: Path | str | Policy | None,
         *,
         connections: int = CONNECTIONS,
         hedge: Hedge | None = None,

@@ -6,14 +6,19 @@ from typer.testing import CliRunner
 from ensconce.cli.main import app
 from ensconce.errors import InputError
 
+# A point of its curve: the base point (RFC 8032, section 5.1).
+KEY = f"ed25519:58{'66' * 31}"
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "one way to reach the server"),
         (("--plain", "--tls-ca", "x"), "one way to reach the server"),
-        (("--policy", "x"), "--policy and --ca"),
-        (("--plain", "--ca", "x"), "--policy and --ca"),
+        (("--policy", "x"), "and --ca belong together"),
+        (("--published", "x", "--publisher", KEY), "and --ca belong together"),
+        (("--published", "x", "--publisher", KEY, "--plain"), "one way to reach the server"),
+        (("--plain", "--ca", "x"), "and --ca belong together"),
         (("--tls-ca", "x", "--tls-cert", "x"), "--tls-cert and --tls-key"),
         (("--plain", "--tls-cert", "x", "--tls-key", "x"), "--tls-cert and --tls-key"),
         (("--plain", "--requests", "1", "--loop", "1"), "--requests and --loop"),
