@@ -1,9 +1,10 @@
 """What the proxy costs: ResNet-50 as deployed, asked directly over TLS and through ``ensconce proxy``, by turns.
 
-    python benchmarks/proxy.py [--work FOLDER] [--rounds N] [--requests N] [--concurrency N ...]
+    python benchmarks/proxy.py [--work FOLDER] [--rounds N] [--requests N] [--concurrency N ...] [--protocol grpc rest]
 
-The models are those of ``make bench-serving``. h2load asks for one image of 600 kB a request: over TLS at the gateway,
-and in the clear at the proxy, which goes over attested TLS to the same gateway. The direct client judges no evidence.
+The models are those of ``make bench-serving``. h2load asks for one image a request, 600 kB over gRPC, 1 MB of JSON over
+REST: over TLS at the gateway, and in the clear at the proxy, which goes over attested TLS to the same gateway. The
+direct client judges no evidence.
 """
 
 from __future__ import annotations
@@ -43,29 +44,42 @@ def main() -> None:
     proxy: Process | None = None
     try:
         deployment.start()
-        port, status = free_ports(2)
-        proxy = _proxy(deployment, port, status, folder / "proxy.log")
-        proxy.listens(port)
-        body = protocols.framed(protocols.tfs_body(MODEL, options.input, _image()))
-        connect = f"127.0.0.1:{deployment.grpc}"
-        direct = Target(
-            f"https://{DOMAIN}:{deployment.grpc}{PREDICT}", body, connect, protocols.GRPC_HEADERS,
-            answer=100,
-        )  # fmt: skip
-        through = Target(f"http://127.0.0.1:{port}{PREDICT}", body, None, protocols.GRPC_HEADERS, answer=100)
-        for concurrency in options.concurrency:
-            for target in (direct, through):
-                h2load.run(target, concurrency, 2 * concurrency + 10)
-            _compare(direct, through, concurrency, options)
+        ports = {"grpc": free_ports(1)[0], "rest": free_ports(1)[0]}
+        proxy = _proxy(deployment, ports, folder / "proxy.log")
+        for protocol in options.protocol:
+            direct, through = _targets(deployment, ports[protocol], protocol, options.input)
+            for concurrency in options.concurrency:
+                for target in (direct, through):
+                    h2load.run(target, concurrency, 2 * concurrency + 10)
+                _compare(direct, through, protocol, concurrency, options)
     finally:
         if proxy is not None:
             proxy.stop()
         deployment.stop()
 
 
-def _proxy(deployment: Deployment, port: int, status: int, log: Path) -> Process:
+def _targets(deployment: Deployment, port: int, protocol: str, name: str) -> tuple[Target, Target]:
+    """The service itself, and the proxy's port."""
+    if protocol == "grpc":
+        at, path, body = deployment.grpc, PREDICT, protocols.framed(protocols.tfs_body(MODEL, name, _image()))
+        return (
+            Target(f"https://{DOMAIN}:{at}{path}", body, f"127.0.0.1:{at}", protocols.GRPC_HEADERS, answer=100),
+            Target(f"http://127.0.0.1:{port}{path}", body, None, protocols.GRPC_HEADERS, answer=100),
+        )
+    # Pixels as most clients send them: whole numbers.
+    at, path, body = deployment.rest, f"/v1/models/{MODEL}:predict", protocols.rest_body(np.floor(_image() * 256))
+    return (
+        Target(f"https://{DOMAIN}:{at}{path}", body, f"127.0.0.1:{at}", protocols.JSON_HEADERS, True, answer=20),
+        Target(f"http://127.0.0.1:{port}{path}", body, None, protocols.JSON_HEADERS, True, answer=20),
+    )
+
+
+def _proxy(deployment: Deployment, ports: dict[str, int], log: Path) -> Process:
+    [status] = free_ports(1)
     command = [sys.executable, "-P", "-m", "ensconce", "-v", "proxy", f"127.0.0.1:{deployment.grpc}"]
-    command += ["--listen", f"127.0.0.1:{port}", "--status", f"127.0.0.1:{status}", "--server-name", DOMAIN]
+    command += ["--listen", f"127.0.0.1:{ports['grpc']}", "--rest", f"127.0.0.1:{deployment.rest}"]
+    command += ["--listen-rest", f"127.0.0.1:{ports['rest']}", "--status", f"127.0.0.1:{status}"]
+    command += ["--server-name", DOMAIN]
     command += ["--policy", str(deployment.policy), "--ca", str(deployment.ca)]
     command += ["--pccs", f"http://127.0.0.1:{deployment.pccs}"]
     started = Process(command, log, cwd=log.parent, env=environment())
@@ -78,7 +92,7 @@ def _proxy(deployment: Deployment, port: int, status: int, log: Path) -> Process
     return started
 
 
-def _compare(direct: Target, through: Target, concurrency: int, options: argparse.Namespace) -> None:
+def _compare(direct: Target, through: Target, protocol: str, concurrency: int, options: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {"direct": [], "through": []}
     p50s: dict[str, list[float]] = {"direct": [], "through": []}
     for _ in range(options.rounds):
@@ -86,7 +100,7 @@ def _compare(direct: Target, through: Target, concurrency: int, options: argpars
             run = summarize(h2load.run(target, concurrency, options.requests), concurrency)
             rates[name].append(run.rate)
             p50s[name].append(run.p50 * 1e3)
-    print(f"{concurrency} at once, {options.rounds} rounds of {options.requests} requests by turns")
+    print(f"{protocol}, {concurrency} at once, {options.rounds} rounds of {options.requests} requests by turns")
     for name in rates:
         median, spread = statistics.median(rates[name]), (min(rates[name]), max(rates[name]))
         middle = statistics.median(p50s[name])
@@ -106,6 +120,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--requests", type=int, default=150)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--protocol", nargs="+", choices=["grpc", "rest"], default=["grpc", "rest"])
     return parser.parse_args()
 
 
