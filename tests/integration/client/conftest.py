@@ -27,6 +27,7 @@ from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.published import Measurements
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.client.codec import PREDICT
 from ensconce.client.service import Service
@@ -134,6 +135,17 @@ class World:
             identities=(Identity(name="server", mr_enclave=mr_enclave),),
         )
         return Appraiser(policy, Held(self.collateral), lambda: self.now + after)
+
+    def measured(self, publisher: Any, *codes: bytes, **fields: Any) -> Measurements:
+        """What a publisher says of replicas with this code."""
+        report = self.report(self.vendor)
+        made = publisher.measurements(*codes, **fields)
+        enclaves = [
+            each.model_dump(mode="json", exclude_none=True)
+            | {"mr_signer": report.mr_signer.hex(), "isv_prod_id": report.isv_prod_id, "isv_svn": report.isv_svn}
+            for each in made.enclaves
+        ]
+        return publisher.measurements(**fields, enclaves=enclaves)
 
     def service(self, *targets: Address, **options: Any) -> Service:
         """The service at these addresses, under a policy for its code."""

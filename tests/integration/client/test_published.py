@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from typer.testing import CliRunner
 
 from ensconce.addresses import Address
+from ensconce.cli.main import app
+from ensconce.client.predict import Client
 from ensconce.client.published import REFRESH_S, PublishedList
 from ensconce.client.report import Report, examine
 from ensconce.client.service import Service
@@ -60,21 +66,9 @@ def failed(report: Report) -> tuple[str, str]:
     return step.name, step.error.check
 
 
-def measured(world: Any, publisher: Any, *codes: bytes, **fields: Any) -> Any:
-    """A list that fits the replicas of these tests."""
-    report = world.report(world.vendor)
-    made = publisher.measurements(*codes, **fields)
-    enclaves = [
-        each.model_dump(mode="json", exclude_none=True)
-        | {"mr_signer": report.mr_signer.hex(), "isv_prod_id": report.isv_prod_id, "isv_svn": report.isv_svn}
-        for each in made.enclaves
-    ]
-    return publisher.measurements(**fields, enclaves=enclaves)
-
-
 def test_what_is_published_is_accepted(world, recorder, publisher, place, verified) -> None:
     end = world.now + 3600
-    place.write_bytes(publisher.publish(measured(world, publisher, CODE, expires=utc_text(end))).to_bytes())
+    place.write_bytes(publisher.publish(world.measured(publisher, CODE, expires=utc_text(end))).to_bytes())
     server = recorder(world.replica())
     for policy in (None, world.appraiser().policy):
         report = verified(server.target, policy)
@@ -96,13 +90,13 @@ def test_what_is_published_is_accepted(world, recorder, publisher, place, verifi
 def test_anything_else_is_refused(world, recorder, publisher, place, verified) -> None:
     policy = world.appraiser().policy
     target = recorder(world.replica()).target
-    place.write_bytes(publisher.publish(measured(world, publisher, OTHER_CODE)).to_bytes())
+    place.write_bytes(publisher.publish(world.measured(publisher, OTHER_CODE)).to_bytes())
     assert failed(verified(target, policy)) == ("published", "published.mr_enclave")
     assert failed(verified(target)) == ("published", "published.mr_enclave")
     # Published, and not what the policy names: both have to accept.
     assert failed(verified(recorder(world.replica(mr_enclave=OTHER_CODE)).target, policy))[0] == "identity"
     gone = {"mr_enclave": CODE.hex(), "reason": "old", "withdrawn": "2026-02-01T00:00:00Z"}
-    withdrawn = measured(world, publisher, OTHER_CODE, serial=2, withdrawn=[gone])
+    withdrawn = world.measured(publisher, OTHER_CODE, serial=2, withdrawn=[gone])
     place.write_bytes(publisher.publish(withdrawn).to_bytes())
     report = verified(target, policy)
     assert (failed(report), report.exit_status) == (("published", "published.withdrawn"), 4)
@@ -110,16 +104,16 @@ def test_anything_else_is_refused(world, recorder, publisher, place, verified) -
 
 def test_a_host_that_serves_an_old_copy(world, recorder, publisher, place, verified, tmp_path) -> None:
     policy, target = world.appraiser().policy, recorder(world.replica()).target
-    old = publisher.publish(measured(world, publisher, CODE)).to_bytes()
+    old = publisher.publish(world.measured(publisher, CODE)).to_bytes()
     place.write_bytes(old)
     assert verified(target, policy).error is None
-    place.write_bytes(publisher.publish(measured(world, publisher, serial=2)).to_bytes())
+    place.write_bytes(publisher.publish(world.measured(publisher, serial=2)).to_bytes())
     assert failed(verified(target, policy))[1] == "published.mr_enclave"
     place.write_bytes(old)
     assert failed(verified(target, policy)) == ("published", "published.rollback")
     other = type(publisher)(tmp_path / "other-log")
     for serial in (1, 2, 3):
-        forked = other.publish(measured(world, other, CODE, serial=serial))
+        forked = other.publish(world.measured(other, CODE, serial=serial))
     place.write_bytes(forked.to_bytes())
     report = verified(target, policy)
     assert (failed(report), report.exit_status) == (("published", "merkle.consistency"), 6)
@@ -129,6 +123,70 @@ def refused(act: Any) -> str:
     with pytest.raises(EnsconceError) as caught:
         act()
     return caught.value.check
+
+
+@pytest.fixture
+def client(world: Any, place: Path, key: str, tmp_path: Path) -> Iterator[Any]:
+    """A client of a replica that goes by what is published alone; it is tried again soon."""
+    made = []
+
+    def connect(target: Address) -> Client:
+        made.append(
+            Client.connect(
+                str(target),
+                None,
+                authority=world.authority.certificate,
+                collateral=world.appraiser().collateral,
+                server_name=DOMAIN,
+                published=PublishedList(
+                    place, [key], roots=(world.vendor.root_name,), store=FolderStore(tmp_path / "state")
+                ),
+                connections=1,
+            )
+        )
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.close()
+
+
+def test_predictions_until_a_withdrawal(world, grpc_replica, publisher, place, client, tmp_path) -> None:
+    place.write_bytes(publisher.publish(world.measured(publisher, CODE)).to_bytes())
+    first = grpc_replica(world.replica())
+    connected = client(first.target)
+    inputs = {"images": np.ones((1, 2), np.float32)}
+    assert connected.predict("digits", inputs)["images"].tolist() == [[2, 2]]
+    gone = {"mr_enclave": CODE.hex(), "reason": "it leaks", "withdrawn": "2026-02-01T00:00:00Z"}
+    place.write_bytes(publisher.publish(world.measured(publisher, serial=2, withdrawn=[gone])).to_bytes())
+    first.stop()
+    second = grpc_replica(world.replica(), port=first.port)
+    assert refused(lambda: connected.predict("digits", inputs, timeout=20)) == "published.withdrawn"
+    assert refused(lambda: client(second.target)) == "published.none"
+    assert second.served == 0
+
+
+def test_predict_on_the_command_line(world, serve, recorder, publisher, place, key, tmp_path, monkeypatch) -> None:
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
+    (tmp_path / "ca.pem").write_bytes(world.authority.certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "collateral.json").write_text(json.dumps(world.collateral.to_object()))
+    np.save(tmp_path / "rows.npy", np.ones((1, 2), np.float32))
+
+    def predict(target: Address) -> str:
+        words = ["predict", str(target), "--server-name", DOMAIN, "--root", world.vendor.root_name, "--model", "digits"]
+        words += ["--published", str(place), "--publisher", key, "--ca", str(tmp_path / "ca.pem")]
+        words += ["--pccs", str(tmp_path / "collateral.json"), "--input", str(tmp_path / "rows.npy")]
+        done = CliRunner().invoke(app, words)
+        assert isinstance(done.exception, EnsconceError), done.output
+        return done.exception.check
+
+    place.write_bytes(publisher.publish(world.measured(publisher, CODE)).to_bytes())
+    # Accepted: this is the server's own answer, which has no model.
+    assert predict(serve(world.replica())[0]) == "predict.not_found"
+    other = recorder(world.replica(mr_enclave=OTHER_CODE))
+    assert predict(other.target) == "published.mr_enclave"
+    assert bytes(other.received) == b""
 
 
 def test_the_end_and_the_service(publisher, place, key, tmp_path) -> None:
