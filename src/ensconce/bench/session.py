@@ -13,8 +13,8 @@ from ensconce.bench.alarm import precise_sleep
 from ensconce.bench.run import Outcome, run
 from ensconce.bench.schedule import Plan
 from ensconce.bench.tally import AnswerError, Tally
-from ensconce.bench.targets.carrier import Answer, Carrier
-from ensconce.bench.targets.dialect import Ask, Dialect
+from ensconce.bench.targets.carrier import Carrier
+from ensconce.bench.targets.dialect import Answer, Ask, Dialect
 from ensconce.client.codec import Array
 from ensconce.client.signatures import InputSpec
 from ensconce.errors import EnsconceError, InputError, UnreachableError
@@ -79,7 +79,7 @@ async def measure(
     given = arrays(await _learn(dialect, carrier, timeout))
     asks = [dialect.request(each) for each in given]
     answer = await _first(carrier, asks[0], timeout)
-    dialect.check(answer.body)
+    dialect.check(answer)
 
     async def send(number: int) -> str | None:
         return (await carrier.ask(asks[number % len(asks)], timeout)).replica_id

@@ -36,8 +36,11 @@ def bench(
     targets: Annotated[list[str], typer.Argument(metavar="HOST:PORT...", help="Where the service is reached.")],
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
     protocol: Annotated[
-        Literal["grpc", "rest", "v2-grpc", "v2-rest"],
-        typer.Option("--protocol", help="TensorFlow Serving's gRPC or REST, or the Open Inference Protocol's."),
+        Literal["grpc", "rest", "v2-grpc", "v2-rest", "v2-rest-binary"],
+        typer.Option(
+            "--protocol",
+            help="TensorFlow Serving's gRPC or REST, or the Open Inference Protocol's; binary: with tensors as bytes.",
+        ),
     ] = "grpc",
     policy: Policy = None,
     published: Published = None,

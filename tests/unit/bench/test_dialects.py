@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 
 import numpy as np
 import pytest
 
-from ensconce.bench.targets.dialect import ModelName
-from ensconce.bench.targets.inference import InferenceGrpc, InferenceRest
+from ensconce.bench.targets.dialect import Answer, ModelName
+from ensconce.bench.targets.inference import InferenceBinary, InferenceGrpc, InferenceRest
 from ensconce.bench.targets.opening import Protocol, dialect_of
 from ensconce.bench.targets.tensorflow import TensorFlowGrpc, TensorFlowRest
 from ensconce.client.signatures import InputSpec
@@ -32,7 +33,7 @@ def test_tensorflow_grpc() -> None:
     np.testing.assert_array_equal(from_proto(request.inputs["images"]), ROWS)
     answer = PredictResponse()
     answer.outputs["y"].CopyFrom(to_proto(ROWS))
-    dialect.check(answer.SerializeToString())
+    dialect.check(Answer(answer.SerializeToString(), None))
 
 
 # As tensorflow_model_server 2.x answers GET /v1/models/NAME/metadata.
@@ -63,7 +64,7 @@ def test_tensorflow_rest() -> None:
     }
     newest = TensorFlowRest(ModelName("half"))
     assert newest.inputs(TF_METADATA) == {"x": InputSpec(np.dtype("<f4"), (-1, 3))}
-    newest.check(b'{"outputs": [[2.5]]}')
+    newest.check(Answer(b'{"outputs": [[2.5]]}', None))
 
 
 def test_inference_grpc_as_bytes() -> None:
@@ -86,7 +87,7 @@ def test_inference_grpc_strings_and_metadata() -> None:
     tensor = b"\x0a\x01x" + b"\x12\x05INT64" + shape
     told = b"\x0a\x01m" + b"\x22" + bytes([len(tensor)]) + tensor
     assert dialect.inputs(told) == {"x": InputSpec(np.dtype("<i8"), (-1, 3))}
-    dialect.check(b"\x0a\x01m" + b"\x2a\x03\x0a\x01y")
+    dialect.check(Answer(b"\x0a\x01m" + b"\x2a\x03\x0a\x01y", None))
 
 
 def test_inference_rest() -> None:
@@ -106,11 +107,37 @@ def test_inference_rest() -> None:
             {"name": "t", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]},
         ]
     }
-    dialect.check(b'{"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [1.5]}]}')
+    dialect.check(
+        Answer(
+            b'{"model_name": "m", "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [1.5]}]}', None
+        )
+    )
     assert dialect.inputs(b'{"name": "m"}') == {}
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "rest", "v2-grpc", "v2-rest"])
+def test_inference_binary() -> None:
+    # The example of extension_binary_data.md: 16 bytes of input0 and 3 of input1 after the JSON.
+    dialect = InferenceBinary(ModelName("mymodel"))
+    ask = dialect.request({"input0": np.array([[1, 2], [3, 4]], "<u4"), "input1": np.array([True, False, True])})
+    assert ask.path == "/v2/models/mymodel/infer"
+    assert ask.body is not None
+    assert json.loads(ask.body[: ask.json_size]) == {
+        "inputs": [
+            {"name": "input0", "shape": [2, 2], "datatype": "UINT32", "parameters": {"binary_data_size": 16}},
+            {"name": "input1", "shape": [3], "datatype": "BOOL", "parameters": {"binary_data_size": 3}},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+    assert ask.body[ask.json_size :] == struct.pack("<4I", 1, 2, 3, 4) + b"\1\0\1"
+    strings = dialect.request({"x": STRINGS})
+    assert (strings.body or b"").endswith(b"}\x03\x00\x00\x00" + JPEG + b"\x04\x00\x00\x00text")
+    told = b'{"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]}'
+    dialect.check(Answer(told + b"\xff" * 4, None, len(told)))
+    # A server without the extension's outputs answers in JSON.
+    dialect.check(Answer(told, None))
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest", "v2-grpc", "v2-rest", "v2-rest-binary"])
 @pytest.mark.parametrize(
     "answer", [b"<html>", b"\xff" * 8, b"[]", b'{"inputs": 1}', b'{"inputs": [{"name": "x"}]}', b'{"metadata": []}']
 )
@@ -120,7 +147,7 @@ def test_what_is_no_answer_is_refused(protocol: Protocol, answer: bytes) -> None
         dialect.inputs(answer)
     assert caught.value.check in ("bench.answer", "predict.metadata", "predict.signature")
     with pytest.raises(UnreachableError):
-        dialect.check(answer)
+        dialect.check(Answer(answer, None))
 
 
 def test_unknown_types_of_a_v2_server_are_refused() -> None:

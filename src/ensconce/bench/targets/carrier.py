@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from ensconce.bench.tally import AnswerError
-from ensconce.bench.targets.dialect import Ask
+from ensconce.bench.targets.dialect import Answer, Ask
 from ensconce.errors import EnsconceError
 
-__all__ = ["MAX_ANSWER", "Answer", "Carrier", "failed_check"]
+__all__ = ["MAX_ANSWER", "Carrier", "failed_check"]
 
 MAX_ANSWER: Final = 256 * 1024 * 1024
 """Longest answer that is taken, in bytes."""
-
-
-class Answer(NamedTuple):
-    """An answer, and the id of the replica that proved to have given it; ``None`` where nobody proves anything."""
-
-    body: bytes
-    replica_id: str | None
 
 
 class Carrier(Protocol):

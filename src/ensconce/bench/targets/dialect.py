@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +14,7 @@ from ensconce.client.codec import Array
 from ensconce.client.signatures import InputSpec
 from ensconce.errors import InputError, UnreachableError
 
-__all__ = ["Ask", "Dialect", "ModelName", "bad_answer", "json_numbers", "json_object", "unsayable", "url_of"]
+__all__ = ["Answer", "Ask", "Dialect", "ModelName", "bad_answer", "json_numbers", "json_object", "unsayable", "url_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,26 @@ class Ask:
     Attributes:
         path: gRPC's method, or the path of an URL.
         body: a message, or what is POSTed; ``None`` for GET.
+        json_size: where binary tensors follow JSON in the body, the length of that.
     """
 
     path: str
     body: bytes | None
+    json_size: int | None = None
+
+
+class Answer(NamedTuple):
+    """What was answered.
+
+    Attributes:
+        body: a message, or HTTP's.
+        replica_id: of the replica that proved to have given it; ``None`` where nobody proves anything.
+        json_size: as in :class:`Ask`.
+    """
+
+    body: bytes
+    replica_id: str | None
+    json_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class Dialect(Protocol):
             InputError: ``predict.inputs``; the protocol has no way to say this.
         """
 
-    def check(self, answer: bytes) -> None:
+    def check(self, answer: Answer) -> None:
         """Whether this answers a prediction.
 
         Raises:

@@ -1,7 +1,8 @@
 """The Open Inference Protocol, version 2 (KServe, Triton, MLServer, OpenVINO Model Server): gRPC and REST.
 
-github.com/kserve/open-inference-protocol, specification/protocol: open_inference_grpc.proto, inference_rest.md. Over
-gRPC tensors go as raw bytes; strings in them each after their length, 4 bytes little-endian.
+github.com/kserve/open-inference-protocol, specification/protocol: open_inference_grpc.proto, inference_rest.md; and its
+binary tensor data extension, github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md. Over
+gRPC and with the extension tensors go as raw bytes; strings in them each after their length, 4 bytes little-endian.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_numbers, json_object, unsayable, url_of
+from ensconce.bench.targets.dialect import (
+    Answer,
+    Ask,
+    ModelName,
+    bad_answer,
+    json_numbers,
+    json_object,
+    unsayable,
+    url_of,
+)
 from ensconce.client.codec import Array
 from ensconce.client.signatures import InputSpec
 from ensconce.tfserving.dtypes import BFLOAT16, STRING
 from ensconce.tfserving.messages import InferMetadataRequest, InferMetadataResponse, InferRequest, InferResponse
 
-__all__ = ["InferenceGrpc", "InferenceRest"]
+__all__ = ["InferenceBinary", "InferenceGrpc", "InferenceRest"]
 
 _SERVICE: Final = "/inference.GRPCInferenceService"
 
@@ -64,10 +74,10 @@ class InferenceGrpc:
             request.raw_input_contents.append(_raw(array))
         return Ask(f"{_SERVICE}/ModelInfer", request.SerializeToString())
 
-    def check(self, answer: bytes) -> None:
+    def check(self, answer: Answer) -> None:
         """A ``ModelInferResponse`` with outputs."""
         try:
-            outputs = InferResponse.FromString(answer).outputs
+            outputs = InferResponse.FromString(answer.body).outputs
         except DecodeError as error:
             raise bad_answer("ModelInferResponse", str(error)) from error
         if not outputs:
@@ -109,10 +119,29 @@ class InferenceRest:
         ]
         return Ask(f"{self._path}/infer", json.dumps({"inputs": inputs}, separators=(",", ":")).encode())
 
-    def check(self, answer: bytes) -> None:
+    def check(self, answer: Answer) -> None:
         """It has ``outputs``."""
-        if not json_object(answer, "inference response").get("outputs"):
+        if not json_object(answer.body[: answer.json_size], "inference response").get("outputs"):
             raise bad_answer("inference response", "no outputs")
+
+
+class InferenceBinary(InferenceRest):
+    """The same with tensors as bytes after the JSON, in requests and answers."""
+
+    def request(self, arrays: Mapping[str, Array]) -> Ask:
+        """``POST .../infer``."""
+        raw = [_raw(array) for array in arrays.values()]
+        inputs = [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "datatype": _datatype(name, array),
+                "parameters": {"binary_data_size": len(each)},
+            }
+            for (name, array), each in zip(arrays.items(), raw, strict=True)
+        ]
+        told = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}, separators=(",", ":"))
+        return Ask(f"{self._path}/infer", b"".join([told.encode(), *raw]), len(told))
 
 
 def _specs(told: Iterable[tuple[Any, Any, Any]], what: str) -> dict[str, InputSpec]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from ensconce.addresses import Address
 from ensconce.bench.targets.carrier import Carrier
 from ensconce.bench.targets.dialect import Dialect, ModelName
-from ensconce.bench.targets.inference import InferenceGrpc, InferenceRest
+from ensconce.bench.targets.inference import InferenceBinary, InferenceGrpc, InferenceRest
 from ensconce.bench.targets.over_grpc import AttestedGrpc, PlainGrpc, TlsFiles
 from ensconce.bench.targets.over_http import AttestedHttp, Http, dialler
 from ensconce.bench.targets.tensorflow import TensorFlowGrpc, TensorFlowRest
@@ -20,13 +20,14 @@ from ensconce.errors import InputError
 
 __all__ = ["Protocol", "dialect_of", "open_attested", "open_plain"]
 
-Protocol = Literal["grpc", "rest", "v2-grpc", "v2-rest"]
+Protocol = Literal["grpc", "rest", "v2-grpc", "v2-rest", "v2-rest-binary"]
 
-_DIALECTS: Final[dict[Protocol, type[TensorFlowGrpc | TensorFlowRest | InferenceGrpc | InferenceRest]]] = {
+_DIALECTS: Final[dict[Protocol, Callable[[ModelName], Dialect]]] = {
     "grpc": TensorFlowGrpc,
     "rest": TensorFlowRest,
     "v2-grpc": InferenceGrpc,
     "v2-rest": InferenceRest,
+    "v2-rest-binary": InferenceBinary,
 }
 
 

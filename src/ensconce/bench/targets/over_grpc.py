@@ -15,8 +15,8 @@ import grpc.aio
 
 from ensconce.addresses import Address
 from ensconce.bench.tally import AnswerError
-from ensconce.bench.targets.carrier import MAX_ANSWER, Answer, failed_check
-from ensconce.bench.targets.dialect import Ask
+from ensconce.bench.targets.carrier import MAX_ANSWER, failed_check
+from ensconce.bench.targets.dialect import Answer, Ask
 from ensconce.client.channel import true_reason
 from ensconce.client.channel_aio import AsyncAttestedChannel
 from ensconce.client.pool import Seat

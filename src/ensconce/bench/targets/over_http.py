@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import httpx
 
 from ensconce.bench.tally import AnswerError
-from ensconce.bench.targets.carrier import MAX_ANSWER, Answer, failed_check
-from ensconce.bench.targets.dialect import Ask
+from ensconce.bench.targets.carrier import MAX_ANSWER, failed_check
+from ensconce.bench.targets.dialect import Answer, Ask
 from ensconce.client.pool import Seat
 from ensconce.client.transport import AsyncAttestedTransport
 from ensconce.errors import EnsconceError
@@ -29,7 +29,17 @@ _TEXT: Final = 300
 _LOST: Final = "http connection"
 _NONSENSE: Final = "http protocol"
 
+# Of the binary tensor data extension: where the JSON before binary tensors ends.
+_JSON_SIZE: Final = "inference-header-content-length"
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class _Response(NamedTuple):
+    status: int
+    body: bytes
+    json_size: int | None
+    is_kept: bool
 
 
 class Http:
@@ -43,22 +53,22 @@ class Http:
     def __init__(self, dial: Callable[[], Awaitable[Streams]], host: str) -> None:
         self._dial, self._host = dial, host
         self._idle: list[Streams] = []
-        self._heads: dict[tuple[str, int], bytes] = {}
+        self._heads: dict[tuple[str, int, int | None], bytes] = {}
 
     async def ask(self, ask: Ask, timeout: float) -> Answer:
         """See :class:`ensconce.bench.targets.carrier.Carrier`."""
         try:
             async with asyncio.timeout(timeout):
-                status, body = await self._exchange(ask)
+                response = await self._exchange(ask)
         except TimeoutError as error:
             raise AnswerError("http timeout", f"no answer after {timeout:g} s") from error
         except (OSError, EOFError) as error:
             raise AnswerError(_LOST, str(error) or type(error).__name__) from error
         except (ValueError, asyncio.LimitOverrunError) as error:
             raise AnswerError(_NONSENSE, str(error)) from error
-        if status != 200:
-            raise AnswerError(f"http {status}", body[:_TEXT].decode(errors="replace"))
-        return Answer(body, None)
+        if response.status != 200:
+            raise AnswerError(f"http {response.status}", response.body[:_TEXT].decode(errors="replace"))
+        return Answer(response.body, None, response.json_size)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -66,7 +76,7 @@ class Http:
             writer.close()
         self._idle.clear()
 
-    async def _exchange(self, ask: Ask) -> tuple[int, bytes]:
+    async def _exchange(self, ask: Ask) -> _Response:
         head = self._head(ask)
         while self._idle:
             streams = self._idle.pop()
@@ -80,7 +90,7 @@ class Http:
                 pass
         return await self._on(await self._dial(), head, ask.body)
 
-    async def _on(self, streams: Streams, head: bytes, body: bytes | None) -> tuple[int, bytes]:
+    async def _on(self, streams: Streams, head: bytes, body: bytes | None) -> _Response:
         reader, writer = streams
         is_kept = False
         try:
@@ -91,22 +101,26 @@ class Http:
                 writer.write(head)
                 writer.write(body or b"")
             await writer.drain()
-            status, answer, is_kept = await _read(reader)
+            response = await _read(reader)
+            is_kept = response.is_kept
         finally:
             if is_kept:
                 self._idle.append(streams)
             else:
                 writer.close()
-        return status, answer
+        return response
 
     def _head(self, ask: Ask) -> bytes:
         size = -1 if ask.body is None else len(ask.body)
-        head = self._heads.get((ask.path, size))
-        if head is None:
+        key = (ask.path, size, ask.json_size)
+        if (head := self._heads.get(key)) is None:
             fields = [f"{'GET' if size < 0 else 'POST'} {ask.path} HTTP/1.1", f"host: {self._host}"]
             if size >= 0:
-                fields += ["content-type: application/json", f"content-length: {size}"]
-            head = self._heads[ask.path, size] = ("\r\n".join(fields) + "\r\n\r\n").encode("ascii")
+                kind = "json" if ask.json_size is None else "octet-stream"
+                fields += [f"content-type: application/{kind}", f"content-length: {size}"]
+            if ask.json_size is not None:
+                fields.append(f"{_JSON_SIZE}: {ask.json_size}")
+            head = self._heads[key] = ("\r\n".join(fields) + "\r\n\r\n").encode("ascii")
         return head
 
 
@@ -136,7 +150,7 @@ class AttestedHttp:
                     lambda: asyncio.open_unix_connection(path, limit=_MAX_HEAD), self._host
                 )
             try:
-                return Answer((await http.ask(ask, timeout)).body, lease.replica_id)
+                return (await http.ask(ask, timeout))._replace(replica_id=lease.replica_id)
             except AnswerError as failure:
                 if failure.kind == _LOST and lease.failure is not None:
                     raise failed_check(lease.failure) from lease.failure
@@ -157,8 +171,7 @@ def dialler(
     return lambda: asyncio.open_connection(host, port, ssl=tls, server_hostname=name, limit=_MAX_HEAD)
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
-    """Status, body, and whether the connection can be used again."""
+async def _read(reader: asyncio.StreamReader) -> _Response:
     while True:
         head = (await reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")
         version, _, rest = head[0].partition(" ")
@@ -169,16 +182,23 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
     is_kept = version == "HTTP/1.1" and "close" not in fields.get("connection", "").lower()
     if "chunked" in fields.get("transfer-encoding", "").lower():
-        return status, await _chunks(reader), is_kept
-    if status in (204, 304):
-        return status, b"", is_kept
-    if (length := fields.get("content-length")) is not None:
-        return status, await reader.readexactly(_size(length, 10)), is_kept
+        body = await _chunks(reader)
+    elif status in (204, 304):
+        body = b""
+    elif (length := fields.get("content-length")) is not None:
+        body = await reader.readexactly(_size(length, 10))
+    else:
+        body, is_kept = await _until_the_end(reader), False
+    told = fields.get(_JSON_SIZE)
+    return _Response(status, body, None if told is None else _size(told, 10), is_kept)
+
+
+async def _until_the_end(reader: asyncio.StreamReader) -> bytes:
     parts = bytearray()
     while part := await reader.read(_MAX_HEAD):
         parts += part
         _bounded(len(parts))
-    return status, bytes(parts), False
+    return bytes(parts)
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ensconce.bench.targets.dialect import Ask, ModelName, bad_answer, json_numbers, json_object, url_of
+from ensconce.bench.targets.dialect import Answer, Ask, ModelName, bad_answer, json_numbers, json_object, url_of
 from ensconce.client.codec import (
     METADATA,
     PREDICT,
@@ -46,9 +46,9 @@ class TensorFlowGrpc:
         model = self._model
         return Ask(PREDICT, encode_request(model.name, arrays, version=model.version, signature=model.signature))
 
-    def check(self, answer: bytes) -> None:
+    def check(self, answer: Answer) -> None:
         """A ``PredictResponse`` with outputs."""
-        if not decode_response(answer):
+        if not decode_response(answer.body):
             raise bad_answer("PredictResponse", "no outputs")
 
 
@@ -86,9 +86,9 @@ class TensorFlowRest:
             body["signature_name"] = self._model.signature
         return Ask(f"{self._path}:predict", json.dumps(body, separators=(",", ":")).encode())
 
-    def check(self, answer: bytes) -> None:
+    def check(self, answer: Answer) -> None:
         """It has ``outputs``."""
-        if "outputs" not in json_object(answer, "prediction in columns"):
+        if "outputs" not in json_object(answer.body, "prediction in columns"):
             raise bad_answer("prediction in columns", "no outputs")
 
 

@@ -83,6 +83,18 @@ async def test_answers(serve: Serve, answer: bytes) -> None:
     )
 
 
+async def test_where_json_ends_before_binary_tensors(serve: Serve) -> None:
+    served = await serve(
+        b"HTTP/1.1 200 OK\r\nInference-Header-Content-Length: 2\r\ncontent-length: 4\r\n\r\n{}\xff\xff"
+    )
+    answer = await served.http.ask(Ask(ASK.path, ASK.body, 9), 5)
+    assert (answer.body, answer.json_size) == (b"{}\xff\xff", 2)
+    assert served.heads[0].endswith(
+        b"\r\ncontent-type: application/octet-stream\r\ncontent-length: 13\r\n"
+        b"inference-header-content-length: 9\r\n\r\n"
+    )
+
+
 async def test_connections_are_used_again_and_those_that_ended_meanwhile_are_not_missed(serve: Serve) -> None:
     ok = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
     served = await serve(ok, ok)
