@@ -4,13 +4,16 @@
 :func:`connect`, :func:`connect_async`                 a channel for any stubs of gRPC, TensorFlow Serving's among them
 :func:`http_transport`, :func:`async_http_transport`   a transport for httpx
 :class:`Client`, :class:`AsyncClient`                  predictions, NumPy in and NumPy out
-:func:`sealed_channel`, :func:`sealed_transport`        the same where TLS ends before the replica: bodies sealed to it
+:func:`sealed_channel`, :func:`async_sealed_channel`,  the same where TLS ends before the replica: bodies sealed to it
+:func:`sealed_transport`,
+:func:`async_sealed_transport`
 :class:`Service`                                       whom to believe, for those who build on the layers below
 =====================================================  =============================================================
 
 From below: ``attested`` opens one connection and has it judged (``leaf``, ``freshness``); a ``tunnel`` leads what gRPC
 and httpx say into such connections (``pump``); a ``pool`` shares calls between tunnels as its ``roster`` says;
-``calls`` are made again (``retry``) and elsewhere (``hedge``). ``*_aio`` is the same on an event loop.
+``calls`` are made again (``retry``) and elsewhere (``hedge``). Behind a balancer that ends TLS, ``routes`` stand for
+the pool, and what goes over them is ``sealed``. ``*_aio`` is the same on an event loop.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
     from ensconce.client.channel_aio import connect_async
     from ensconce.client.predict import Client
     from ensconce.client.predict_aio import AsyncClient
-    from ensconce.client.sealed_channel import sealed_channel
-    from ensconce.client.sealed_transport import sealed_transport
+    from ensconce.client.sealed_grpc import sealed_channel
+    from ensconce.client.sealed_grpc_aio import async_sealed_channel
+    from ensconce.client.sealed_http import async_sealed_transport, sealed_transport
     from ensconce.client.service import Service
     from ensconce.client.transport import async_http_transport, http_transport
 
@@ -33,6 +37,8 @@ __all__ = [
     "Client",
     "Service",
     "async_http_transport",
+    "async_sealed_channel",
+    "async_sealed_transport",
     "connect",
     "connect_async",
     "http_transport",
@@ -45,11 +51,13 @@ _HOMES = {
     "Client": "predict",
     "Service": "service",
     "async_http_transport": "transport",
+    "async_sealed_channel": "sealed_grpc_aio",
+    "async_sealed_transport": "sealed_http",
     "connect": "channel",
     "connect_async": "channel_aio",
     "http_transport": "transport",
-    "sealed_channel": "sealed_channel",
-    "sealed_transport": "sealed_transport",
+    "sealed_channel": "sealed_grpc",
+    "sealed_transport": "sealed_http",
 }
 
 

@@ -13,7 +13,7 @@ import grpc.aio
 from ensconce.client.calls import Conduct
 from ensconce.client.channel import true_reason
 from ensconce.client.channel_aio import AsyncAttestedChannel
-from ensconce.client.pool import Lease, Seat
+from ensconce.client.pool import Lease, Place
 
 __all__ = ["AsyncCaller"]
 
@@ -36,7 +36,7 @@ class AsyncCaller:
     ) -> None:
         self._pool = channel.pool
         self._conduct, self._sleep = conduct, sleep
-        self._methods: WeakKeyDictionary[Seat[grpc.aio.Channel], dict[str, Any]] = WeakKeyDictionary()
+        self._methods: WeakKeyDictionary[Place[grpc.aio.Channel], dict[str, Any]] = WeakKeyDictionary()
 
     async def call(self, path: str, request: bytes, *, kind: str, timeout: float) -> bytes:
         """One call, see :meth:`ensconce.client.calls.Caller.call`.

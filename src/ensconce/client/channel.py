@@ -17,6 +17,7 @@ from ensconce.errors import EnsconceError
 
 __all__ = [
     "MAX_MESSAGE",
+    "OPTIONS",
     "AttestedChannel",
     "MultiCallable",
     "channel_options",
@@ -29,6 +30,22 @@ _log = logging.getLogger(__name__)
 
 MAX_MESSAGE: Final = 256 * 1024 * 1024
 """Longest message that is sent or received, in bytes."""
+
+OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    # Quick to find the next replica when one has gone.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # gRPC makes a call again that no server has looked at (GOAWAY, REFUSED_STREAM: "transparent retries"), as long as
+    # it holds the request, however long that is. Nothing else is made again: no service configuration is looked for.
+    ("grpc.enable_retries", 1),
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+)
+"""Of gRPC's channels."""
 
 _CONNECTION_FAILURES: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -72,18 +89,7 @@ def open_channel(service: Service, *, connections: int = CONNECTIONS) -> Atteste
 
 def channel_options(service: Service) -> list[tuple[str, Any]]:
     """The options of gRPC's channel through a tunnel."""
-    return [
-        ("grpc.default_authority", service.server_name),
-        ("grpc.max_send_message_length", MAX_MESSAGE),
-        ("grpc.max_receive_message_length", MAX_MESSAGE),
-        # Quick to find the next replica when one has gone.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2000),
-        # Retries are the client's, which knows of other replicas.
-        ("grpc.enable_retries", 0),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_http_proxy", 0),
-    ]
+    return [("grpc.default_authority", service.server_name), *OPTIONS]
 
 
 def true_reason(lease: Lease[Any], error: Any) -> EnsconceError | None:

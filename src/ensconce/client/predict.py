@@ -17,7 +17,8 @@ from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_cl
 from ensconce.client.hedge import Hedge
 from ensconce.client.leaf import Accepted
 from ensconce.client.pool import CONNECTIONS
-from ensconce.client.service import ServiceOptions
+from ensconce.client.sealed_grpc import open_sealed
+from ensconce.client.service import Service, ServiceOptions
 from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
 from ensconce.errors import InputError
 
@@ -65,6 +66,7 @@ class Client:
         *,
         connections: int = CONNECTIONS,
         hedge: Hedge | None = None,
+        sealed: bool = False,
         **options: Unpack[ServiceOptions],
     ) -> Self:
         """Connect as :func:`ensconce.client.channel.connect` does.
@@ -74,11 +76,15 @@ class Client:
             policy: see there.
             connections: see there.
             hedge: see the class.
+            sealed: connect as :func:`ensconce.client.sealed_grpc.open_sealed` does instead, where TLS ends before
+                the replicas.
             options: see there.
 
         Raises:
             InputError, UnreachableError, EvidenceError, RefusedError: see there.
         """
+        if sealed:
+            return cls(open_sealed(Service.open(target, policy, **options), connections=connections), hedge=hedge)
         return cls(connect(target, policy, connections=connections, **options), hedge=hedge)
 
     def signatures(self, model: str, *, version: int | None = None, timeout: float = TIMEOUT_S) -> dict[str, Signature]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -18,7 +20,8 @@ from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_cl
 from ensconce.client.hedge import Hedge
 from ensconce.client.leaf import Accepted
 from ensconce.client.pool import CONNECTIONS
-from ensconce.client.service import ServiceOptions
+from ensconce.client.sealed_grpc_aio import open_async_sealed
+from ensconce.client.service import Service, ServiceOptions
 from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
 from ensconce.errors import InputError
 
@@ -60,9 +63,13 @@ class AsyncClient:
         *,
         connections: int = CONNECTIONS,
         hedge: Hedge | None = None,
+        sealed: bool = False,
         **options: Unpack[ServiceOptions],
     ) -> Self:
         """Connect as :func:`ensconce.client.channel_aio.connect_async` does."""
+        if sealed:
+            service = await asyncio.to_thread(functools.partial(Service.open, target, policy, **options))
+            return cls(await open_async_sealed(service, connections=connections), hedge=hedge)
         return cls(await connect_async(target, policy, connections=connections, **options), hedge=hedge)
 
     async def signatures(

@@ -1,4 +1,4 @@
-"""Requests sealed to an accepted enclave, over connections that end before it: what channel and transport share.
+"""Requests sealed to an accepted enclave, over connections that end before it: what channels and transports share.
 
 Nothing here trusts the connection, or who answers on it: the key that is sealed to is vouched for by a certificate that
 is judged as on any connection, and only what opens with a request's own secret is its answer.
@@ -6,10 +6,11 @@ is judged as on any connection, and only what opens with a request's own secret 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,16 +18,38 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ensconce.client.leaf import Accepted, judge_leaf
 from ensconce.client.service import Service
-from ensconce.errors import EvidenceError, InputError, UnreachableError
-from ensconce.ratls.sealing import KEY_HEADER, KEY_SIZE, ROUTE_HEADER, Api, Statement, key_id, seal_request, signed_part
+from ensconce.errors import EvidenceError, InputError, RefusedError, UnreachableError
+from ensconce.ratls.sealing import (
+    KEY_HEADER,
+    KEY_SIZE,
+    ROUTE_HEADER,
+    Answering,
+    Api,
+    Statement,
+    key_id,
+    seal_request,
+    signed_part,
+)
 
-__all__ = ["MAX_CERTIFICATE", "AcceptedKey", "Sealer", "judge_statement", "not_sealing"]
+__all__ = [
+    "KEY_TIMEOUT_S",
+    "MAX_CERTIFICATE",
+    "AcceptedKey",
+    "Sealed",
+    "Sealer",
+    "judge_statement",
+    "not_sealing",
+    "refused",
+    "sealers",
+]
 
+KEY_TIMEOUT_S: Final = 10.0
+"""For the answer to the question for a key, if the call has as much time."""
 MAX_CERTIFICATE: Final = 1 << 16
 """Longest certificate with evidence, in bytes."""
 _ATTEMPTS: Final = 3
-
-T = TypeVar("T")
+_MOST_ROUTES: Final = 64
+_IN_LOOP: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,82 +111,186 @@ def not_sealing(found: str) -> UnreachableError:
     )
 
 
-class Sealer:
-    """Seals requests for one channel to the key of the replica that it leads to. Safe to share between threads."""
+def refused(found: str) -> UnreachableError:
+    """What was sealed met an error in the clear, which says nothing of the enclave; to be raised by the caller."""
+    return UnreachableError(
+        "sealed.refused",
+        "the request was refused before the enclave opened it, or it could not be opened",
+        found=found[:300],
+        remedy="whoever is between this client and the replica may have said so: ask the balancer's owner first",
+    )
 
-    def __init__(self, service: Service, fetch: Callable[[dict[str, str]], Statement]) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A request as it is sent.
+
+    Attributes:
+        fields: of its header.
+        body: sealed.
+    """
+
+    fields: dict[str, str]
+    body: bytes
+    _answering: Answering
+
+    def open(self, answer: bytes) -> tuple[int, bytes]:
+        """Status and body of an answer.
+
+        Raises:
+            EvidenceError: ``sealed.answer``: it is none to this request.
+        """
+        try:
+            return self._answering.open(answer)
+        except ValueError:
+            raise EvidenceError(
+                "sealed.answer",
+                "what came back is not the enclave's answer to this request",
+                found=f"{len(answer)} bytes",
+                rule="sealed with the request's own secret",
+                remedy="somebody between this client and the replica changed it; tell the owner",
+            ) from None
+
+
+class Sealer:
+    """Seals requests to the key of the replica that one route leads to. Safe to share between threads.
+
+    Attributes:
+        route: the header field by which a balancer chooses the replica.
+        accepted: why the latest key's certificate was accepted, once there was one.
+    """
+
+    def __init__(self, service: Service) -> None:
         """Prepare; nothing is asked yet.
 
         Args:
             service: whom to believe. Where it is reached is not used: the channel knows.
-            fetch: asks for the key, with these header fields.
-
-        Raises:
-            InputError: ``sealed.freshness``: the service asks for fresh quotes, which need a connection of one's own.
         """
-        if service.freshness:
-            raise InputError(
-                "sealed.freshness",
-                "a fresh quote is bound to a connection, and behind a balancer there is none to the replica",
-                rule="freshness=False",
-                remedy="leave freshness out, or have the balancer pass TLS through",
-            )
-        self._service, self._fetch = service, fetch
-        self._route = {ROUTE_HEADER: secrets.token_hex(8)}
+        self._service = service
         self._key: AcceptedKey | None = None
+        self.route = _any_route()
+        self.accepted: Accepted | None = None
 
     @property
-    def key(self) -> AcceptedKey:
-        """The key that is sealed to now: asked for and judged if there is none, or its certificate has expired.
+    def key(self) -> AcceptedKey | None:
+        """The key that is sealed to now; None if one is to be asked for: there is none, or its certificate expired."""
+        key = self._key
+        return None if key is None or key.accepted.valid_until <= self._service.appraiser.now() else key
+
+    def judge(self, statement: Statement) -> AcceptedKey:
+        """Seal to this key from now on; may fetch collateral.
 
         Raises:
-            EvidenceError, RefusedError, UnreachableError: see :func:`judge_statement`, and what ``fetch`` raises.
+            EvidenceError, RefusedError, UnreachableError: see :func:`judge_statement`; there is no key then, and the
+                next question takes another route: it may lead to a replica that is accepted.
         """
-        key = self._key
-        if key is None or key.accepted.valid_until <= self._service.appraiser.now():
-            key = self._key = judge_statement(self._fetch(self._route), self._service)
+        self._key = None
+        try:
+            key = self._key = judge_statement(statement, self._service)
+        except (EvidenceError, RefusedError):
+            self.route = _any_route()
+            raise
+        self.accepted = key.accepted
         return key
 
     def ask(
-        self, api: Api, path: str, body: bytes, send: Callable[[dict[str, str], bytes], tuple[T, bytes] | None]
-    ) -> tuple[T, int, bytes]:
+        self,
+        api: Api,
+        path: str,
+        body: bytes,
+        ask_key: Callable[[], Statement],
+        send: Callable[[Sealed], bytes | None],
+    ) -> tuple[int, bytes]:
         """Seal, send, open; anew where another replica answers, or the key was replaced.
 
         Args:
             api: how it is asked.
             path: what is asked.
             body: plain.
-            send: sends these header fields and this body; gives something of the caller's and the answer's body, or
-                None where the answer is that the key is another's.
+            ask_key: asks for the key over this route.
+            send: sends; gives the answer's body, or None where the answer is that the key is another's.
 
         Returns:
-            What ``send`` gave, and the answer's status and body.
+            The answer's status and body.
 
         Raises:
             EvidenceError: ``sealed.answer``: what came is no answer to this request.
             UnreachableError: ``sealed.route``: it reached no replica that has the key.
-            EvidenceError, RefusedError, UnreachableError: as :attr:`key`, and what ``send`` raises.
+            EvidenceError, RefusedError, UnreachableError: as :meth:`judge`, and what the functions raise.
         """
         for _ in range(_ATTEMPTS):
             key = self.key
-            sealed, answering = seal_request(key.key, api, path, body)
-            sent = send({**self._route, KEY_HEADER: key.id}, sealed)
-            if sent is None:
-                self._key = None
-                continue
-            try:
-                return sent[0], *answering.open(sent[1])
-            except ValueError:
-                raise EvidenceError(
-                    "sealed.answer",
-                    "what came back is not the enclave's answer to this request",
-                    found=f"{len(sent[1])} bytes",
-                    rule="sealed with the request's own secret",
-                    remedy="somebody between this client and the replica changed it; tell the owner",
-                ) from None
-        raise UnreachableError(
-            "sealed.route",
-            "the request reached no replica that has the key it was sealed to",
-            found=f"{_ATTEMPTS} attempts",
-            remedy=f"have the balancer choose the replica by the header {ROUTE_HEADER}",
+            if key is None:
+                key = self.judge(ask_key())
+            sealed = self._seal(key, api, path, body)
+            answer = send(sealed)
+            if answer is not None:
+                return sealed.open(answer)
+            self._lose(key)
+        raise _astray()
+
+    async def ask_async(
+        self,
+        api: Api,
+        path: str,
+        body: bytes,
+        ask_key: Callable[[], Awaitable[Statement]],
+        send: Callable[[Sealed], Awaitable[bytes | None]],
+    ) -> tuple[int, bytes]:
+        """As :meth:`ask`, on an event loop; judging, and long bodies, in threads."""
+        for _ in range(_ATTEMPTS):
+            key = self.key
+            if key is None:
+                key = await asyncio.to_thread(self.judge, await ask_key())
+            if len(body) <= _IN_LOOP:
+                sealed = self._seal(key, api, path, body)
+            else:
+                sealed = await asyncio.to_thread(self._seal, key, api, path, body)
+            answer = await send(sealed)
+            if answer is not None:
+                return sealed.open(answer) if len(answer) <= _IN_LOOP else await asyncio.to_thread(sealed.open, answer)
+            self._lose(key)
+        raise _astray()
+
+    def _seal(self, key: AcceptedKey, api: Api, path: str, body: bytes) -> Sealed:
+        sealed, answering = seal_request(key.key, api, path, body)
+        return Sealed({**self.route, KEY_HEADER: key.id}, sealed, answering)
+
+    def _lose(self, key: AcceptedKey) -> None:
+        # Unless another call has asked for the next one meanwhile.
+        if self._key is key:
+            self._key = None
+
+
+def sealers(service: Service, routes: int) -> list[Sealer]:
+    """One for each of some routes.
+
+    Raises:
+        InputError: ``sealed.routes``: so many cannot be had; ``sealed.freshness``: the service asks for fresh quotes,
+            which need a connection of one's own.
+    """
+    if not 1 <= routes <= _MOST_ROUTES:
+        raise InputError(
+            "sealed.routes", "a client cannot have so many routes", found=str(routes), rule=f"1 to {_MOST_ROUTES}"
         )
+    if service.freshness:
+        raise InputError(
+            "sealed.freshness",
+            "a fresh quote is bound to a connection, and behind a balancer there is none to the replica",
+            rule="freshness=False",
+            remedy="leave freshness out, or have the balancer pass TLS through",
+        )
+    return [Sealer(service) for _ in range(routes)]
+
+
+def _any_route() -> dict[str, str]:
+    return {ROUTE_HEADER: secrets.token_hex(8)}
+
+
+def _astray() -> UnreachableError:
+    return UnreachableError(
+        "sealed.route",
+        "the request reached no replica that has the key it was sealed to",
+        found=f"{_ATTEMPTS} attempts",
+        remedy=f"have the balancer choose the replica by the header {ROUTE_HEADER}",
+    )

@@ -19,7 +19,7 @@ from ensconce.bench.targets.carrier import MAX_ANSWER, failed_check
 from ensconce.bench.targets.dialect import Answer, Ask
 from ensconce.client.channel import true_reason
 from ensconce.client.channel_aio import AsyncAttestedChannel
-from ensconce.client.pool import Seat
+from ensconce.client.pool import Place
 from ensconce.errors import EnsconceError
 from ensconce.files import read_bounded
 
@@ -50,7 +50,7 @@ class AttestedGrpc:
 
     def __init__(self, channel: AsyncAttestedChannel) -> None:
         self._channel, self._pool = channel, channel.pool
-        self._methods: WeakKeyDictionary[Seat[grpc.aio.Channel], dict[str, Any]] = WeakKeyDictionary()
+        self._methods: WeakKeyDictionary[Place[grpc.aio.Channel], dict[str, Any]] = WeakKeyDictionary()
 
     async def ask(self, ask: Ask, timeout: float) -> Answer:
         """See :class:`ensconce.bench.targets.carrier.Carrier`."""

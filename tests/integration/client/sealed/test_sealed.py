@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import json
 import subprocess
-import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,91 +21,22 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from ensconce.addresses import Address
 from ensconce.client.codec import PREDICT, decode_response, encode_request
 from ensconce.client.sealed import judge_statement
-from ensconce.client.sealed_channel import SealedCallError, SealedChannel, sealed_channel
-from ensconce.client.sealed_transport import sealed_transport
+from ensconce.client.sealed_grpc import SealedCallError, sealed_channel
+from ensconce.client.sealed_http import sealed_transport
 from ensconce.demo.tap import Tap
 from ensconce.errors import EnsconceError, EvidenceError, InputError, RefusedError, UnreachableError
 from ensconce.gateway.nginx_program import Nginx, find_nginx
 from ensconce.ratls.sealing import KEY_HEADER, MEDIA_TYPE, key_id, seal_request, signed_part
-from ensconce.serving.fronts import FrontOptions
-from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import Metrics
 from ensconce.serving.sealing import Sealing
-from ensconce.serving.server import ModelServer
-from ensconce.tfserving.dtypes import dtype_named
-from ensconce.tfserving.signatures import Signature, TensorSpec
 
 DOMAIN = "digits.example.test"
-FLOAT = TensorSpec("x", dtype_named("DT_FLOAT"), None)
 SECRET = np.frombuffer(b"a patient's data", np.float32)
 REST = "/v1/models/doubling:predict"
 
 
-class Doubling:
-    signatures: Mapping[str, Signature] = {
-        "serving_default": Signature("serving_default", "tensorflow/serving/predict", {"x": FLOAT}, {"y": FLOAT})
-    }
-
-    def predict(self, signature_name: str, inputs: Mapping[str, Any], output_filter: Sequence[str] = ()) -> Any:
-        return {"y": inputs["x"] * 2}
-
-
-@dataclasses.dataclass
-class Replica:
-    server: ModelServer
-    sealing: Sealing
-    who: Any
-    grpc: Address
-    rest: Address
-    loop: asyncio.AbstractEventLoop
-
-    def renew(self, who: Any) -> None:
-        """As a replica does it."""
-
-        async def replace() -> None:
-            self.server.replace_certificate(who.key_pem, who.chain_pem)
-
-        asyncio.run_coroutine_threadsafe(replace(), self.loop).result(10)
-
-
-@pytest.fixture
-def replica(world) -> Iterator[Callable[..., Replica]]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    made: list[Replica] = []
-
-    def make(who: Any = None, metrics: Metrics | None = None, **options: Any) -> Replica:
-        who = who or world.replica()
-        manager, sealing = ModelManager(), Sealing(**options)
-        manager.add("doubling", 1, Doubling())
-
-        async def start() -> Replica:
-            server = ModelServer(
-                manager,
-                grpc_address="127.0.0.1:0",
-                rest_address="127.0.0.1:0",
-                private_key_pem=who.key_pem,
-                certificate_chain_pem=who.chain_pem,
-                options=FrontOptions(sealing=sealing, metrics=metrics),
-            )
-            ports = await server.start()
-            where = (Address("127.0.0.1", port) for port in (ports.grpc, ports.rest))
-            return Replica(server, sealing, who, *where, loop)
-
-        made.append(asyncio.run_coroutine_threadsafe(start(), loop).result(30))
-        return made[-1]
-
-    yield make
-    for each in made:
-        asyncio.run_coroutine_threadsafe(each.server.stop(0), loop).result(30)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
 @contextlib.contextmanager
-def balancer(world, folder: Path, find_port, upstreams: list[Replica]) -> Iterator[tuple[int, int, Path]]:
+def balancer(world, folder: Path, find_port, upstreams: list[Any]) -> Iterator[tuple[int, int, Path]]:
     """nginx as a terminating balancer, in two halves with a spy between, who so sees what nginx sees: TLS of its own,
     plain, TLS to the replicas."""
     found = find_nginx()
@@ -161,11 +90,8 @@ def of(world) -> Any:
     return world.service(Address("127.0.0.1", 1))
 
 
-def plain_channel(replica: Replica) -> grpc.Channel:
-    """TLS to the replica itself, of a client that judges nothing there: what nginx does."""
-    pem = replica.who.chain_pem
-    options = [("grpc.ssl_target_name_override", DOMAIN)]
-    return grpc.secure_channel(str(replica.grpc), grpc.ssl_channel_credentials(pem), options)
+def sealer(channel: Any) -> Any:
+    return channel.pool.lease().seat.sealer
 
 
 def refused(check: str, kind: type[EnsconceError], call: Callable[[], Any]) -> None:
@@ -215,16 +141,16 @@ def test_end_to_end_through_nginx(world, replica, find_port, tmp_path: Path) -> 
 
 def test_a_new_key_is_asked_for_and_judged(world, replica) -> None:
     running = replica(most_requests=2)
-    with sealed_channel(plain_channel(running), of(world)) as channel:
+    with sealed_channel(running.channel(), of(world), routes=1) as channel:
         seen = set()
         for _ in range(5):
-            seen.add(channel.sealer.key.id)
+            seen.add(sealer(channel).key.id)
             predict(channel)
         assert len(seen) >= 2
-        before = channel.sealer.key
+        before = sealer(channel).key
         running.renew(world.replica())
         predict(channel)
-        assert channel.sealer.key.accepted.replica_id != before.accepted.replica_id
+        assert sealer(channel).key.accepted.replica_id != before.accepted.replica_id
         # Renewed with what the policy does not accept: nothing more is sealed.
         running.renew(world.replica(mr_enclave=bytes(32)))
         with pytest.raises(RefusedError):
@@ -275,9 +201,9 @@ def test_replayed_swapped_and_turned_requests(world, replica) -> None:
         seen.append((method, request, metadata))
         return forward(method, request, metadata)
 
-    with sealed_channel(Between(plain_channel(running), keep), of(world)) as channel:
+    with sealed_channel(Between(running.channel(), keep), of(world)) as channel:
         predict(channel)
-    with plain_channel(running) as raw:
+    with running.channel() as raw:
 
         def code(method: str, request: bytes, metadata: Any) -> grpc.StatusCode:
             with pytest.raises(grpc.RpcError) as error:
@@ -305,20 +231,20 @@ def test_answers_that_are_not_this_requests(world, replica) -> None:
         kept.append(answer)
         return kept[0], call
 
-    with sealed_channel(Between(plain_channel(running), swap), of(world)) as channel:
+    with sealed_channel(Between(running.channel(), swap), of(world)) as channel:
         predict(channel)
         refused("sealed.answer", EvidenceError, lambda: predict(channel))
 
     def plain(_forward, _method, _request, _metadata):
         return b"", None
 
-    with sealed_channel(Between(plain_channel(running), plain), of(world)) as channel:
+    with sealed_channel(Between(running.channel(), plain), of(world)) as channel:
         refused("sealed.answer", EvidenceError, lambda: predict(channel))
 
 
 def test_the_enclave_counts_what_is_inside(world, replica) -> None:
     metrics = Metrics()
-    with sealed_channel(plain_channel(replica(metrics=metrics)), of(world)) as channel:
+    with sealed_channel(replica(metrics=metrics).channel(), of(world)) as channel:
         predict(channel)
         with pytest.raises(SealedCallError):
             predict(channel, "absent")
@@ -329,12 +255,12 @@ def test_the_enclave_counts_what_is_inside(world, replica) -> None:
 
 def test_a_balancer_that_never_meets_the_key(world, replica) -> None:
     one, other = replica(), replica()
-    strays = plain_channel(other)
+    strays = other.channel()
 
     def stray(_forward, method, request, metadata):
         return strays.unary_unary(method, None, None).with_call(request, metadata=metadata, timeout=20)
 
-    with strays, sealed_channel(Between(plain_channel(one), stray), of(world)) as channel:
+    with strays, sealed_channel(Between(one.channel(), stray), of(world)) as channel:
         refused("sealed.route", UnreachableError, lambda: predict(channel))
 
 
@@ -375,11 +301,10 @@ def test_what_cannot_be_sealed_is_refused(world, replica) -> None:
     refused(
         "sealed.freshness",
         InputError,
-        lambda: SealedChannel(plain_channel(running), world.service(running.grpc, freshness=True)),
+        lambda: sealed_channel(running.channel(), world.service(running.grpc, freshness=True)),
     )
-    with sealed_channel(plain_channel(running), of(world)) as channel:
+    with sealed_channel(running.channel(), of(world)) as channel:
         for call in (
-            channel.unary_unary(PREDICT).future,
             channel.unary_stream(PREDICT),
             channel.stream_unary(PREDICT),
             channel.stream_stream(PREDICT),
