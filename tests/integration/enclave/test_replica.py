@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,13 @@ def test_it_serves_until_it_is_told_to_stop(world: Any, server: ProvisioningServ
     for key_id in ("model/digits/1", "model/digits/2"):
         assert key_id in said
         assert world.keystore.get(key_id).hex() not in said
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.usefixtures("server")
@@ -167,15 +175,26 @@ def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: 
 
 
 def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_ends(
-    world: Any, tmp_path: Path, find_port: Callable[[], int]
+    world: Any, tmp_path: Path, listen: Callable[..., Any]
 ) -> None:
-    port = find_port()
-    with world.serving(lifetime=2, port=port) as server:
-        world.accept(server, world.build(tmp_path, server.port).mr_enclave)
+    other = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", int(time.time())))
+    with world.serving(lifetime=2) as owner, other.serving(lifetime=2) as impostor, contextlib.ExitStack() as ways:
+        asked = owner
+
+        def pass_on(connection: socket.socket) -> None:
+            with connection, socket.create_connection(("127.0.0.1", asked.port)) as far:
+                there = threading.Thread(target=copy, args=(connection, far))
+                there.start()
+                copy(far, connection)
+                there.join()
+
+        # Between the two there is no moment in which nobody answers.
+        place = listen(pass_on)
+        ways.callback(place.stop)
+        world.accept(owner, world.build(tmp_path, place.address.port).mr_enclave)
         replica = world.launch(world.folder(1), tmp_path)
         replica.ready()
-    world = dataclasses.replace(world, authority=CertificateAuthority.create("somebody else", int(time.time())))
-    with world.serving(lifetime=2, port=port):
+        asked = impostor
         assert replica.wait() == 3
     assert replica.error()["check"] == "provisioning.server_certificate"
     failed = [event["check"] for event in replica.events() if event["event"] == "renewal failed"]

@@ -78,6 +78,11 @@ async def test_silent_connections_keep_nobody_out(start: Callable[..., World]) -
 async def test_they_end_by_themselves(start: Callable[..., World]) -> None:
     world = start(timeout=0.2)
     assert await asyncio.wait_for((await world.silent()).read(), 10) == b""
+    assert Greeter.made == 0
+
+
+async def test_what_is_no_handshake_ends_at_once(start: Callable[..., World]) -> None:
+    world = start()
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     writer.write(b"GET / HTTP/1.1\r\n\r\n")
     await asyncio.wait_for(reader.read(), 10)  # an alert

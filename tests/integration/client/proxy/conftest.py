@@ -98,7 +98,8 @@ class Probe:
     def _talk(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         self.time_left = context.time_remaining() or 0.0
         over = threading.Event()
-        context.add_callback(over.set)
+        if not context.add_callback(over.set):  # it was cancelled before a thread took it
+            over.set()
         asked = self.metadata
         context.send_initial_metadata(
             tuple(("told-" + name[4:], value) for name, value in asked.items() if name[:4] == "ask-")
