@@ -182,6 +182,9 @@ class Connection(Lifetime):
         if request is None or (ended and request.content_length > 0):
             self._refuse(number, ErrorCode.PROTOCOL_ERROR)
             return
+        if not self.memory.take(self, request.size):
+            self._refuse(number, ErrorCode.ENHANCE_YOUR_CALM)
+            return
         stream = self._accept(self, number, request)
         stream.send_window = self.output.initial_window
         stream.receive_window = self._limits.window_bytes

@@ -18,6 +18,11 @@ __all__ = ["HeaderDecoder", "Request", "encode_block"]
 
 _MOST_CACHED: Final = 64
 _LONGEST_CACHED: Final = 512
+# A few bytes can stand for 16 KiB of fields.
+_LARGEST_CACHED: Final = 4096
+# What a request and a field take in memory beside their bytes.
+_REQUEST_BYTES: Final = 1024
+_FIELD_BYTES: Final = 96
 # RFC 7541, 6.3: comes first in a block, and changes what later blocks do.
 _SIZE_UPDATE: Final = 0x20
 _SIZE_MASK: Final = 0xE0
@@ -41,6 +46,7 @@ class Request:
         authority: ``:authority``, or ``host``, or nothing.
         fields: all others by name in lower case; values of the same name are joined with commas.
         content_length: bytes that the body says to have, or -1.
+        size: bytes of memory that it takes, with the stream that it opens; roughly.
     """
 
     method: bytes
@@ -49,6 +55,7 @@ class Request:
     authority: bytes
     fields: Mapping[bytes, bytes]
     content_length: int = -1
+    size: int = 0
 
 
 class HeaderDecoder:
@@ -78,7 +85,12 @@ class HeaderDecoder:
         count_now, newest_now = self._table()
         if count_now != count or newest_now is not newest:
             self._cache.clear()
-        elif len(block) <= _LONGEST_CACHED and block[:1] and block[0] & _SIZE_MASK != _SIZE_UPDATE:
+        elif (
+            len(block) <= _LONGEST_CACHED
+            and block[:1]
+            and block[0] & _SIZE_MASK != _SIZE_UPDATE
+            and (request is None or request.size <= _LARGEST_CACHED)
+        ):
             # It left the table as it was, so the same bytes will mean the same while the table stays.
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
@@ -139,7 +151,9 @@ def _to_request(pairs: list[tuple[bytes, bytes]]) -> Request | None:
         if not text.isdigit() or len(text) > 18:
             return None
         length = int(text)
-    return Request(method, scheme, path, pseudo.get(b":authority") or fields.get(b"host", b""), fields, length)
+    authority = pseudo.get(b":authority") or fields.get(b"host", b"")
+    size = _REQUEST_BYTES + sum(len(name) + len(value) + _FIELD_BYTES for name, value in pairs)
+    return Request(method, scheme, path, authority, fields, length, size)
 
 
 def encode_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -157,10 +157,10 @@ class Stream:
         self.connection.memory.give(self.connection, amount)
 
     def release(self) -> None:
-        """Nothing of the body is held any more."""
+        """Nothing of the request is held any more; called once."""
         if self.is_waiting_for_memory:
             self.connection.memory.forget(self)
-        if amount := self.charged + self.answer_bytes:
+        if amount := self.request.size + self.charged + self.answer_bytes:
             self.charged = self.answer_bytes = 0
             self.connection.memory.give(self.connection, amount)
         self.wanted = 0

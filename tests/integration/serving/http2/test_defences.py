@@ -265,6 +265,32 @@ async def test_memory_is_bounded_for_a_connection_and_for_all(start: Any, connec
     assert await second.ask(5, bytes(60_000)) == bytes(60_000)
 
 
+async def test_header_fields_of_open_streams_are_bounded_together(start: Any, connect: Any) -> None:
+    """Hundreds of bytes stand for 12 KiB of fields, once the table has a long one: 1024 connections would hold 4 GB."""
+    mib = 1 << 20
+    server, port = await start(connection_bytes=mib, server_bytes=2 * mib)
+    first, second = await connect(port), await connect(port)
+    first.greet()
+    first.send(headers(1, fields(b"/wait") + b"\x40" + encode_block([(b"a", bytes(3900).replace(b"\0", b"v"))])[1:]))
+    for number in range(3, 257, 2):
+        first.send(headers(number, fields(b"/wait", (b"b", b"%d" % number)) + b"\xbe\xbe\xbe"))
+    _, _, number, code = await first.until(Type.RST_STREAM)
+    assert 100 < number < 200
+    assert code == CALM.to_bytes(4)
+    assert server.held_bytes <= mib
+    second.greet()
+    assert await second.ask(1) == b"hello"
+    first.close()
+    await first.rest()
+    second.send(headers(3, WAIT))
+    assert await second.ask(5) == b"hello"
+    second.close()
+    await second.rest()
+    while server.connections:
+        await asyncio.sleep(0.01)
+    assert server.held_bytes == 0
+
+
 async def test_long_bodies_come_one_after_the_other_when_memory_is_short(start: Any, connect: Any) -> None:
     mib = 1 << 20
     _, port = await start(connection_bytes=4 * mib, server_bytes=5 * mib, window_bytes=65536)

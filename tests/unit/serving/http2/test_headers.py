@@ -61,6 +61,18 @@ def test_bounds() -> None:
     assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
 
 
+def test_short_blocks_that_stand_for_much_are_not_kept() -> None:
+    ours = HeaderDecoder(1 << 14)
+    start = encode_block(PSEUDO[:3])
+    ours.request(start + b"\x40" + encode_block([(b"a", 3900 * b"v")])[1:])
+    once, twice = start + b"\xbe", start + b"\xbe\xbe"
+    assert ours.request(start) is ours.request(start)
+    assert ours.request(once) is not ours.request(once)
+    long = ours.request(twice)
+    assert long is not None
+    assert long.size > 2 * 3900
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes(block: bytes) -> None:
     try:
