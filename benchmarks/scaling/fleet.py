@@ -47,9 +47,9 @@ def herd(
     spread: float = 60.0,
     identity: tuple[float, float] | None = (50.0, 500.0),
     places: int = 1024,
-    in_place: bool = False,
+    in_place: bool = True,
 ) -> Herd:
-    """Power is back: replicas start within ``spread`` seconds, ask, and those that get no answer end and start again.
+    """Power is back: replicas start within ``spread`` seconds, ask, and those that get no answer ask again.
 
     Args:
         costs: of sessions.
@@ -61,7 +61,8 @@ def herd(
         spread: seconds within which machines come back.
         identity: rate and burst of the fleet's one identity at each server; None for no limit.
         places: of each server.
-        in_place: who was not answered asks again after 1, 2, 4 ... 30 s, with a random part, rather than end.
+        in_place: who was not answered asks again after 1, 2, 4 ... 30 s, with a random part, as
+            :mod:`ensconce.enclave.asking` has it; or else ends, and its container starts again.
     """
     simulation, chance = Simulation(), random.Random(seed)
     log = SharedLog(simulation, costs, chance)

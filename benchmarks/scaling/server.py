@@ -58,11 +58,16 @@ class Bucket:
         self._simulation, self._rate, self._burst = simulation, rate, burst
         self._left, self._at = burst, 0.0
 
-    def take(self) -> bool:
-        """Take a token; False when there is none."""
+    @property
+    def spent(self) -> bool:
+        """There is no token now."""
         now = self._simulation.now
         self._left, self._at = min(self._burst, self._left + (now - self._at) * self._rate), now
-        if self._left < 1:
+        return self._left < 1
+
+    def take(self) -> bool:
+        """Take a token; False when there is none."""
+        if self.spent:
             return False
         self._left -= 1
         return True
@@ -217,6 +222,9 @@ class Server:
         self.requests.leave(guest)
         rest = costs.rest.draw(chance) / 2
         if not came_in or not (yield from self._work(guest, rest, end)):
+            return False
+        if self._identity is not None and self._identity.spent:
+            self.refused += 1
             return False
         if not (yield from self.verifiers.use(costs.verifiers.draw(chance), end - simulation.now)):
             return False

@@ -82,7 +82,7 @@ class _PowerCut:
     within: float
     servers: int
     identity: tuple[float, float] | None = _DEFAULT
-    in_place: bool = False
+    in_place: bool = True
 
 
 def _came_back(costs: Costs, asking: Samples, case: tuple[_PowerCut, int]) -> Herd:
@@ -105,7 +105,8 @@ def _herds(costs: Costs, asking: Samples, seed: int, most: int, each: Each) -> s
         _PowerCut(10_000, 60.0, 2, None),
         _PowerCut(LARGE, 60.0, 1),
         *(_PowerCut(LARGE, 60.0, servers, None) for servers in (4, 8, 16, 32)),
-        _PowerCut(LARGE, 60.0, 4, None, in_place=True),
+        _PowerCut(LARGE, 60.0, 1, in_place=False),
+        _PowerCut(LARGE, 60.0, 4, None, in_place=False),
     ]
     # The longest first, for these may be computed side by side.
     cases = [(cut, seed + n) for cut in reversed(cuts) for n in range(3 if cut.replicas <= 1000 else 1)]

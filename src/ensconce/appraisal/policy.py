@@ -33,6 +33,7 @@ from ensconce.appraisal.policy_tdx import TrustDomain, td_checks
 from ensconce.appraisal.root import parse_root_name
 from ensconce.appraisal.verdict import GenuineVerdict, SimulatedVerdict, TcbStatus, Verdict
 from ensconce.errors import InputError, RefusedError
+from ensconce.evidence.quote import Tee
 from ensconce.evidence.report import SgxReport, TdReport
 from ensconce.trail import step
 
@@ -243,7 +244,7 @@ class Policy:
         with step("identity"):
             report = verdict.report
             kind = [identity for identity in self.identities if identity.tee == verdict.tee]
-            fitting = [identity for identity in kind if all(check.passed for check in identity.checks(report))]
+            fitting = self._fitting(verdict.tee, report)
             self.refuse_debug(report, fitting or kind)
             for identity in fitting:
                 if identity.debug or not report.debug:
@@ -251,6 +252,17 @@ class Policy:
                         check.expect()
                     return Acceptance(_MINT, identity, verdict, self.sha256, end)
             raise _nearest_miss(kind, report)
+
+    def claimed(self, tee: Tee, report: SgxReport | TdReport) -> Identity | None:
+        """The identity that :meth:`judge` would accept, were this unverified claim true; None where it would refuse.
+
+        Good for refusing early what would be refused in any case, and for nothing else.
+        """
+        return next((each for each in self._fitting(tee, report) if each.debug or not report.debug), None)
+
+    def _fitting(self, tee: Tee, report: SgxReport | TdReport) -> list[Identity]:
+        kind = (identity for identity in self.identities if identity.tee == tee)
+        return [identity for identity in kind if all(check.passed for check in identity.checks(report))]
 
     def _root_check(self, found: str, passed: bool) -> Check:
         simulated = found != "intel"

@@ -37,10 +37,18 @@ class TokenBuckets:
     def take(self, key: str) -> bool:
         """Take a token of this key; False when there is none."""
         now = self._clock()
-        left, at = self._buckets.pop(key, (self._burst, now))
-        left = min(self._burst, left + (now - at) * self._rate)
+        left = self._left(key, now)
+        self._buckets.pop(key, None)
         taken = left >= 1
         self._buckets[key] = (left - 1 if taken else left, now)
         if len(self._buckets) > self._size:
             self._buckets.popitem(last=False)
         return taken
+
+    def spent(self, key: str) -> bool:
+        """Whether there is no token of this key now. Takes none, and remembers nothing of whoever looks."""
+        return self._left(key, self._clock()) < 1
+
+    def _left(self, key: str, now: float) -> float:
+        left, at = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, left + (now - at) * self._rate)

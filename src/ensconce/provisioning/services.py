@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.policy import Acceptance
 from ensconce.errors import EnsconceError, UnreachableError
+from ensconce.evidence.quote import parse_quote
 from ensconce.provisioning.appraisals import Appraisals
 from ensconce.provisioning.metrics import Metrics, Wire
 from ensconce.provisioning.rates import TokenBuckets
@@ -61,9 +62,11 @@ class Services:
             quote: as it came.
 
         Raises:
-            UnreachableError: ``provisioning.timeout``: it takes longer than an exchange may, mostly for collateral.
+            UnreachableError: ``provisioning.timeout``: it takes longer than an exchange may, mostly for collateral;
+                ``provisioning.rate``: it claims to be an identity that has been answered too often as it is.
             EnsconceError: as :meth:`ensconce.appraisal.appraiser.Appraiser.appraise`.
         """
+        self._refuse_in_vain(appraiser, quote)
         try:
             async with asyncio.timeout(self.exchange_time):
                 acceptance = await self.appraisals.appraise(quote, appraiser)
@@ -76,6 +79,19 @@ class Services:
             ) from None
         self.metrics.collateral_expiry.set(acceptance.verdict.valid_until)
         return acceptance
+
+    def _refuse_in_vain(self, appraiser: Appraiser, quote: bytes) -> None:
+        """Appraise nobody who would be refused afterwards: a herd that comes again and again costs a handshake each.
+
+        Only those who were accepted take tokens, so whoever lies about its identity takes none from it.
+        """
+        try:
+            parsed = parse_quote(quote)
+        except EnsconceError:
+            return  # Appraising it says what is wrong.
+        claimed = appraiser.policy.claimed(parsed.tee, parsed.body)
+        if claimed is not None and self.identities.spent(claimed.name):
+            raise too_often("identity", found=f"evidence, unread, that claims identity {claimed.name!r}")
 
     async def answer(self, prepare: Callable[[Acceptance], Prepared], *acceptances: Acceptance) -> Prepared:
         """An answer under the policy in force, recorded.
@@ -128,11 +144,12 @@ class Services:
             _log.error("a refusal could not be recorded: %s", failure)
 
 
-def too_often(what: str) -> UnreachableError:
+def too_often(what: str, found: str | None = None) -> UnreachableError:
     """The refusal of an address or an identity that asks more often than the owner allows."""
     return UnreachableError(
         "provisioning.rate",
         f"this {what} asks more often than the owner allows",
+        found=found,
         rule="provisioning.limits in the deployment file",
         remedy="try again later",
     )

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ensconce.addresses import Address
 from ensconce.appraisal.appraiser import Appraiser
 from ensconce.appraisal.collateral import PlatformKind
+from ensconce.appraisal.dcap import verify_quote
 from ensconce.errors import EvidenceError, InputError, UnreachableError
 from ensconce.evidence.quote import parse_quote
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -71,15 +73,59 @@ class TestRates:
         events = [(event, fields.get("check")) for event, fields in owner.log()]
         assert events == [("key.released", None)] * 2 + [("key.refused", "provisioning.rate")] * 2
 
-    def test_an_identity_that_asks_too_often_is_told_so(self, owners: Callable[..., Any], enclave: Any) -> None:
-        owner = owners(limits=Limits(identity_rate=0.001, identity_burst=2, closing_time=0.5))
+    def test_an_identity_that_asks_too_often_is_told_so_before_it_costs_anything(
+        self, owners: Callable[..., Any], enclave: Any
+    ) -> None:
+        verified: list[bytes] = []
+
+        def verify(quote: bytes, *arguments: Any, **named: Any) -> Any:
+            verified.append(quote)
+            return verify_quote(quote, *arguments, **named)
+
+        owner = owners(limits=Limits(identity_rate=0.001, identity_burst=2, closing_time=0.5), verify=verify)
         for _ in range(2):
             assert owner.provision(enclave).secrets
+        assert len(verified) == 4
         with pytest.raises(UnreachableError) as caught:
             owner.provision(enclave)
         assert caught.value.check == "provisioning.rate"
+        assert len(verified) == 4
         event, fields = owner.log()[-1]
-        assert (event, fields["check"], fields["identity"]) == ("key.refused", "provisioning.rate", "digits replica")
+        assert (event, fields["check"]) == ("key.refused", "provisioning.rate")
+        assert "'digits replica'" in fields["found"]
+        # What was not verified is nobody's yet.
+        assert "identity" not in fields
+
+    def test_those_who_asked_at_once_are_counted_when_they_are_known(
+        self, owners: Callable[..., Any], enclave: Any
+    ) -> None:
+        together = threading.Barrier(2)
+
+        def verify(*arguments: Any, **named: Any) -> Any:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(20)
+            return verify_quote(*arguments, **named)
+
+        owner = owners(limits=Limits(identity_rate=0.001, identity_burst=1, closing_time=0.5), verify=verify)
+        with ThreadPoolExecutor(2) as threads:
+            asked = [threads.submit(owner.provision, enclave) for _ in range(2)]
+            failed = [type(each.exception(30)) for each in asked]
+        assert sorted(failed, key=str) == sorted([UnreachableError, type(None)], key=str)
+        refused = next(fields for event, fields in owner.log() if event == "key.refused")
+        assert (refused["check"], refused["identity"]) == ("provisioning.rate", "digits replica")
+
+    def test_who_lies_about_its_identity_takes_nothing_from_it(self, owners: Callable[..., Any], enclave: Any) -> None:
+        owner = owners(limits=Limits(identity_rate=0.001, identity_burst=2, closing_time=0.5))
+
+        def forge(report_data: bytes) -> bytes:
+            genuine = enclave.quote(bytes(64))
+            return bytes(genuine[: 48 + 320] + report_data + genuine[48 + 384 :])
+
+        for _ in range(5):
+            with pytest.raises(EvidenceError, match=r"quote\.signature"):
+                owner.provision(enclave, quote=forge)
+        for _ in range(2):
+            assert owner.provision(enclave).secrets
 
     def test_an_ipv6_host_is_its_network(self) -> None:
         from ensconce.provisioning.connection import _network

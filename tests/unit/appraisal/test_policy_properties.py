@@ -252,6 +252,19 @@ def test_the_difference_says_what_is_accepted_now_and_what_is_not_any_more(
         assert "refuses" in effects
 
 
+@given(policy=small_policies, report=reports, fields=changes)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_who_is_accepted_is_who_it_claimed_to_be(
+    sound_verdict: Verdict, policy: Policy, report: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    judged = changed(sound_verdict, report, fields)
+    claimed = policy.claimed(judged.tee, judged.report)
+    if claimed is None:
+        assert not accepts(policy, judged)
+    elif accepts(policy, judged):
+        assert policy.judge(judged).identity is claimed
+
+
 def changed(sound: Verdict, report: dict[str, Any], fields: dict[str, Any]) -> Verdict:
     values = {f.name: getattr(sound, f.name) for f in dataclasses.fields(sound)}
     assert isinstance(sound.report, SgxReport)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from benchmarks.scaling.fleet import herd, renewals
-from benchmarks.scaling.kernel import Process, Simulation
+from benchmarks.scaling.kernel import Pool, Process, Simulation
 from benchmarks.scaling.samples import Samples
 from benchmarks.scaling.server import Bucket, Costs, Guest, Place, Server, SharedLog, closed
 
@@ -50,12 +50,18 @@ def test_the_event_loop_is_what_many_wait_for() -> None:
     assert one.loop.busy_seconds == pytest.approx(100 * 0.090)
 
 
-def test_who_has_no_token_is_refused_after_the_appraisal() -> None:
+@pytest.mark.parametrize(("tokens", "appraised"), [(2, 3), (0, 0)])
+def test_who_has_no_token_is_refused_before_the_appraisal_where_that_is_known_by_then(
+    tokens: int, appraised: int
+) -> None:
     simulation = Simulation()
-    one = server(simulation, identity=Bucket(simulation, 0.0, 2))
+    # With several verifiers all three are under way when the first token is taken.
+    one = server(simulation, identity=Bucket(simulation, 0.0, tokens), verifiers=8)
+    one.loop = Pool(simulation, 8)
     told = run(simulation, *(one.session(30.0) for _ in range(3)))
-    assert sorted(granted for granted, _ in told) == [False, True, True]
-    assert (one.released, one.refused, one.verifiers.busy_seconds) == (2, 1, pytest.approx(0.060))
+    assert sum(granted for granted, _ in told) == tokens
+    assert (one.released, one.refused) == (tokens, 3 - tokens)
+    assert one.verifiers.busy_seconds == pytest.approx(0.020 * appraised)
 
 
 def test_tokens_come_back_and_never_exceed_the_burst() -> None:
@@ -134,7 +140,7 @@ def test_a_herd_at_once_takes_what_the_loops_take_and_less_with_more_of_them() -
     assert one.attempts == four.attempts == 1
 
 
-def test_a_limit_on_the_identity_holds_a_herd_back_and_costs_restarts() -> None:
+def test_a_limit_on_the_identity_holds_a_herd_back_and_costs_sessions() -> None:
     free, held = (
         herd(COSTS, AT_ONCE, 150, 1, verifiers=4, seed=3, spread=1.0, identity=limit) for limit in (None, (1.0, 10.0))
     )

@@ -39,6 +39,18 @@ def test_asking_in_vain_does_not_lengthen_the_wait() -> None:
     assert buckets.take("a")
 
 
+def test_looking_takes_nothing_and_is_not_remembered() -> None:
+    clock = Clock()
+    buckets = TokenBuckets(rate=1, burst=2, clock=clock)
+    assert [buckets.spent("a") for _ in range(9)] == [False] * 9
+    assert len(buckets) == 0
+    assert [buckets.take("a") for _ in range(2)] == [True, True]
+    assert buckets.spent("a")
+    clock.now += 1
+    assert not buckets.spent("a")
+    assert buckets.take("a")
+
+
 @given(st.lists(st.integers(0, 40), max_size=200))
 def test_the_table_is_bounded_and_forgets_whoever_asked_longest_ago(keys: list[int]) -> None:
     buckets = TokenBuckets(rate=1, burst=1, clock=Clock(), size=8)
