@@ -148,6 +148,8 @@ class Measurements(StrictModel):
         created: when it was signed, RFC 3339 UTC.
         expires: when it ceases to be accepted, RFC 3339 UTC.
         policy: the owner's policy in force.
+        log_key: whose signatures the log has, ``ed25519:`` and the key; for those who go by another signature than this
+            key's.
         enclaves: at most 64; none where all were withdrawn.
         withdrawn: the last 64.
     """
@@ -157,6 +159,7 @@ class Measurements(StrictModel):
     created: _Moment
     expires: _Moment
     policy: PolicyReference | None = None
+    log_key: Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")] | None = None
     enclaves: Annotated[tuple[PublishedEnclave, ...], Field(max_length=_MAX_ENCLAVES)]
     withdrawn: Annotated[tuple[Withdrawn, ...], Field(max_length=_MAX_ENCLAVES)] = ()
 

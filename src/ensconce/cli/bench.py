@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ensconce.cli.output import print_json, remark, say, updated_bar
-from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
+from ensconce.cli.published import (
+    Policy,
+    Published,
+    Publisher,
+    PublisherIdentity,
+    PublisherIssuer,
+    Root,
+    TrustRoot,
+    published_list,
+)
 from ensconce.servables import MAX_VERSION
 
 if TYPE_CHECKING:
@@ -45,6 +54,9 @@ def bench(
     policy: Policy = None,
     published: Published = None,
     publisher: Publisher = None,
+    publisher_identity: PublisherIdentity = None,
+    publisher_issuer: PublisherIssuer = None,
+    sigstore_trust_root: TrustRoot = None,
     root: Root = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="Attested: the owner's authority, ca.pem.")] = None,
     pccs: Annotated[
@@ -150,7 +162,9 @@ def bench(
     if requests is not None and loop is not None:
         raise _usage("--requests and --loop say the same in two ways", "give one of them")
     plan = _plan(concurrency, rate, arrivals, requests, loop, duration, warm_up)
-    list_ = published_list(policy, published, publisher, root)
+    list_ = published_list(
+        policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
+    )
     attested = policy is not None or list_ is not None
     tls = _tls(ca, tls_ca, tls_cert, tls_key, server_name, attested=attested, plain=plain)
     given, shapes = _files(input or []), _shapes(shape or [])

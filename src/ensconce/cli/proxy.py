@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import remark
-from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
+from ensconce.cli.published import (
+    Policy,
+    Published,
+    Publisher,
+    PublisherIdentity,
+    PublisherIssuer,
+    Root,
+    TrustRoot,
+    published_list,
+)
 from ensconce.cli.verify import Authority, PccsOrIntel
 
 __all__ = ["proxy"]
@@ -25,6 +34,9 @@ def proxy(
     policy: Policy = None,
     published: Published = None,
     publisher: Publisher = None,
+    publisher_identity: PublisherIdentity = None,
+    publisher_issuer: PublisherIssuer = None,
+    sigstore_trust_root: TrustRoot = None,
     root: Root = None,
     pccs: PccsOrIntel = None,
     server_name: Annotated[
@@ -79,7 +91,9 @@ def proxy(
     if (tls_cert is None) != (tls_key is None):
         raise InputError("usage", "--tls-cert and --tls-key belong together", remedy="give both or neither")
 
-    list_ = published_list(policy, published, publisher, root)
+    list_ = published_list(
+        policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
+    )
 
     def side(place: str | None, targets: list[str] | None) -> Side | None:
         if place is None or not targets:

@@ -32,6 +32,19 @@ def publish(
     reason: Annotated[str | None, typer.Option(help="Why it is withdrawn; clients are told.")] = None,
     renew: Annotated[bool, typer.Option("--renew", help="Change nothing but the list's end.")] = False,
     days: Annotated[int, typer.Option(min=1, max=400, help="For how long the new list is accepted.")] = 30,
+    sigstore: Annotated[
+        bool,
+        typer.Option(
+            "--sigstore",
+            help="Also have Sigstore sign it with your identity: a workflow's in CI, else of a login in the browser.",
+        ),
+    ] = False,
+    sigstore_instance: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --sigstore: the client trust configuration of a Sigstore instance of your own."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")] = False,
 ) -> None:
     """Publish the enclave in the bundle: sign the list of everything that is published, with it.
@@ -46,11 +59,14 @@ def publish(
       ensconce publish --withdraw 5f1c... --reason "reads beyond a buffer, see advisory 7"
 
       ensconce publish --renew /srv/www/published.json
+
+      ensconce publish --renew --sigstore
     """
     protect()
     from ensconce.cluster import publish as publishing
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.files import write_aside
+    from ensconce.publication.signing import SigstoreSigner
 
     if withdraw is not None and (renew or name or image or source):
         raise InputError("usage", "--withdraw is a publication of its own", remedy="do one after the other")
@@ -58,6 +74,8 @@ def publish(
         raise InputError("usage", "--renew changes nothing else", remedy="leave it out to publish the enclave")
     if (withdraw is None) != (reason is None):
         raise InputError("usage", "--withdraw and --reason go together", remedy="say which enclave, and why")
+    if sigstore_instance is not None and not sigstore:
+        raise InputError("usage", "--sigstore-instance is about --sigstore", remedy="give both, or leave it out")
     folder = OwnerFolder.open(owner)
     change = None
     if withdraw is not None and reason is not None:
@@ -65,7 +83,8 @@ def publish(
     elif not renew:
         images = [publishing.parse_image(each) for each in image or ()]
         change = publishing.add_enclave(folder, name, images, publishing.parse_source(source) if source else None)
-    file = publishing.publish(folder, change, days)
+    signer = SigstoreSigner(sigstore_instance, remark) if sigstore else None
+    file = publishing.publish(folder, change, days, sign=None if signer is None else signer.sign)
     if out is not None:
         write_aside(out, file.to_bytes())
     measurements = file.measurements
@@ -75,6 +94,9 @@ def publish(
     for each in measurements.enclaves:
         remark(f"{each.mr_enclave}  {each.name}")
     remark(f"serial {measurements.serial}, until {measurements.expires}; entry {file.proof.entry.seq} of the log")
+    if signer is not None:
+        remark(f"signed by {signer.identity.identity}; clients: --publisher-identity, and")
+        remark(f"  --publisher-issuer {signer.identity.issuer}")
     if withdraw is not None and len(measurements.withdrawn) == publishing.MAX_WITHDRAWN:
         remark(f"the list gives reasons for the last {publishing.MAX_WITHDRAWN} withdrawals; earlier ones hold without")
     remark(f"wrote {out or folder.path / publishing.PUBLISHED}")

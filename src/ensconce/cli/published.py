@@ -12,7 +12,16 @@ from ensconce.errors import InputError
 if TYPE_CHECKING:
     from ensconce.client.published import PublishedList
 
-__all__ = ["Policy", "Published", "Publisher", "Root", "published_list"]
+__all__ = [
+    "Policy",
+    "Published",
+    "Publisher",
+    "PublisherIdentity",
+    "PublisherIssuer",
+    "Root",
+    "TrustRoot",
+    "published_list",
+]
 
 Policy = Annotated[
     Path | None,
@@ -34,6 +43,26 @@ Publisher = Annotated[
         help="Whose list to believe: owner.pub, or ed25519:HEX; several.",
     ),
 ]
+PublisherIdentity = Annotated[
+    str | None,
+    typer.Option(
+        "--publisher-identity",
+        metavar="ID",
+        help="Whose list to believe by Sigstore: an email address, or a workflow's URI. This or a key is enough.",
+    ),
+]
+PublisherIssuer = Annotated[
+    str | None,
+    typer.Option("--publisher-issuer", metavar="URL", help="Who vouches for that identity: its OpenID Connect issuer."),
+]
+TrustRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--sigstore-trust-root",
+        metavar="FILE",
+        help="The trusted root of a Sigstore instance of one's own; the public instance's when not given.",
+    ),
+]
 Root = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,7 +73,13 @@ Root = Annotated[
 
 
 def published_list(
-    policy: Path | None, published: str | None, publisher: list[str] | None, root: list[str] | None
+    policy: Path | None,
+    published: str | None,
+    publisher: list[str] | None,
+    identity: str | None,
+    issuer: str | None,
+    trust_root: Path | None,
+    root: list[str] | None,
 ) -> PublishedList | None:
     """What has to be published, as these options say; None where nothing has to be.
 
@@ -52,14 +87,26 @@ def published_list(
         InputError: ``usage``; as :class:`~ensconce.client.published.PublishedList`.
     """
     from ensconce.client.published import PublishedList
+    from ensconce.publication.sigstore import SigstoreIdentity
 
-    if published is None and (publisher or root):
-        raise _usage("--publisher and --root are about what is published", "give --published, or leave them out")
+    if published is None and (publisher or identity or issuer or trust_root or root):
+        raise _usage("publishers and roots are about what is published", "give --published, or leave them out")
     if policy is not None and root:
         raise _usage("the policy says which roots there are", "leave out --root")
     if published is None:
         return None
-    return PublishedList(published, publisher or (), roots=tuple(root or ("intel",)))
+    if (identity is None) != (issuer is None) or (trust_root is not None and identity is None):
+        raise _usage(
+            "--publisher-identity and --publisher-issuer belong together, and --sigstore-trust-root to them",
+            "give both: an identity is one of its issuer's only",
+        )
+    return PublishedList(
+        published,
+        publisher or (),
+        identities=() if identity is None or issuer is None else (SigstoreIdentity(identity, issuer),),
+        trust_root=trust_root,
+        roots=tuple(root or ("intel",)),
+    )
 
 
 def _usage(problem: str, remedy: str) -> InputError:

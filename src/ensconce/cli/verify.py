@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from ensconce.cli.output import print_json, say
-from ensconce.cli.published import Policy, Published, Publisher, Root, published_list
+from ensconce.cli.published import (
+    Policy,
+    Published,
+    Publisher,
+    PublisherIdentity,
+    PublisherIssuer,
+    Root,
+    TrustRoot,
+    published_list,
+)
 from ensconce.servables import MAX_VERSION
 
 __all__ = ["predict", "verify"]
@@ -39,6 +48,9 @@ def verify(
     policy: Policy = None,
     published: Published = None,
     publisher: Publisher = None,
+    publisher_identity: PublisherIdentity = None,
+    publisher_issuer: PublisherIssuer = None,
+    sigstore_trust_root: TrustRoot = None,
     root: Root = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
@@ -77,7 +89,9 @@ def verify(
         collateral=pccs,
         server_name=server_name,
         freshness=fresh,
-        published=published_list(policy, published, publisher, root),
+        published=published_list(
+            policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
+        ),
     )
     report = examine(service, service.targets[0])
     if html is not None:
@@ -104,6 +118,9 @@ def predict(
     policy: Policy = None,
     published: Published = None,
     publisher: Publisher = None,
+    publisher_identity: PublisherIdentity = None,
+    publisher_issuer: PublisherIssuer = None,
+    sigstore_trust_root: TrustRoot = None,
     root: Root = None,
     version: Annotated[
         int | None,
@@ -132,7 +149,9 @@ def predict(
         authority=ca,
         collateral=pccs,
         server_name=server_name,
-        published=published_list(policy, published, publisher, root),
+        published=published_list(
+            policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
+        ),
         connections=1,
     ) as client:
         signature = signature_named("", client.signatures(model, version=version))

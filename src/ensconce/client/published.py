@@ -19,6 +19,7 @@ from ensconce.files import read_bounded
 from ensconce.folders import make_below, state_folder
 from ensconce.publication.file import MAX_FILE, parse_published
 from ensconce.publication.remembered import admit
+from ensconce.publication.sigstore import SigstoreIdentity, SigstoreTrust
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
 from ensconce.times import unix_now, unix_of
@@ -41,38 +42,45 @@ class _Kept:
 
 
 class PublishedList:
-    """The list at one place, under the keys of those who may have signed it. Safe to share between threads.
+    """The list at one place, under the names of those who may have signed it. Safe to share between threads.
 
     Args:
         source: http or https URL, or the path of a file.
         publishers: whom to believe: files with a key (``owner.pub``), or keys by name, ``ed25519:<64 digits>``.
+        identities: whom to believe as well, by a Sigstore bundle in the list; any one of keys and identities is enough.
+        trust_root: the trusted root of a Sigstore instance of one's own, instead of the public one's.
         roots: for :meth:`to_policy`: names of the roots that evidence may hang from.
         ca_file: PEM file of the authorities of an https URL, instead of the system's.
         store: what remembers the newest list; this user's state folder when absent.
         now: the clock, seconds since 1970.
 
     Raises:
-        InputError: no publisher, or one that is none; ``published.ca_file``; ``folder.state``.
+        InputError: no publisher, or one that is none; ``published.sigstore_missing``, ``published.trust_root``;
+            ``published.ca_file``; ``folder.state``.
     """
 
     def __init__(
         self,
         source: str | Path,
-        publishers: Sequence[str | Path],
+        publishers: Sequence[str | Path] = (),
         *,
+        identities: Sequence[SigstoreIdentity] = (),
+        trust_root: Path | None = None,
         roots: tuple[str, ...] = ("intel",),
         ca_file: Path | None = None,
         store: Store | None = None,
         now: Callable[[], int] = unix_now,
     ) -> None:
-        if not 1 <= len(publishers) <= _MAX_PUBLISHERS:
+        named = len(publishers) + len(identities)
+        if not 1 <= named <= _MAX_PUBLISHERS:
             raise InputError(
                 "published.publisher",
-                "nobody is named whose list is to be believed" if not publishers else "so many publishers",
-                rule=f"1 to {_MAX_PUBLISHERS} publishers' keys",
-                remedy="name the publisher's key, owner.pub (--publisher)",
+                "so many publishers" if named else "nobody is named whose list is to be believed",
+                rule=f"1 to {_MAX_PUBLISHERS} publishers' keys and identities",
+                remedy="name the publisher's key, owner.pub (--publisher), or identity (--publisher-identity)",
             )
         self._keys = [_key(each) for each in publishers]
+        self._sigstore = SigstoreTrust.load(identities, trust_root) if identities else None
         self._source = str(source)
         self._is_remote = self._source.startswith(("http://", "https://"))
         self._roots = roots
@@ -98,7 +106,7 @@ class PublishedList:
 
         Raises:
             EvidenceError: as :func:`~ensconce.publication.file.parse_published`; ``published.rollback``,
-                ``published.fork``; ``published.service``: the list is about another service.
+                ``published.fork``, ``published.key``; ``published.service``: the list is about another service.
             RefusedError: ``published.expired``.
             IntegrityError: ``audit.*``: the publisher's log was bent; ``published.remembered``.
             UnreachableError: ``published.source``: the URL gave no list yet.
@@ -134,7 +142,7 @@ class PublishedList:
         return found
 
     def _judged(self, data: bytes, service: str) -> Measurements:
-        file = parse_published(data, self._keys)
+        file = parse_published(data, self._keys, self._sigstore)
         found = file.measurements
         if found.service != service:
             raise EvidenceError(

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
+from ensconce import strict_json
+from ensconce.appraisal.policy_owners import key_name
 from ensconce.appraisal.published import Image, Measurements, PolicyReference, PublishedEnclave, Source, Withdrawn
 from ensconce.audit.check import prove_entry
-from ensconce.audit.entry import Entry
+from ensconce.audit.entry import Entry, canonical
 from ensconce.audit.reader import LogReader
 from ensconce.audit.storage import LogStorage
 from ensconce.audit.tree import LogTree
@@ -49,9 +52,17 @@ is not accepted, and the log knows what was ever in one, so that it does not com
 _Lists = tuple[tuple[PublishedEnclave, ...], tuple[Withdrawn, ...]]
 Change = Callable[[_Lists, str], _Lists]
 """Makes the new enclaves and the withdrawn ones from the last list's, and the time as text."""
+Sign = Callable[[bytes], Mapping[str, Any]]
+"""Has a statement signed by an identity; gives the Sigstore bundle, as JSON."""
 
 
-def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[[], int] = unix_now) -> PublishedFile:
+def publish(
+    owner: OwnerFolder,
+    change: Change | None,
+    days: int,
+    now: Callable[[], int] = unix_now,
+    sign: Sign | None = None,
+) -> PublishedFile:
     """Sign a new list, record it as ``published``, and write ``published.json``.
 
     Args:
@@ -59,8 +70,10 @@ def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[
         change: what is to be different; None renews the list as it is.
         days: until the new list ends, at least 1.
         now: the clock, seconds since 1970.
+        sign: has the statement signed by an identity as well, before anything is recorded.
 
     Raises:
+        EnsconceError: what ``sign`` raises.
         InputError: ``publish.*``: there is no such change to be made; ``published.size``; a file cannot be written.
         IntegrityError: ``publish.behind``: the folder has an older list than the log; ``audit.*``.
         UnreachableError: ``state.unreachable``.
@@ -84,12 +97,16 @@ def publish(owner: OwnerFolder, change: Change | None, days: int, now: Callable[
                 created=utc_text(at),
                 expires=utc_text(at + days * _DAY),
                 policy=_policy(owner),
+                log_key=key_name(place.key),
                 enclaves=lists[0],
                 withdrawn=lists[1][-MAX_WITHDRAWN:],
             )
         body = statement_bytes(measurements)
         envelope = seal(body, get_private_key(keystore, "signing/owner", "ed25519"))
-        write_aside(place.next_file, envelope.to_bytes())
+        on_its_way: dict[str, Any] = {"envelope": envelope.model_dump(mode="json")}
+        if sign is not None:
+            on_its_way["sigstore"] = sign(body)
+        write_aside(place.next_file, canonical(on_its_way))
         log.append(
             EVENT,
             serial=measurements.serial,
@@ -257,7 +274,10 @@ class _Place:
         return LogReader(self.log, self.key, lambda entry: entry.event == EVENT).entries()
 
     def _finish(self, entry: Entry, last: PublishedFile | None) -> PublishedFile | None:
-        envelope, _, measurements = open_envelope(read_bounded(self.next_file, MAX_FILE), [self.key])
+        value = strict_json.loads(read_bounded(self.next_file, MAX_FILE))
+        if not isinstance(value, dict):
+            return last
+        envelope, measurements = open_envelope(value.get("envelope"), [self.key])
         proof = prove_entry(self.log, self.key, entry.seq)
         tree = LogTree(self.log, self.key)
         seen = [] if last is None else [*(each.first for each in last.continues), last.proof.head.size]
@@ -268,6 +288,7 @@ class _Place:
             continues=tuple(tree.consistency(first, size) for first in seen[-MAX_CONTINUES:] if first < size),
             publisher=self.key,
             measurements=measurements,
+            bundle=value.get("sigstore"),
         )
         if file.sha256 != entry.fields["sha256"]:
             return last

@@ -1,7 +1,8 @@
 """No way back: what a publisher showed once, the next file must come after.
 
-For each publisher and service one document: the newest serial, its statement, and the log's head. The first file that
-is seen is believed. What a host leaves out of date it cannot make the client forget.
+For each publisher (the key or the identity that is trusted) and service one document: the newest serial, its statement,
+and the log's head. The first file that is seen is believed. What a host leaves out of date it cannot make the client
+forget.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["admit"]
 class _Remembered(StrictModel):
     version: Literal[2] = 2
     publisher: str
+    key: str
     service: str
     serial: Annotated[int, Field(ge=1)]
     sha256: Sha256
@@ -43,14 +45,15 @@ def admit(store: Store, file: PublishedFile) -> None:
         file: all of which holds.
 
     Raises:
-        EvidenceError: ``published.rollback``; ``published.fork``: another statement of the same serial.
+        EvidenceError: ``published.rollback``; ``published.fork``: another statement of the same serial;
+            ``published.key``: an identity vouches for another key than before.
         IntegrityError: ``audit.rollback``, ``audit.fork``, ``merkle.consistency``: the publisher's log was bent;
             ``published.remembered``: the document is damaged.
         InputError: ``state.*``.
         UnreachableError: ``state.unreachable``.
     """
     serial, sha256, head = file.measurements.serial, file.sha256, file.proof.head
-    publisher, service = key_name(file.publisher), file.measurements.service
+    publisher, service, key = file.believed, file.measurements.service, key_name(file.publisher)
     # Both are in the name, which is short, and in the document, for people.
     name = f"published/{hashlib.sha256(f'{publisher} {service}'.encode()).hexdigest()}"
     with store.locked(name) as slot:
@@ -60,6 +63,8 @@ def admit(store: Store, file: PublishedFile) -> None:
             if (seen.publisher, seen.service) != (publisher, service):
                 raise _damaged()
             _refuse_older(file, seen)
+            if seen.key != key:
+                raise _another_key(file, key, seen.key)
             earlier = _head(seen, file)
             proof = next((each for each in file.continues if each.first == earlier.size), None)
             check_continuation(earlier, head, proof if earlier.size != head.size else None)
@@ -68,7 +73,7 @@ def admit(store: Store, file: PublishedFile) -> None:
             )
         held("published.rollback", "serial", found=str(serial), rule="not before one that was seen")
         shown = _Remembered(
-            publisher=publisher, service=service, serial=serial, sha256=sha256, head=head.to_json_object()
+            publisher=publisher, key=key, service=service, serial=serial, sha256=sha256, head=head.to_json_object()
         )
         new = canonical(shown.model_dump(mode="json"))
         if new != document:
@@ -106,6 +111,17 @@ def _refuse_older(file: PublishedFile, seen: _Remembered) -> None:
             rule=f"sha256 {seen.sha256}",
             remedy="believe neither, keep both, and ask the publisher",
         )
+
+
+def _another_key(file: PublishedFile, found: str, rule: str) -> EvidenceError:
+    return EvidenceError(
+        "published.key",
+        "this publisher's lists had a log under another key before",
+        found=found,
+        rule=rule,
+        remedy=f"ask the publisher; once you know that the key was changed, remove the document that names "
+        f"{file.believed} from the state folder",
+    )
 
 
 def _damaged() -> IntegrityError:

@@ -1,6 +1,7 @@
 """Measurements as an in-toto Statement v1 (https://github.com/in-toto/attestation, spec/v1/statement.md).
 
-Its subjects are the enclaves, by the digest of their SIGSTRUCT, and their images; both follow from the predicate.
+Its subjects are the enclaves, by the digest of their SIGSTRUCT, and their images; where there are none any more, the
+withdrawn enclaves by their MRENCLAVE, as a statement has to be about something. They follow from the predicate.
 Canonical JSON, so that one list has one spelling.
 """
 
@@ -32,6 +33,8 @@ def statement_bytes(measurements: Measurements) -> bytes:
     """
     subjects = {each.sigstruct: f"{each.name}.sig" for each in measurements.enclaves}
     subjects |= {image.sha256: image.name for each in measurements.enclaves for image in each.images}
+    if not subjects:
+        subjects = {each.mr_enclave: "withdrawn" for each in measurements.withdrawn}
     data = canonical(
         {
             "_type": _TYPE,

@@ -21,6 +21,7 @@ from ensconce.client.published import REFRESH_S, PublishedList
 from ensconce.client.report import Report, examine
 from ensconce.client.service import Service
 from ensconce.errors import EnsconceError
+from ensconce.publication.file import MAX_FILE
 from ensconce.publication.remembered import admit
 from ensconce.state.folder import FolderStore
 from ensconce.times import utc_text
@@ -279,7 +280,7 @@ def test_a_web_page_is_no_list_and_is_asked_again_at_once(web, publisher, key, t
     list_ = PublishedList(url, [key], store=FolderStore(tmp_path / "state"))
     web.body = b"<html>"
     assert refused(lambda: list_.measurements(DOMAIN)) == "published.file"
-    web.body = b" " * (1 << 20)
+    web.body = b" " * (MAX_FILE + 1)
     assert refused(lambda: list_.measurements(DOMAIN)) == "published.source"
     web.body = publisher.publish(publisher.measurements(CODE)).to_bytes()
     assert list_.measurements(DOMAIN).serial == 1
