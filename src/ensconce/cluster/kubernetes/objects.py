@@ -82,7 +82,8 @@ def _disruption_budget(values: Values) -> Object:
         "kind": "PodDisruptionBudget",
         "metadata": metadata(values),
         "spec": {
-            "maxUnavailable": max(1, values.spare),
+            # Rounded up: one of few.
+            "maxUnavailable": values.spare or "10%",
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": replica_labels(values)},
         },

@@ -42,7 +42,8 @@ def replicas(values: Values, config_map: str) -> Object:
         "revisionHistoryLimit": 3,
         "minReadySeconds": 5,
         "progressDeadlineSeconds": values.probes.start_seconds + 300,
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        # Rounded up: one of few, a hundred of a thousand. Those that find no room yet wait, and take nothing away.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "10%", "maxUnavailable": 0}},
         "selector": {"matchLabels": replica_labels(values)},
         "template": {"metadata": _pod_metadata(values), "spec": _pod(values, config_map)},
     }

@@ -13,6 +13,7 @@ from ensconce.enclave.config import Domain, IpAddress
 from ensconce.strict import StrictModel
 
 __all__ = [
+    "MAX_REPLICAS",
     "Autoscaling",
     "EgressPeer",
     "EnclaveFiles",
@@ -30,6 +31,9 @@ __all__ = [
     "Values",
     "Vendor",
 ]
+
+MAX_REPLICAS = 3000
+"""Pods that Kubernetes is meant to bear in one namespace (sig-scalability, ``configs-and-limits/thresholds.md``)."""
 
 
 def _cidr(text: str) -> str:
@@ -237,7 +241,7 @@ class Autoscaling(_Part):
         metric: the name under which a metrics adapter tells that time, in seconds, for each pod.
     """
 
-    max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     queue_milliseconds: Annotated[int, Field(ge=1, le=60_000)] = 20
     metric: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,100}$")] = "ensconce_queue_seconds"
 
@@ -268,8 +272,8 @@ class Values(_Part):
     engine: Literal["openvino", "tensorflow-serving"]
     domain: Domain
     metrics_path: Annotated[str, Field(pattern="^/[A-Za-z0-9._/-]{1,200}$")] | None = None
-    replicas: Annotated[int, Field(ge=1, le=64)]
-    spare: Annotated[int, Field(ge=0, le=64)] = 0
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
+    spare: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 0
     ports: Ports
     enclave: EnclaveFiles
     models: Models
@@ -299,6 +303,8 @@ class Values(_Part):
             raise ValueError("route.restPort is for replicas with REST, and those need one")
         if self.metrics_from and self.ports.rest is None:
             raise ValueError("metricsFrom is for replicas with REST")
+        if self.replicas + self.spare > MAX_REPLICAS:
+            raise ValueError(f"replicas and spare together are at most {MAX_REPLICAS}")
         if self.autoscaling is not None and self.autoscaling.max_replicas < self.replicas + self.spare:
             raise ValueError("autoscaling.maxReplicas is below replicas and spare together")
         for server in self.provisioning.servers:

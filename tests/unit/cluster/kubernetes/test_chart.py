@@ -72,6 +72,7 @@ GOOGLES: dict[str, dict[str, Any]] = {
     "fetched": {},
     "claimed": {"models": {"claim": "digits-models"}, "spare": 1},
     "ingress": {"route": {"kind": "ingress"}, "probes": {"drainSeconds": 90}},
+    "very many": {"replicas": 2500, "spare": 500},
     "shared gateway": {"route": {"gateway": {"name": "edge", "namespace": "gateways"}}},
 }
 

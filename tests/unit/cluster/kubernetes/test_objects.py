@@ -188,12 +188,25 @@ def test_models_come_as_ciphertext_before_the_replica(values: Read) -> None:
 def test_an_update_never_drops_below_capacity(values: Read, objects: Objects) -> None:
     made = objects(values(spare=2))
     spec = made["Deployment", "digits"]["spec"]
-    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "10%", "maxUnavailable": 0}}
     assert spec["replicas"] == 4
     assert made["PodDisruptionBudget", "digits"]["spec"]["maxUnavailable"] == 2
-    assert objects(values())["PodDisruptionBudget", "digits"]["spec"]["maxUnavailable"] == 1
+    assert objects(values())["PodDisruptionBudget", "digits"]["spec"]["maxUnavailable"] == "10%"
     keys = [each["topologyKey"] for each in spec["template"]["spec"]["topologySpreadConstraints"]]
     assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+
+
+def test_as_many_replicas_as_a_namespace_bears(values: Read, objects: Objects) -> None:
+    many = objects(values(replicas=2900, spare=100))["Deployment", "digits"]["spec"]
+    assert many["replicas"] == 3000
+    # Nothing else of it depends on how many there are.
+    few = objects(values(replicas=1, spare=100))["Deployment", "digits"]["spec"]
+    assert {**few, "replicas": 3000} == many
+    scaled = objects(values(replicas=2900, spare=100, autoscaling={"maxReplicas": 3000}))
+    assert scaled["HorizontalPodAutoscaler", "digits"]["spec"]["minReplicas"] == 3000
+    for fields in ({"replicas": 2901, "spare": 100}, {"replicas": 3001}, {"autoscaling": {"maxReplicas": 3001}}):
+        with pytest.raises(InputError, match="3000"):
+            values(**fields)
 
 
 def test_scaling_by_queue_time_leaves_the_number_to_the_autoscaler(values: Read, objects: Objects) -> None:
