@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ensconce.client.service import Service
     from ensconce.dashboard.replicas import Find
 
-__all__ = ["dashboard"]
+__all__ = ["addresses_of", "dashboard", "running_in"]
 
 _MAX_PEM = 1 << 16
 _METRICS = "/monitoring/prometheus/metrics"
@@ -88,13 +88,13 @@ def dashboard(
         --provisioning http://provisioning.example.test:9433 --public-key owner.pub --keep head.json
     """
     from ensconce.addresses import Address
-    from ensconce.audit.public import load_public_key
+    from ensconce.audit.public import load_public_key, read_head
     from ensconce.audit.remote import RemoteLog
     from ensconce.client.service import Service
     from ensconce.cluster.deployment import Deployment
     from ensconce.cluster.owner import OwnerFolder
     from ensconce.cluster.state import open_state
-    from ensconce.dashboard.auth import load_token
+    from ensconce.dashboard.auth import load_token, names_in
     from ensconce.dashboard.logs import Entries, Heads
     from ensconce.dashboard.program import Dashboard, run_dashboard
     from ensconce.dashboard.watcher import Replicas, Sources
@@ -127,47 +127,66 @@ def dashboard(
             raise InputError("usage", "replicas have to be judged", remedy="give --policy and --ca, or --owner")
         # What `ensconce up` runs is asked for at each look; a service has to have an address.
         service = Service.open(targets or _NOWHERE, policy, authority=ca, collateral=pccs, server_name=server_name)
-        find = _running_in(host) if host is not None else _addresses_of(service)
+        find = running_in(host) if host is not None else addresses_of(service)
         replicas = Replicas(find, service, metrics_path or _METRICS)
         server_name = service.server_name
-    certificate = None
+    certificate, names = None, frozenset[str]()
     if tls_cert is not None and tls_key is not None:
-        certificate = ServingCertificate(read_bounded(tls_key, _MAX_PEM), read_bounded(tls_cert, _MAX_PEM))
+        pem = read_bounded(tls_cert, _MAX_PEM)
+        certificate, names = ServingCertificate(read_bounded(tls_key, _MAX_PEM), pem), names_in(pem)
     servers = [each.rstrip("/") for each in provisioning or ()]
     key = load_public_key(public_key) if public_key is not None else None
     with tempfile.TemporaryDirectory(prefix="ensconce-dashboard-") as scratch:
         remote = [RemoteLog(each, timeout=5.0) for each in servers]
-        kept = keep or Path(scratch) / "head.json"
+        outside = key is not None and bool(remote)
+        known = read_head(keep, key) if keep is not None and key is not None and keep.exists() else None
+        if keep is not None and not (outside or (owned is not None and key is not None)):
+            raise InputError("usage", "there is no log to keep the head of", remedy="give --public-key, or --owner")
+        heads = Heads(remote, keep or Path(scratch) / "head.json", key) if outside and key is not None else None
+        entries = None
+        if owned is not None and key is not None:
+            entries = Entries(open_state(owned).log, key, known, None if outside else keep)
         wanted = Dashboard(
             name=server_name or "Ensconce",
             sources=Sources(
                 replicas=replicas,
                 servers=servers,
-                heads=Heads(remote, kept, key) if remote and key is not None else None,
-                entries=Entries(open_state(owned).log, key) if owned is not None and key is not None else None,
+                heads=heads,
+                entries=entries,
             ),
             listen=Address.parse(listen, lowest_port=0),
             token=load_token(token_file) if token_file is not None else None,
             certificate=certificate,
+            names=names,
         )
         if run_dashboard(wanted, say):
             raise KeyboardInterrupt
 
 
-def _addresses_of(service: Service) -> Find:
+def addresses_of(service: Service) -> Find:
+    """Finds replicas at all addresses that the service's names have now, anew at each look."""
     from ensconce.dashboard.replicas import Place
 
     return lambda: [Place(str(address), address) for address in service.addresses()]
 
 
-def _running_in(host: Path) -> Find:
+def running_in(host: Path) -> Find:
+    """Finds replicas where the host's supervisor says that they are: its word, which may be anything."""
     from ensconce.addresses import Address
     from ensconce.cluster.host import status
     from ensconce.dashboard.replicas import Place
+    from ensconce.errors import UnreachableError
 
     def place(replica: dict[str, Any]) -> Place:
         port, error = replica["rest_port"], replica["error"]
-        state = f"{replica['state']}: {error['problem']} [{error['check']}]" if error else replica["state"]
-        return Place(replica["name"], Address("127.0.0.1", port) if port else None, state)
+        state = f"{replica['state']}: {error['problem']} [{error['check']}]" if error else str(replica["state"])
+        return Place(str(replica["name"]), Address("127.0.0.1", int(port)) if port else None, state)
 
-    return lambda: [place(each) for each in status(host)["replicas"]]
+    def find() -> list[Place]:
+        answer = status(host)
+        try:
+            return [place(each) for each in answer["replicas"]]
+        except (KeyError, TypeError, ValueError):
+            raise UnreachableError("dashboard.host", f"what runs in {host} answers something else") from None
+
+    return find

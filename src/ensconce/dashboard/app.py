@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
@@ -51,6 +51,7 @@ class App:
         listener: where it is reached, with its port.
         with_form: whether the token is typed into a form; otherwise it came in an address.
         now: seconds since 1970.
+        names: that the certificate is for; None without TLS.
     """
 
     name: str
@@ -59,6 +60,7 @@ class App:
     listener: Address
     with_form: bool
     now: Callable[[], int]
+    names: Collection[str] | None = None
     _files: dict[str, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ class App:
         Raises:
             HttpError: it is refused.
         """
-        if not is_named(request.fields.get("host", ""), self.listener):
+        if not is_named(request.fields.get("host", ""), self.listener, self.names):
             raise HttpError(421, f"This is {self.listener}, and answers under no other name")
         path, _, query = request.target.partition("?")
         if path == "/enter":
@@ -95,6 +97,8 @@ class App:
             given = request.body.decode("latin-1")
         if request.method != ("POST" if self.with_form else "GET"):
             raise HttpError(405, "That is not how one enters")
+        if self.gate.waits:
+            raise HttpError(429, "Too many tokens were wrong: none is looked at for a minute")
         try:
             fields = parse_qs(given, max_num_fields=4)
         except ValueError:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
+
+from cryptography import x509
 
 from ensconce.addresses import Address
 from ensconce.errors import InputError
 from ensconce.files import read_bounded
 
-__all__ = ["Gate", "is_named", "load_token", "new_token"]
+__all__ = ["Gate", "is_named", "load_token", "names_in", "new_token"]
 
 _SESSIONS: Final = 16
 _LASTS_S: Final = 12 * 3600
+_PORT: Final = re.compile(r":[0-9]+\Z")
 _MIN_TOKEN, _MAX_TOKEN = 32, 512
 _MAX_COOKIE: Final = 4096
+_WRONG: Final = 20
+_WRONG_S: Final = 60.0
 
 
 def new_token() -> str:
@@ -53,20 +59,22 @@ def load_token(path: Path) -> str:
     return text
 
 
-def is_named(host: str, listener: Address) -> bool:
+def is_named(host: str, listener: Address, names: Collection[str] | None = None) -> bool:
     """Whether a Host header field names the listener, and nothing that merely resolves to it (DNS rebinding).
 
     Args:
         host: as sent, RFC 9110 section 7.2.
         listener: where it listens. A wildcard address is named by any IP address: those cannot be rebound.
+        names: with TLS, what the certificate is for: whoever uses another name was warned by the browser. None without.
     """
     try:
-        named = Address.parse(host)
+        # The scheme's own port is left out by browsers.
+        named = Address.parse(host if _PORT.search(host) else f"{host}:{80 if names is None else 443}")
     except InputError:
         return False
     if named.port != listener.port:
         return False
-    if named.host == listener.host:
+    if named.host == listener.host or (names is not None and _covers(names, named.host)):
         return True
     try:
         at = ipaddress.ip_address(listener.host)
@@ -79,6 +87,26 @@ def is_named(host: str, listener: Address) -> bool:
     except ValueError:
         return False
     return at.is_unspecified
+
+
+def names_in(certificate_pem: bytes) -> frozenset[str]:
+    """DNS names and IP addresses that the first of these certificates is for (RFC 5280 section 4.2.1.6).
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    leaf = x509.load_pem_x509_certificates(certificate_pem)[0]
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    dns, addresses = names.get_values_for_type(x509.DNSName), names.get_values_for_type(x509.IPAddress)
+    return frozenset([*(each.lower() for each in dns), *map(str, addresses)])
+
+
+def _covers(names: Collection[str], host: str) -> bool:
+    """RFC 9525 section 6.3: a wildcard stands for the whole of the first label."""
+    return host in names or ("." in host and f"*.{host.partition('.')[2]}" in names)
 
 
 class Gate:
@@ -98,10 +126,19 @@ class Gate:
         self._name = f"ensconce-dashboard-{port}"
         # Digests, so that a comparison says nothing of the value.
         self._sessions: deque[tuple[bytes, float]] = deque(maxlen=_SESSIONS)
+        self._wrong: deque[float] = deque(maxlen=_WRONG)
+
+    @property
+    def waits(self) -> bool:
+        """Whether so many tokens were wrong within a minute that none is looked at for now."""
+        return len(self._wrong) == _WRONG and self._now() - self._wrong[0] < _WRONG_S
 
     def exchange(self, token: str) -> str | None:
-        """The Set-Cookie field for a token; None when it is not the one, or was used."""
+        """The Set-Cookie field for a token; None when it is not the one, or was used, or the gate waits."""
+        if self.waits:
+            return None
         if self._token is None or not hmac.compare_digest(_digest(token), self._token):
+            self._wrong.append(self._now())
             return None
         if self._once:
             self._token = None

@@ -6,7 +6,7 @@ A line that is not a sample is passed over; so is what is beyond the bounds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,13 +14,14 @@ __all__ = ["MAX_PAGE", "Reading", "Where", "parse_metrics"]
 
 MAX_PAGE: Final = 2 * 1024 * 1024
 """Longest page that is read, in bytes."""
-_MAX_SAMPLES: Final = 20_000
+_MAX_SAMPLES: Final = 5000
 _MAX_LABELS: Final = 8
 _MAX_VALUE: Final = 200
 
 _LABEL: Final = r'[a-zA-Z_][a-zA-Z0-9_]{0,63}="(?:[^"\\\n]|\\[\\"n]){0,400}"'
+_NAME: Final = re.compile("[a-zA-Z_:][a-zA-Z0-9_:]{0,127}")
 _SAMPLE: Final = re.compile(
-    rf"([a-zA-Z_:][a-zA-Z0-9_:]{{0,127}})(?:\{{((?:{_LABEL},?){{0,{_MAX_LABELS}}})\}})?"
+    rf"({_NAME.pattern})(?:\{{((?:{_LABEL},?){{0,{_MAX_LABELS}}})\}})?"
     r" +([+-]?(?:Inf|[0-9]{1,20}(?:\.[0-9]{0,20})?(?:[eE][+-]?[0-9]{1,3})?))(?: +[0-9]{1,20})?"
 )
 _PAIR: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
@@ -61,18 +62,22 @@ class Reading:
         return sums
 
 
-def parse_metrics(page: bytes) -> Reading:
+def parse_metrics(page: bytes, wanted: Collection[str]) -> Reading:
     """Read a page.
 
     Args:
         page: as it came, at most :data:`MAX_PAGE` bytes; what is longer is cut.
+        wanted: names; all others are passed over.
 
     Returns:
-        Its samples; at most 20,000. Numbers that are not finite are left out.
+        Its samples; at most 5000. Numbers that are not finite are left out.
     """
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     count = 0
     for line in page[:MAX_PAGE].decode("utf-8", "replace").split("\n"):
+        name = _NAME.match(line)
+        if name is None or name[0] not in wanted:
+            continue
         match = _SAMPLE.fullmatch(line)
         if match is None or "Inf" in match[3]:
             continue

@@ -1,123 +1,103 @@
-"""The last readings of every source, and what they say between one and the next: rates, and shares of distributions."""
+"""What two rounds of readings say together: rates, and shares of distributions; only these values are kept."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ensconce.dashboard.exposition import Reading, Where
 
-__all__ = ["KEPT", "History", "Point", "gauge", "quantiles", "rates"]
+__all__ = ["KEPT", "History", "Measure", "Readings", "Series", "gauge", "quantile", "rate"]
 
 KEPT: Final = 240
-"""Rounds that are kept."""
+"""Rounds of which values are kept."""
 
+Readings = Mapping[str, Reading]
+"""Of one round, by source; sources that did not answer are absent."""
 
-@dataclass(frozen=True)
-class Point:
-    """One round.
+Measure = Callable[[Readings, Readings, float], float | None]
+"""A value of one round's readings, those of the next, and the seconds between them; None where there is none."""
 
-    Attributes:
-        at: when, seconds of a monotonic clock.
-        readings: by source; sources that did not answer are absent.
-    """
-
-    at: float
-    readings: Mapping[str, Reading]
+Series = Sequence[tuple[float, float | None]]
+"""Values at times, seconds of a monotonic clock."""
 
 
 class History:
-    """What is kept of the last rounds: only the metrics that plots are drawn of.
+    """The last values of measures. Of readings only the last round's are kept: no server decides how much is.
 
     Args:
-        names: of metrics; all others are forgotten at once, so that no server decides how much is kept.
+        measures: by name.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(names)
-        self._points: deque[Point] = deque(maxlen=KEPT)
+    def __init__(self, measures: Mapping[str, Measure]) -> None:
+        self._measures = measures
+        self._kept = {name: deque[tuple[float, float | None]](maxlen=KEPT) for name in measures}
+        self._last: tuple[float, Readings] | None = None
 
-    def add(self, at: float, readings: Mapping[str, Reading]) -> None:
-        """Keep a round."""
-        kept = {
-            source: Reading({name: samples for name, samples in reading.samples.items() if name in self._names})
-            for source, reading in readings.items()
-        }
-        self._points.append(Point(at, kept))
+    def add(self, at: float, readings: Readings) -> None:
+        """Take a round; the first has nothing to be compared with."""
+        if self._last is not None and at > self._last[0]:
+            before, earlier = self._last
+            for name, measure in self._measures.items():
+                self._kept[name].append((at, measure(earlier, readings, at - before)))
+        self._last = at, readings
 
     @property
-    def points(self) -> tuple[Point, ...]:
-        """From the oldest on."""
-        return tuple(self._points)
+    def series(self) -> dict[str, Series]:
+        """By name, from the oldest on."""
+        return {name: tuple(values) for name, values in self._kept.items()}
 
 
-Series = Sequence[tuple[float, float | None]]
-"""Values at times; None where there is none."""
-
-
-def rates(points: Sequence[Point], name: str, where: Where = lambda _: True) -> list[tuple[float, float | None]]:
+def rate(name: str, where: Where = lambda _: True) -> Measure:
     """How fast a counter grew, over all sources, per second.
 
     A source that restarted counts from zero: its growth is what it shows. One that is new, or was away, counts from
     its second reading on.
     """
-    found: list[tuple[float, float | None]] = []
-    for before, after in pairwise(points):
-        grown = [now if now < then else now - then for then, now in _pairs(before, after, name, where)]
-        seconds = after.at - before.at
-        found.append((after.at, sum(grown) / seconds if grown and seconds > 0 else None))
-    return found
+
+    def measure(before: Readings, after: Readings, seconds: float) -> float | None:
+        grown: list[float] = []
+        for source, reading in after.items():
+            now = reading.total(name, where)
+            if source in before and now is not None:
+                then = before[source].total(name, where) or 0.0
+                grown.append(now if now < then else now - then)
+        return sum(grown) / seconds if grown else None
+
+    return measure
 
 
-def gauge(points: Sequence[Point], name: str) -> list[tuple[float, float | None]]:
+def gauge(name: str) -> Measure:
     """What all sources show together."""
-    shown = [(point.at, [reading.total(name) for reading in point.readings.values()]) for point in points]
-    return [
-        (at, sum(each for each in of if each is not None) if any(each is not None for each in of) else None)
-        for at, of in shown
-    ]
+
+    def measure(_before: Readings, after: Readings, _seconds: float) -> float | None:
+        shown = [value for reading in after.values() if (value := reading.total(name)) is not None]
+        return sum(shown) if shown else None
+
+    return measure
 
 
-def quantiles(
-    points: Sequence[Point], name: str, share: float, where: Where = lambda _: True
-) -> list[tuple[float, float | None]]:
-    """The value that ``share`` of a histogram's new observations did not exceed, between one round and the next.
+def quantile(name: str, share: float, where: Where = lambda _: True) -> Measure:
+    """The value that ``share`` of a histogram's new observations did not exceed.
 
     Between two limits of buckets it is interpolated; beyond the last it is the last.
 
     Args:
-        points: rounds.
         name: of the histogram, without ``_bucket``.
         share: 0 to 1.
         where: which samples count.
     """
-    found: list[tuple[float, float | None]] = []
-    for before, after in pairwise(points):
-        found.append((after.at, _quantile(_grown_buckets(before, after, f"{name}_bucket", where), share)))
-    return found
+    return lambda before, after, _: _quantile(_grown(before, after, f"{name}_bucket", where), share)
 
 
-def _pairs(before: Point, after: Point, name: str, where: Where) -> list[tuple[float, float]]:
-    pairs = []
-    for source, reading in after.readings.items():
-        then = before.readings.get(source)
-        now = reading.total(name, where)
-        if then is not None and now is not None:
-            pairs.append((then.total(name, where) or 0.0, now))
-    return pairs
-
-
-def _grown_buckets(before: Point, after: Point, name: str, where: Where) -> dict[float, float]:
+def _grown(before: Readings, after: Readings, name: str, where: Where) -> dict[float, float]:
     grown: dict[float, float] = {}
-    for source, reading in after.readings.items():
-        then = before.readings.get(source)
-        if then is None:
+    for source, reading in after.items():
+        if source not in before:
             continue
-        earlier, now = then.by(name, "le", where), reading.by(name, "le", where)
+        earlier, now = before[source].by(name, "le", where), reading.by(name, "le", where)
         restarted = any(now.get(limit, 0.0) < count for limit, count in earlier.items())
         for limit, count in now.items():
             try:

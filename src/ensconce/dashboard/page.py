@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ensconce.audit.entry import Entry
 from ensconce.dashboard.elements import cut, document, faint, mark, moment, pairs, problem, section, span, table
-from ensconce.dashboard.history import gauge, quantiles, rates
 from ensconce.dashboard.logs import LogSeen
 from ensconce.dashboard.plot import Line, duration, number, plot
 from ensconce.dashboard.replicas import Seen
+from ensconce.dashboard.traffic import ANSWERED, REFUSALS, RELEASES, SERVER_FIELDS, of_models
 from ensconce.dashboard.watcher import EVERY_S, Server, Snapshot, Sources
 from ensconce.evidence.report import SgxReport
 from ensconce.markup import Html, tag
+from ensconce.ratls.authority import BACKDATE
 from ensconce.times import utc_text
 
 __all__ = ["about"]
@@ -21,8 +22,9 @@ __all__ = ["about"]
 _STALE_S: Final = 6 * EVERY_S
 _SOON_S: Final = 3600
 _SHOWN_EVENTS: Final = 30
+_WORST_FIRST: Final = ("bad", "warn", "good")
+_FIRST: Final = "First to expire"
 _WHY: Final = ("found", "rule", "remedy")
-_LATENCY: Final = ":tensorflow:serving:request_latency"
 
 
 def about(name: str, snapshot: Snapshot, sources: Sources, now: int) -> bytes:
@@ -75,12 +77,18 @@ def _is_simulated(snapshot: Snapshot, sources: Sources) -> bool:
 
 def _age(snapshot: Snapshot, now: int) -> Html:
     if not snapshot.at:
-        text = "Nothing was looked at yet."
-    elif now - snapshot.at > _STALE_S:
-        text = f"Stale: the last look was at {utc_text(snapshot.at)}."
-    else:
+        text, fresh = "Nothing was looked at yet.", True
+    elif fresh := abs(now - snapshot.at) <= _STALE_S:
         text = f"As of {utc_text(snapshot.at)}."
-    return tag("p", tag("span", text, id="age"), " ", tag("a", "Refresh", href="/", id="refresh"), class_="age")
+    else:
+        text = f"Stale: the last whole look was at {utc_text(snapshot.at)}."
+    return tag(
+        "p",
+        tag("span", text, id="age", class_="" if fresh else "mark warn"),
+        " ",
+        tag("a", "Refresh", href="/", id="refresh"),
+        class_="age",
+    )
 
 
 def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
@@ -92,19 +100,24 @@ def _summary(snapshot: Snapshot, sources: Sources, now: int) -> Html:
         ends = [each.accepted.valid_until for each in snapshot.seen if each.accepted is not None]
         if ends:
             left = min(ends) - now
-            tiles.append(("First to expire", f"in {span(left)}", "good" if left > _SOON_S else "warn"))
-    for what, metric in (("released", "releases"), ("refused", "refusals")):
-        counts = [
-            each.reading.total(f"ensconce_provisioning_{metric}_total") for each in snapshot.servers if each.reading
-        ]
+            tiles.append((_FIRST, f"in {span(left)}", "good" if left > _SOON_S else "warn"))
+    for what, metric in (("Keys released", RELEASES), ("Keys refused", REFUSALS)):
+        counts = [each.reading.total(metric) for each in snapshot.servers if each.reading]
         if counts:
-            tiles.append((f"Requests {what}", number(sum(each or 0.0 for each in counts)), "plain"))
-    for seen in (snapshot.heads, snapshot.log)[: 1 if snapshot.heads is not None else 2]:
-        if seen is not None:
-            light, word, _ = _light(seen)
-            tiles.append(("Audit log", word, light))
+            tiles.append((what, f"{number(sum(each or 0.0 for each in counts))} times", "plain"))
+    lights = [_light(seen)[:2] for seen in (snapshot.heads, snapshot.log) if seen is not None]
+    if lights:
+        light, word = min(lights, key=lambda each: _WORST_FIRST.index(each[0]))
+        tiles.append(("Audit log", word, light))
     items = [
-        tag("li", tag("span", what, class_="what"), tag("strong", says), class_=f"tile {light}")
+        tag(
+            "li",
+            tag("span", what, class_="what"),
+            tag("strong", says),
+            class_=f"tile {light}",
+            # What is told aloud when it changes: no time that passes.
+            **({} if light in ("good", "plain") else {"data_say": f"{what}: {'soon' if what == _FIRST else says}"}),
+        )
         for what, says, light in tiles
     ]
     return section("summary", "At a glance", tag("ul", *items, class_="tiles", role="list"))
@@ -144,15 +157,19 @@ def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
     key = f"key {accepted.replica_id}" + (f", reached at {len(same)} addresses" if len(same) > 1 else "")
     report = accepted.acceptance.report
     measurement = report.mr_enclave.hex() if isinstance(report, SgxReport) else str(report.measurements())
-    begin = accepted.certificate.not_valid_before_utc.timestamp()
+    begin = accepted.certificate.not_valid_before_utc.timestamp() + BACKDATE
     end = accepted.certificate.not_valid_after_utc.timestamp()
-    requests = seen.reading.total(f"{_LATENCY}_count", _of_models) if seen.reading is not None else None
+    requests = seen.reading.total(ANSWERED, of_models) if seen.reading is not None else None
     return [
         tag("", where, tag("span", key, class_="sub mono")),
         tag("", mark("good", "Accepted"), tag("span", f"as {accepted.acceptance.identity.name}", class_="sub")),
-        tag("span", measurement, class_="mono"),
+        tag("span", measurement, class_="mono hex"),
         tag("", judged.status.value, tag("span", _root(judged.root), class_="sub mono")),
-        tag("", moment(utc_text(end)), tag("span", f"{span(now - begin)} old, {span(end - now)} left", class_="sub")),
+        tag(
+            "",
+            moment(utc_text(end)),
+            tag("span", f"{span(now - begin - BACKDATE)} old, {span(end - now)} left", class_="sub"),
+        ),
         tag(
             "",
             moment(utc_text(accepted.valid_until)),
@@ -182,9 +199,10 @@ def _models(snapshot: Snapshot) -> Html:
 
 
 def _plots(snapshot: Snapshot) -> Html:
-    points = snapshot.points
-    queue = "ensconce_serving_queue_seconds"
     none = "No replica tells this: it needs metrics_path in ensconce.yaml, and two looks."
+
+    def draw(title: str, lines: Mapping[str, str], say: Callable[[float], str], absent: str = none) -> Html:
+        return plot(title, [Line(name, snapshot.series.get(key, ())) for name, key in lines.items()], say, absent)
 
     def per_second(value: float) -> str:
         return f"{number(value)}/s"
@@ -193,51 +211,28 @@ def _plots(snapshot: Snapshot) -> Html:
         return duration(value / 1e6)
 
     figures = [
-        plot(
-            "Requests",
-            [
-                Line("answered", rates(points, f"{_LATENCY}_count", _of_models)),
-                Line("failed", rates(points, ":tensorflow:serving:request_count", _failed)),
-            ],
-            per_second,
-            none,
-        ),
-        plot(
+        draw("Requests", {"answered": "answered", "failed": "failed"}, per_second),
+        draw(
             "Latency of what was answered",
-            [
-                Line("half within", quantiles(points, _LATENCY, 0.5, _of_models)),
-                Line("99 % within", quantiles(points, _LATENCY, 0.99, _of_models)),
-            ],
+            {"half within": "latency half", "99 % within": "latency 99 %"},
             microseconds,
             "No request was answered since the first look, or no replica tells metrics.",
         ),
-        plot(
+        draw(
             "Waiting in queues",
-            [Line("half within", quantiles(points, queue, 0.5)), Line("99 % within", quantiles(points, queue, 0.99))],
+            {"half within": "queue half", "99 % within": "queue 99 %"},
             duration,
             "No request waited since the first look, or no replica tells metrics.",
         ),
-        plot("Requests in the replicas", [Line("in all", gauge(points, "ensconce_serving_requests"))], number, none),
-        plot(
+        draw("Requests in the replicas", {"in all": "inside"}, number),
+        draw(
             "Key requests",
-            [
-                Line("released", rates(points, "ensconce_provisioning_releases_total")),
-                Line("refused", rates(points, "ensconce_provisioning_refusals_total")),
-            ],
+            {"released": "released", "refused": "refused"},
             per_second,
             "No provisioning server was named, or there was one look only.",
         ),
     ]
     return section("plots", "Traffic", tag("div", *figures, class_="plots"))
-
-
-def _of_models(labels: Mapping[str, str]) -> bool:
-    """Whether it is about inference: questions for a model's state, such as the dashboard's own, name no API."""
-    return labels.get("API", "") != ""
-
-
-def _failed(labels: Mapping[str, str]) -> bool:
-    return labels.get("status") != "OK"
 
 
 def _keys(snapshot: Snapshot, sources: Sources) -> Html:
@@ -249,7 +244,7 @@ def _keys(snapshot: Snapshot, sources: Sources) -> Html:
         counts: dict[str, float] = {}
         for server in snapshot.servers:
             if server.reading is not None:
-                for check, count in server.reading.by("ensconce_provisioning_refusals_total", "check").items():
+                for check, count in server.reading.by(REFUSALS, "check").items():
                     counts[check] = counts.get(check, 0.0) + count
         rows: list[list[Html | str]] = [
             [check, number(count)] for check, count in sorted(counts.items())[:_SHOWN_EVENTS]
@@ -280,7 +275,7 @@ def _event(entry: Entry) -> list[Html | str]:
         more = [tag("span", f"{each}: {cut(fields[each])}", class_="sub") for each in _WHY if each in fields]
         why = tag("", cut(fields.get("problem", "")), *more)
     who = tag("", cut(fields.get("identity", "not known")), tag("span", cut(fields.get("peer", "")), class_="sub mono"))
-    check = [] if released else [tag("span", cut(fields.get("check", "")), class_="sub mono")]
+    check = [] if released else [tag("span", cut(fields.get("check", "")), class_="sub mono check")]
     return [
         str(entry.seq),
         moment(entry.time),
@@ -323,7 +318,11 @@ def _log(snapshot: Snapshot) -> Html:
 def _light(seen: LogSeen) -> tuple[str, str, str]:
     """How the log is: which light, a word, and a sentence."""
     if seen.bent is not None:
-        return "bad", "Bent", "The log is not what it was. This stays until the dashboard is started again."
+        return (
+            "bad",
+            "Bent",
+            "The log is not what it was. This stays until somebody has looked, and started the dashboard again.",
+        )
     if seen.head is None:
         return "warn", "Not seen", "No head of the log could be had."
     if seen.error is not None:
@@ -342,11 +341,7 @@ def _servers(servers: Sequence[Server]) -> Html:
             mark("good", "Ready") if server.error is None else tag("", mark("bad", "Not ready"), problem(server.error))
         )
         reading = server.reading
-        fields = ("policy_serial", "policy_refused_total", "collateral_refused", "revocations_left_out")
-        values = [reading.total(f"ensconce_provisioning_{each}") if reading is not None else None for each in fields]
-        expiry = (
-            reading.total("ensconce_provisioning_collateral_expiry_timestamp_seconds") if reading is not None else None
-        )
+        *values, expiry = (reading.total(each) if reading is not None else None for each in SERVER_FIELDS)
         until = utc_text(expiry) if expiry is not None and 0 < expiry < 2**33 else "none yet"
         rows.append([server.url, state, *("" if value is None else number(value) for value in values), until])
     columns = (

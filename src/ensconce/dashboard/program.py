@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +34,7 @@ class Dashboard:
         listen: where; loopback addresses only, unless there is a certificate.
         token: what whoever looks has to know; one that works once is made when there is none.
         certificate: with which TLS is spoken.
+        names: that it is for.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dashboard:
     listen: Address
     token: str | None = field(default=None, repr=False)
     certificate: ServingCertificate | None = None
+    names: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.certificate is None and not is_local(self.listen):
@@ -80,7 +82,8 @@ class Running:
         secure = given.certificate is not None
         token = given.token or new_token()
         gate = Gate(token, once=given.token is None, port=at.port, now=time.monotonic, secure=secure)
-        app = App(given.name, self.watcher, gate, at, given.token is not None, unix_now)
+        names = given.names if secure else None
+        app = App(given.name, self.watcher, gate, at, given.token is not None, unix_now, names)
         self._server = HttpServer(app.answer, refused, LIMITS)
         await self._server.listen(listener, given.certificate.ssl_context if given.certificate is not None else None)
         self.watcher.start()

@@ -17,6 +17,7 @@ from ensconce.client.leaf import Accepted
 from ensconce.client.service import Service
 from ensconce.client.transport import open_transport
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
+from ensconce.dashboard.traffic import READ
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 from ensconce.web import get_over
 
@@ -88,7 +89,9 @@ def look_at(place: Place, service: Service, metrics_path: str) -> Seen:
         metrics_path: where replicas tell metrics, if they do.
     """
     if place.address is None:
-        missing = UnreachableError("dashboard.place", "it does not listen yet", remedy="wait, or read the host's logs")
+        missing = UnreachableError(
+            "dashboard.place", "it does not listen", remedy="read the host's logs if this stays so"
+        )
         return Seen(place=place, error=missing)
     try:
         transport = open_transport(replace(service, targets=(place.address,)), connections=1)
@@ -101,7 +104,7 @@ def look_at(place: Place, service: Service, metrics_path: str) -> Seen:
             lost = UnreachableError("dashboard.lost", "the connection was lost again", remedy="see the next look")
             return Seen(place=place, error=lost)
         try:
-            reading = parse_metrics(get_over(client, metrics_path, MAX_PAGE, no_answer, deadline))
+            reading = parse_metrics(get_over(client, metrics_path, MAX_PAGE, no_answer, deadline), READ)
         except EnsconceError:
             reading = None
         return Seen(place=place, accepted=accepted, reading=reading, versions=_versions(client, deadline))

@@ -5,37 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, TypeVar
 
 from ensconce.audit.entry import Entry
 from ensconce.client.service import Service
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
-from ensconce.dashboard.history import History, Point
+from ensconce.dashboard.history import History, Readings, Series
 from ensconce.dashboard.logs import Entries, Heads, LogSeen
 from ensconce.dashboard.replicas import Find, Place, Seen, look_at, no_answer
+from ensconce.dashboard.traffic import MEASURES, READ
 from ensconce.errors import EnsconceError
 from ensconce.times import unix_now
 from ensconce.web import get
 
-__all__ = ["EVERY_S", "PLOTTED", "Replicas", "Server", "Snapshot", "Sources", "Watcher"]
+__all__ = ["EVERY_S", "Replicas", "Server", "Snapshot", "Sources", "Watcher"]
 
 EVERY_S: Final = 5.0
 """Seconds between two rounds."""
 _AT_ONCE: Final = 8
 _MOST: Final = 64
-PLOTTED: Final = (
-    ":tensorflow:serving:request_count",
-    ":tensorflow:serving:request_latency_bucket",
-    ":tensorflow:serving:request_latency_count",
-    "ensconce_serving_queue_seconds_bucket",
-    "ensconce_serving_requests",
-    "ensconce_provisioning_releases_total",
-    "ensconce_provisioning_refusals_total",
-)
-"""Metrics that are kept for plots."""
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +82,7 @@ class Snapshot:
         heads: the log from outside; None where nobody was named.
         log: the log on the owner's machine, likewise.
         events: the newest entries about keys.
-        points: for plots.
+        series: for plots, by the names of :data:`ensconce.dashboard.traffic.MEASURES`.
         error: why replicas could not be found, or the round failed.
     """
 
@@ -97,7 +92,7 @@ class Snapshot:
     heads: LogSeen | None = None
     log: LogSeen | None = None
     events: tuple[Entry, ...] = ()
-    points: tuple[Point, ...] = field(default=(), repr=False)
+    series: Mapping[str, Series] = field(default_factory=dict, repr=False)
     error: EnsconceError | None = None
 
 
@@ -114,7 +109,7 @@ class Watcher:
         self.snapshot = Snapshot()
         """The last round; exchanged as a whole."""
         self._clock = clock
-        self._history = History(PLOTTED)
+        self._history = History(MEASURES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
@@ -145,22 +140,22 @@ class Watcher:
                 places = sources.replicas.find()[:_MOST]
             except EnsconceError as error:
                 failure = error
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            heads = pool.submit(sources.heads.look) if sources.heads is not None else None
-            log = pool.submit(sources.entries.look) if sources.entries is not None else None
-            servers = list(pool.map(_server, sources.servers))
-            seen = list(pool.map(self._look_at, places))
-        self._history.add(self._clock(), _readings(seen, servers))
-        self.snapshot = Snapshot(
-            at=unix_now(),
-            seen=tuple(seen),
+        heads = _begin([sources.heads.look] if sources.heads is not None else [])
+        log = _begin([sources.entries.look] if sources.entries is not None else [])
+        asked = _begin([partial(_server, url) for url in sources.servers])
+        looked = _begin([partial(self._look_at, place) for place in places])
+        servers = [each.result() for each in asked]
+        # Replicas that take their time do not keep what the log says from being seen.
+        self.snapshot = snapshot = replace(
+            self.snapshot,
             servers=tuple(servers),
-            heads=heads.result() if heads is not None else None,
-            log=log.result() if log is not None else None,
+            heads=heads[0].result() if heads else None,
+            log=log[0].result() if log else None,
             events=sources.entries.recent if sources.entries is not None else (),
-            points=self._history.points,
-            error=failure,
         )
+        seen = [each.result() for each in looked]
+        self._history.add(self._clock(), _readings(seen, servers))
+        self.snapshot = replace(snapshot, at=unix_now(), seen=tuple(seen), series=self._history.series, error=failure)
 
     def _look_at(self, place: Place) -> Seen:
         replicas = self.sources.replicas
@@ -168,7 +163,28 @@ class Watcher:
         return look_at(place, replicas.service, replicas.metrics_path)
 
 
-def _readings(seen: Sequence[Seen], servers: Sequence[Server]) -> dict[str, Reading]:
+def _begin(tasks: Sequence[Callable[[], Result]]) -> list[Future[Result]]:
+    """Begin tasks, so many at once; what is under way at the end of the process does not hold it up."""
+    futures = [Future[Result]() for _ in tasks]
+    waiting = deque(zip(tasks, futures, strict=True))
+
+    def work() -> None:
+        while True:
+            try:
+                task, future = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+
+    for number in range(min(_AT_ONCE, len(tasks))):
+        threading.Thread(target=work, name=f"dashboard-{number}", daemon=True).start()
+    return futures
+
+
+def _readings(seen: Sequence[Seen], servers: Sequence[Server]) -> Readings:
     # By the replica's key: one that is reached at two addresses is counted once.
     found = {each.accepted.replica_id: each.reading for each in seen if each.accepted and each.reading}
     return found | {server.url: server.reading for server in servers if server.reading}
@@ -184,7 +200,7 @@ def _server(url: str) -> Server:
         error = failure
     try:
         page = get(f"{url.rstrip('/')}/metrics", MAX_PAGE, no_answer, timeout=deadline - time.monotonic())
-        reading = parse_metrics(page)
+        reading = parse_metrics(page, READ)
     except EnsconceError as failure:
         error = error or failure
     return Server(url, error, reading)

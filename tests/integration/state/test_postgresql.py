@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ensconce.audit import AuditLog, verify_log
 from ensconce.audit.database import DatabaseLog
+from ensconce.dashboard.logs import Entries
 from ensconce.errors import EnsconceError, InputError, IntegrityError, UnreachableError
 from ensconce.state.database import DatabaseStore
 from ensconce.state.engine import Database
@@ -224,3 +225,26 @@ def test_commits_are_durable_whatever_the_server_was_told(cluster: Cluster, data
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "20s"
     opened.close()
+
+
+def test_a_dashboard_follows_a_log_in_the_database(
+    log: AuditLog, opened: Database, cluster: Cluster, database: str
+) -> None:
+    entries = Entries(DatabaseLog(opened), PUBLIC)
+    log.append("key.released", key_ids=["model/digits/1"])
+    log.append("key.refused", peer="192.0.2.1:5")
+    assert entries.look().bent is None
+    assert [each.event for each in entries.recent] == ["key.refused", "key.released"]
+    cluster.stop()
+    try:
+        away = entries.look()
+    finally:
+        cluster.start()
+    assert (away.bent, away.error and away.error.check) == (None, "state.unreachable")
+    log.append("key.refused", peer="192.0.2.1:6")
+    again = entries.look()
+    assert (again.error, again.bent) == (None, None)
+    assert [each.seq for each in entries.recent] == [2, 1, 0]
+    cluster.execute(database, "DELETE FROM ensconce_log_head")
+    gone = entries.look()
+    assert gone.bent is not None

@@ -51,6 +51,15 @@ def test_a_form_takes_the_token_as_often_as_it_is_right() -> None:
     assert "set-cookie" not in dict(ask(dashboard, f"/enter?token={TOKEN}").headers)
 
 
+def test_tokens_are_not_tried_without_end() -> None:
+    dashboard = app(with_form=True)
+    answers = [ask(dashboard, "/enter", "POST", b"token=wrong").status for _ in range(20)]
+    assert answers == [403] * 20
+    with pytest.raises(HttpError) as caught:
+        ask(dashboard, "/enter", "POST", f"token={TOKEN}".encode())
+    assert caught.value.status == 429
+
+
 @pytest.mark.parametrize("host", ["evil.test:8080", "127.0.0.1", "", "localhost:8081"])
 def test_other_names_are_not_answered_for_anything(host: str) -> None:
     dashboard = app()

@@ -73,6 +73,44 @@ def test_a_cookie_ends_and_the_oldest_gives_way(clock: Clock) -> None:
     assert not gate.admits(cookies[-1])
 
 
+def test_after_many_wrong_tokens_none_is_looked_at_for_a_while(clock: Clock) -> None:
+    gate = Gate("a token", once=False, port=80, now=clock)
+    cookie = value(gate.exchange("a token"))
+    for _ in range(20):
+        assert not gate.waits
+        assert gate.exchange("another") is None
+    assert gate.waits
+    assert gate.exchange("a token") is None
+    assert gate.admits(cookie)
+    clock.now += 60
+    assert gate.exchange("a token") is not None
+
+
+@pytest.mark.parametrize(
+    ("host", "listener", "names", "named"),
+    [
+        ("dash.example.test", "0.0.0.0:443", ["dash.example.test"], True),
+        ("dash.example.test:443", "192.0.2.1:443", ["dash.example.test"], True),
+        ("DASH.example.test:8443", "192.0.2.1:8443", ["dash.example.test"], True),
+        ("dash.example.test:8443", "192.0.2.1:8443", ["*.example.test"], True),
+        ("example.test:8443", "192.0.2.1:8443", ["*.example.test"], False),
+        ("a.dash.example.test:8443", "192.0.2.1:8443", ["*.example.test"], False),
+        ("dash.example.test", "192.0.2.1:8443", ["dash.example.test"], False),
+        ("evil.test:8443", "0.0.0.0:8443", ["dash.example.test"], False),
+        ("192.0.2.9:8443", "192.0.2.1:8443", ["192.0.2.9"], True),
+        ("192.0.2.1", "192.0.2.1:443", [], True),
+        ("192.0.2.1", "192.0.2.1:80", None, True),
+        ("192.0.2.1", "192.0.2.1:443", None, False),
+        ("[::1]", "[::1]:80", None, True),
+        ("test", "0.0.0.0:443", ["*.test", "*."], False),
+    ],
+)
+def test_with_tls_the_certificates_names_are_answered(
+    host: str, listener: str, names: list[str] | None, named: bool
+) -> None:
+    assert is_named(host, Address.parse(listener), names) is named
+
+
 @pytest.mark.parametrize(
     ("host", "listener", "named"),
     [

@@ -16,7 +16,7 @@ def test_what_prometheus_own_client_writes_is_read() -> None:
         3
     )
     Histogram("taken", "Help.", buckets=(0.1, 1.0), registry=registry).observe(0.5)
-    reading = parse_metrics(generate_latest(registry))
+    reading = parse_metrics(generate_latest(registry), {"asked_total", "taken_bucket", "taken_sum"})
     assert list(reading.of("asked_total")) == [({"check": 'a"b\\c\nd', "wire": "v2"}, 3.0)]
     assert reading.by("taken_bucket", "le") == {"0.1": 0.0, "1.0": 1.0, "+Inf": 1.0}
     assert reading.total("taken_sum") == 0.5
@@ -24,7 +24,7 @@ def test_what_prometheus_own_client_writes_is_read() -> None:
 
 def test_our_own_replicas_are_read() -> None:
     page = b':tensorflow:serving:request_count{model_name="digits",status="OK"} 7\nensconce_serving_requests 2\n'
-    reading = parse_metrics(page)
+    reading = parse_metrics(page, {":tensorflow:serving:request_count", "ensconce_serving_requests"})
     assert reading.total(":tensorflow:serving:request_count") == 7
     assert reading.total(":tensorflow:serving:request_count", lambda labels: labels["status"] != "OK") is None
     assert reading.total("ensconce_serving_requests") == 2
@@ -54,16 +54,20 @@ def test_our_own_replicas_are_read() -> None:
     ],
 )
 def test_what_is_no_sample_is_passed_over(line: bytes) -> None:
-    assert parse_metrics(b"before 1\n" + line + b"\nafter 2\n").samples.keys() == {"before", "after"}
+    assert parse_metrics(b"before 1\n" + line + b"\nafter 2\n", {"before", "after", "a"}).samples.keys() == {
+        "before",
+        "after",
+    }
 
 
 def test_samples_and_bytes_are_bounded() -> None:
     many = b"".join(b'a{n="%d"} 1\n' % number for number in range(30_000))
-    assert len(parse_metrics(many).samples["a"]) == 20_000
-    assert parse_metrics(b" " * MAX_PAGE + b"\na 1\n").samples == {}
+    assert len(parse_metrics(many, {"a"}).samples["a"]) == 5000
+    assert parse_metrics(many.replace(b"a", b"other") + b"a 1\n", {"a"}).samples == {"a": {(): 1.0}}
+    assert parse_metrics(b" " * MAX_PAGE + b"\na 1\n", {"a"}).samples == {}
 
 
 @given(st.binary(max_size=300) | st.text('a{}"\\,= 1e+.\nn', max_size=80).map(str.encode))
 def test_anything_is_read_to_finite_numbers(page: bytes) -> None:
-    for samples in parse_metrics(page).samples.values():
+    for samples in parse_metrics(page, {"a", "n", "nn"}).samples.values():
         assert all(math.isfinite(value) for value in samples.values())

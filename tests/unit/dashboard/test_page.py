@@ -16,6 +16,7 @@ from ensconce.dashboard.exposition import parse_metrics
 from ensconce.dashboard.logs import LogSeen
 from ensconce.dashboard.page import about
 from ensconce.dashboard.replicas import Place, Seen, Version
+from ensconce.dashboard.traffic import READ
 from ensconce.dashboard.watcher import Server, Snapshot, Sources
 from ensconce.errors import IntegrityError, RefusedError, UnreachableError
 
@@ -55,7 +56,7 @@ def everything(text: str) -> Snapshot:
     place = Place(text, Address("127.0.0.1", 1), text)
     error = RefusedError("policy.mr_enclave", text, found=text, rule=text, remedy=text)
     head = Head(9, bytes(32), bytes(32), "2026-01-31T12:00:00Z", "0" * 64, bytes(64))
-    metrics = parse_metrics(f'ensconce_provisioning_refusals_total{{check="{text[:30]}"}} 4\n'.encode())
+    metrics = parse_metrics(f'ensconce_provisioning_refusals_total{{check="{text[:30]}"}} 4\n'.encode(), READ)
     return Snapshot(
         at=NOW,
         seen=(Seen(place=place, error=error, versions=(Version(text, text, text, text),)),),
@@ -119,8 +120,22 @@ def test_the_light_has_a_word(seen: LogSeen, word: str) -> None:
     assert word in Reader(about("digits", Snapshot(at=NOW, heads=seen), Sources(), NOW)).text
 
 
+GOOD = LogSeen(Head(1, b"", b"", "", "", b""), checks=1)
+BENT = LogSeen(bent=IntegrityError("audit.fork", "two logs"))
+
+
+@pytest.mark.parametrize(("heads", "log"), [(GOOD, BENT), (BENT, GOOD)])
+def test_at_a_glance_the_worse_of_both_lights_counts(heads: LogSeen, log: LogSeen) -> None:
+    page = about("digits", Snapshot(at=NOW, heads=heads, log=log), Sources(), NOW).decode()
+    assert 'class="tile bad" data-say="Audit log: Bent"' in page
+
+
+def test_a_clock_that_was_set_back_makes_what_is_shown_stale() -> None:
+    assert "Stale" in Reader(about("digits", Snapshot(at=NOW + 3600), Sources(), NOW)).text
+
+
 def test_without_the_owners_log_there_are_counts_and_a_word_on_why() -> None:
-    metrics = parse_metrics(b'ensconce_provisioning_refusals_total{check="policy.debug",wire="v2"} 4\n')
+    metrics = parse_metrics(b'ensconce_provisioning_refusals_total{check="policy.debug",wire="v2"} 4\n', READ)
     snapshot = Snapshot(at=NOW, servers=(Server("http://127.0.0.1:1", None, metrics),))
     text = Reader(about("digits", snapshot, Sources(), NOW)).text
     assert "give --owner" in text

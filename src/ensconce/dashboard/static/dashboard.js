@@ -22,13 +22,26 @@
   status.className = "unseen";
   document.querySelector("main").before(status);
 
-  const glance = (root) => Array.from(root.querySelectorAll(".tile.bad, .tile.warn"), (each) => each.textContent.trim());
+  const glance = (root) => Array.from(root.querySelectorAll(".tile[data-say]"), (each) => each.dataset.say);
   let said = glance(document).join("; ");
 
+  let asked = false;
+
   async function update() {
+    if (asked) return;
+    asked = true;
+    try {
+      await exchange();
+    } finally {
+      asked = false;
+    }
+  }
+
+  async function exchange() {
     let text;
     try {
-      const answer = await fetch("/", { cache: "no-store", credentials: "same-origin" });
+      const signal = AbortSignal.timeout(2 * every);
+      const answer = await fetch("/", { cache: "no-store", credentials: "same-origin", signal });
       if (answer.status === 401) {
         location.reload();
         return;
@@ -36,7 +49,9 @@
       if (!answer.ok) throw new Error();
       text = await answer.text();
     } catch {
-      document.getElementById("age").textContent = "The dashboard does not answer any more; what is below is old.";
+      const age = document.getElementById("age");
+      age.textContent = "The dashboard does not answer; what is below is old.";
+      age.className = "mark warn";
       return;
     }
     const fresh = new DOMParser().parseFromString(text, "text/html");
@@ -50,7 +65,7 @@
     const now = glance(document).join("; ");
     if (now !== said) {
       said = now;
-      status.textContent = now || "All is well again.";
+      status.textContent = now || "All is well again";
     }
   }
 

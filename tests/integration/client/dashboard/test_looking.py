@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ensconce.addresses import Address
 from ensconce.audit.folder import FolderLog
+from ensconce.audit.public import read_head
 from ensconce.audit.remote import RemoteLog
+from ensconce.cli.dashboard import addresses_of
 from ensconce.cluster.owner import OwnerFolder
+from ensconce.dashboard.auth import names_in
 from ensconce.dashboard.logs import Entries, Heads
 from ensconce.dashboard.page import about
 from ensconce.dashboard.replicas import Place, Seen, look_at
 from ensconce.dashboard.watcher import Replicas, Sources, Watcher
 from ensconce.errors import EnsconceError, InputError
+from ensconce.serving.tls import ServingCertificate
 
 METRICS = "/monitoring/prometheus/metrics"
 PAGES = {
-    METRICS: b':tensorflow:serving:request_latency_count{model_name="digits",API="Predict"} 5\n',
+    METRICS: b':tensorflow:serving:request_latency_count{model_name="digits",API="Predict"} 5\n'
+    b"ensconce_serving_requests 2\n",
     "/openapi.json": json.dumps({"paths": {"/v1/models/digits": {}, "/v1/models/digits:predict": {}}}).encode(),
     "/v1/models/digits": b'{"model_version_status": [{"version": "3", "state": "AVAILABLE", "status": {}}]}',
 }
@@ -91,10 +100,59 @@ def test_one_replica_at_two_addresses_is_told_and_counted_once(world: Any, telli
     places = [Place(f"replica-{n}", telling(who, PAGES)) for n in (1, 2)]
     watcher = Watcher(Sources(replicas=Replicas(lambda: places, world.service(Address("127.0.0.1", 1)), METRICS)))
     watcher.look()
-    assert len(watcher.snapshot.points[0].readings) == 1
+    watcher.look()
+    assert [value for _, value in watcher.snapshot.series["inside"]] == [2.0]
     page = about("digits", watcher.snapshot, watcher.sources, world.now).decode()
     assert page.count("reached at 2 addresses") == 2
     assert "SIMULATED" in page
+
+
+def test_a_name_that_resolves_to_several_addresses_is_asked_at_each(
+    world: Any, telling: Callable[..., Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a headless Service of Kubernetes does; there they differ in the address, here in the port.
+    ports = [telling(world.replica(), PAGES).port for _ in range(3)]
+
+    def resolve(host: str, *_: object, **__: object) -> list[Any]:
+        assert host == "replicas.example.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+
+    service = world.service(Address("replicas.example.test", 8501))
+    with monkeypatch.context() as patch:
+        patch.setattr("ensconce.client.service.socket.getaddrinfo", resolve)
+        places = addresses_of(service)()
+    assert [place.name for place in places] == [f"127.0.0.1:{port}" for port in ports]
+    watcher = Watcher(Sources(replicas=Replicas(lambda: places, service, METRICS)))
+    watcher.look()
+    assert all(each.accepted is not None for each in watcher.snapshot.seen)
+    assert len({each.accepted.replica_id for each in watcher.snapshot.seen if each.accepted}) == 3
+
+
+def test_replicas_that_take_their_time_do_not_hide_a_log_that_is_bent(
+    log: Any, tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    go_on = threading.Event()
+
+    def slow(place: Place, *_: object) -> Seen:
+        assert go_on.wait(60)
+        return Seen(place=place, error=InputError("a", "b"))
+
+    monkeypatch.setattr("ensconce.dashboard.watcher.look_at", slow)
+    heads = Heads([log], tmp_path / "head.json", log.key.public_key())
+    log.written.append("key.added", key_id="a")
+    heads.look()
+    log.fork()
+    replicas = Replicas(lambda: [Place("replica-1", None)], world.service(Address("127.0.0.1", 1)), METRICS)
+    watcher = Watcher(Sources(replicas=replicas, heads=heads))
+    watcher.start()
+    wait_for(lambda: watcher.snapshot.heads, "what the log shows")
+    assert watcher.snapshot.heads is not None
+    assert watcher.snapshot.heads.bent is not None
+    assert watcher.snapshot.at == 0
+    # What is under way must not hold up the end of the process.
+    assert all(each.daemon for each in threading.enumerate() if each.name.startswith("dashboard"))
+    watcher.stop()
+    go_on.set()
 
 
 def test_a_log_that_grows_is_consistent_and_one_that_is_bent_stays_red(log: Any, tmp_path: Path) -> None:
@@ -109,7 +167,42 @@ def test_a_log_that_grows_is_consistent_and_one_that_is_bent_stays_red(log: Any,
     assert bent.check in ("merkle.consistency", "audit.fork")
     log.shown = log.written
     assert heads.look().bent is bent
-    assert len(list(tmp_path.glob("head.json.*.bent"))) == 1
+    (evidence,) = tmp_path.glob("head.json.*.bent")
+    # A dashboard that is started again still knows, until somebody has taken the evidence away.
+    again = Heads([log], tmp_path / "head.json", log.key.public_key()).look().bent
+    assert again is not None
+    assert (again.check, again.found) == ("audit.bent", evidence.name)
+    evidence.unlink()
+    seen = Heads([log], tmp_path / "head.json", log.key.public_key()).look()
+    assert (seen.bent, seen.checks) == (None, 1)
+
+
+@pytest.mark.parametrize("put_back", [True, False])
+def test_a_log_on_this_machine_that_is_exchanged_between_two_runs_is_bent(
+    put_back: bool, log: Any, tmp_path: Path
+) -> None:
+    key, kept = log.key.public_key(), tmp_path / "head.json"
+    log.written.append("key.released", key_ids=["model/digits/1"])
+    before = {each.name: each.read_bytes() for each in log.folder.iterdir()}
+    log.written.append("key.refused", peer="a")
+    assert Entries(log.storage, key, None, kept).look().bent is None
+    known = read_head(kept, key)
+    assert known.size == 2
+    same = Entries(log.storage, key, known, kept)
+    assert same.look().bent is None
+    assert [each.event for each in same.recent] == ["key.refused", "key.released"]
+    if put_back:
+        for name, content in before.items():
+            (log.folder / name).write_bytes(content)
+        storage = log.storage
+    else:
+        log.fork()
+        storage = FolderLog(log.folder.with_name("other"))
+    entries = Entries(storage, key, known, kept)
+    bent = entries.look().bent
+    assert bent is not None
+    assert entries.recent == ()
+    assert read_head(kept, key) == known
 
 
 def test_entries_are_checked_and_the_last_about_keys_are_kept(log: Any) -> None:
@@ -130,6 +223,11 @@ def test_entries_are_checked_and_the_last_about_keys_are_kept(log: Any) -> None:
     bent = entries.look().bent
     assert bent is not None
     assert all(each.fields.get("peer") != "lost" for each in entries.recent)
+    file.write_bytes(file.read_bytes().replace(b'"peer":"lost"', b'"peer":"last"'))
+    again = entries.look()
+    assert again.bent is bent
+    assert again.head is not None
+    assert again.head.size == 131
 
 
 def test_a_provisioning_server_is_asked_for_its_health_its_numbers_and_its_log(
@@ -181,6 +279,31 @@ class TestServer:
             refused = client.get(home + "nothing")
             assert refused.status_code == 404
             assert "default-src 'none'" in refused.headers["content-security-policy"]
+
+    def test_with_tls_it_answers_under_the_certificates_names(
+        self, world: Any, dashboard: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        who = world.replica()
+        certificate = ServingCertificate(who.key_pem, who.chain_pem)
+        names = names_in(who.chain_pem)
+        assert names == {"digits.example.test"}
+        token = "t" * 40
+        url = dashboard(Sources(), token=token, certificate=certificate, names=names).url
+        assert url.startswith("https://127.0.0.1:")
+        (tmp_path / "ca.pem").write_bytes(world.authority.certificate.public_bytes(Encoding.PEM))
+        trusted = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        name = {"host": f"digits.example.test:{httpx.URL(url).port}"}
+        as_named = {"sni_hostname": "digits.example.test"}
+        with httpx.Client(verify=trusted, trust_env=False, base_url=url) as client:
+            entered = client.post("/enter", data={"token": token}, headers=name, extensions=as_named)
+            cookie = entered.headers["set-cookie"]
+            assert {"Secure", "HttpOnly", "SameSite=Strict"} <= set(cookie.split("; "))
+            assert token not in cookie
+            shown = client.get("/", headers=name | {"cookie": cookie.partition(";")[0]}, extensions=as_named)
+            assert shown.status_code == 200
+            assert client.get("/", headers={"host": "evil.test"}, extensions=as_named).status_code == 421
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(url.replace("https", "http"), trust_env=False)
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "dash.example.test"])
     def test_beyond_this_machine_it_speaks_tls_only(self, host: str, dashboard: Callable[..., Any]) -> None:
