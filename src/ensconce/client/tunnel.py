@@ -28,9 +28,6 @@ from ensconce.times import since_boot
 
 __all__ = ["Tunnel", "as_failure"]
 
-_SOCKET = "tunnel"
-# unix(7): sun_path has 108 bytes, a NUL among them.
-_MAX_PATH = 107
 _FIRST_KEEPS_S = 3.0
 _JOIN_S = 2.0
 
@@ -50,6 +47,7 @@ class Tunnel:
         self._pumping = 0
         self._lock = threading.Lock()
         self._folder: Path | None = None
+        self._number = -1
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._acceptor = threading.Thread(target=self._accept, name="tunnel", daemon=True)
         self._first: tuple[AttestedSocket, float] | None = None
@@ -61,9 +59,12 @@ class Tunnel:
 
     @property
     def path(self) -> str:
-        """The Unix socket's path."""
+        """The Unix socket's path, for this process: through its own descriptor of the folder (proc_pid_fd(5)).
+
+        By the folder's name others could be reached: once it is gone from /tmp, anybody can make it again.
+        """
         assert self._folder is not None, "the tunnel has not been started"
-        return str(self._folder / _SOCKET)
+        return f"/proc/self/fd/{self._number}/{self._folder.name}"
 
     @property
     def accepted(self) -> Accepted | None:
@@ -98,7 +99,9 @@ class Tunnel:
         """
         self._first = (self._judged(), since_boot())
         try:
-            self._folder = _private_folder()
+            # Mode 0700.
+            self._folder = Path(tempfile.mkdtemp(prefix="ensconce-"))
+            self._number = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
             self._server.bind(self.path)
             self._server.listen(64)
         except BaseException as error:
@@ -134,6 +137,8 @@ class Tunnel:
                 thread.join(_JOIN_S)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._number >= 0:
+            os.close(self._number)
 
     def __enter__(self) -> Self:
         self.start()
@@ -243,15 +248,6 @@ def as_failure(error: BaseException) -> EnsconceError:
         "connecting failed in a way that nobody foresaw",
         found=f"{type(error).__name__} at {place_of(error)}",
     )
-
-
-def _private_folder() -> Path:
-    """A new folder, mode 0700, with a path that leaves room for the socket's name."""
-    folder = Path(tempfile.mkdtemp(prefix="ensconce-"))
-    if len(os.fsencode(folder)) + len(_SOCKET) + 1 > _MAX_PATH:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="ensconce-", dir="/tmp"))
-    return folder
 
 
 def _is_ours(local: socket.socket) -> bool:
