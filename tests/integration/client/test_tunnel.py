@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -172,7 +173,7 @@ def test_nothing_is_said_after_a_sleep_in_which_that_ended(world, recorder, tunn
 def test_the_folder_is_private_and_vanishes(world, recorder, tunnel_to) -> None:
     tunnel = tunnel_to(recorder(world.replica()).target)
     tunnel.start()
-    folder = Path(tunnel.path).parent
+    folder = Path(os.path.realpath(tunnel.path)).parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     tunnel.close()
     tunnel.close()
@@ -197,11 +198,26 @@ def test_another_process_cannot_use_it(world, recorder, tunnel_to) -> None:
     server = recorder(world.replica())
     with tunnel_to(server.target) as tunnel:
         program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(100))"
-        stranger = subprocess.run([sys.executable, "-c", program, tunnel.path], capture_output=True, timeout=30)
+        stranger = subprocess.run(
+            [sys.executable, "-c", program, os.path.realpath(tunnel.path)], capture_output=True, timeout=30
+        )
         assert stranger.stdout in {b"b''\n", b""}
         with local(tunnel) as connection:
             assert say(connection, b"x") == b"X"
     assert server.received == b"x"
+
+
+def test_whoever_makes_its_folder_again_is_told_nothing(world, recorder, tunnel_to) -> None:
+    """Where /tmp is tidied up, or a parent closed what its child inherited, the name is free for others."""
+    with tunnel_to(recorder(world.replica()).target) as tunnel:
+        path = Path(os.path.realpath(tunnel.path))
+        shutil.rmtree(path.parent)
+        path.parent.mkdir()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            with pytest.raises(FileNotFoundError):
+                local(tunnel)
 
 
 def test_unreachable(tunnel_to, find_port) -> None:
