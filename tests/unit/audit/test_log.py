@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import stat
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_an_append_does_not_reread_the_log(log: AuditLog, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ensconce.audit.log, "follow", fail)
     assert log.append("b").seq == 1
+
+
+def test_opening_reads_a_line_at_a_time(log: AuditLog, folder: Path) -> None:
+    text = "x" * 1000
+    for _ in range(16):
+        log.append_many([("key.released", {"one": text, "two": text})] * MAX_BATCH)
+    written = (folder / "log.jsonl").stat().st_size
+    tracemalloc.start()
+    try:
+        AuditLog.open(folder, KEY, clock)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 300_000 < written / 7
 
 
 def test_proofs_lead_to_the_signed_heads(log: AuditLog) -> None:
