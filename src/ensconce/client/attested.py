@@ -47,6 +47,7 @@ class AttestedSocket:
     """A connection to an accepted replica. Made by :func:`connect_tls` only.
 
     Attributes:
+        address: where it leads to.
         tls: the connection; application data may flow.
         accepted: why it was accepted.
         fresh: the policy's yes to a quote over the client's nonce and this channel, where one was asked for.
@@ -54,6 +55,7 @@ class AttestedSocket:
             before, but a server's clock is its host's, and a connection that never ends would never be judged again.
     """
 
+    address: Address
     tls: TlsStream
     accepted: Accepted
     fresh: Acceptance | None
@@ -141,7 +143,7 @@ def connect_tls(
     valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.valid_until)
     left = valid_until - appraiser.now()
     stream.deadline = time.monotonic() + min(left, _LONGEST_S)
-    return AttestedSocket(stream, accepted, fresh, since_boot() + left)
+    return AttestedSocket(target, stream, accepted, fresh, since_boot() + left)
 
 
 def _connect(target: Address, timeout: float) -> socket.socket:

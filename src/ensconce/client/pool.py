@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ensconce.addresses import Address
-from ensconce.client.attested import Alpn
+from ensconce.client.attested import Alpn, AttestedSocket
 from ensconce.client.leaf import Accepted
 from ensconce.client.roster import Roster
 from ensconce.client.service import Service
@@ -33,18 +33,18 @@ _MOST = 64
 _MOST_KNOWN = 1024
 _AT_ONCE = 8
 _JOIN_S = 2.0
+_ELSEWHERE = 2
+"""So many other addresses are tried for a seat whose own fails."""
 
 
 class Seat(Generic[ChannelT]):
     """A tunnel, and what speaks through it.
 
     Attributes:
-        address: where it goes to.
         tunnel: started.
     """
 
-    def __init__(self, address: Address, tunnel: Tunnel, make: Callable[[Tunnel], ChannelT]) -> None:
-        self.address = address
+    def __init__(self, tunnel: Tunnel, make: Callable[[Tunnel], ChannelT]) -> None:
         self.tunnel = tunnel
         self._make = make
 
@@ -52,6 +52,13 @@ class Seat(Generic[ChannelT]):
     def channel(self) -> ChannelT:
         """What speaks; made where it is first used, because some things belong to an event loop."""
         return self._make(self.tunnel)
+
+    @property
+    def address(self) -> Address:
+        """Where it leads to, or led to latest: its own address, or another one of the service where that failed."""
+        address = self.tunnel.address
+        assert address is not None, "the tunnel has not been started"
+        return address
 
     @property
     def replica_id(self) -> str:
@@ -214,7 +221,7 @@ class Pool(Generic[ChannelT]):
                 threads.submit(self._open, address)
         if not self._roster.seats:
             self.close()
-            raise self._reason()
+            raise _reason([*self._failures.values()])
         self._keeper.start()
         return self
 
@@ -339,7 +346,9 @@ class Pool(Generic[ChannelT]):
             self._changed.notify_all()
 
     def _open(self, address: Address) -> None:
-        tunnel = Tunnel(lambda: self._service.attest(address, self._alpn), self._wake)
+        tunnel = Tunnel(
+            lambda: self._service.attest(address, self._alpn), functools.partial(self._again, address), self._wake
+        )
         try:
             tunnel.start()
         except Exception as error:
@@ -347,7 +356,7 @@ class Pool(Generic[ChannelT]):
                 self._failures[address] = as_failure(error)
                 self._roster.failed(address, self._clock())
             return
-        seat = Seat(address, tunnel, self._make)
+        seat = Seat(tunnel, self._make)
         with self._changed:
             gone = [seat]
             if not self._is_closed:
@@ -358,6 +367,26 @@ class Pool(Generic[ChannelT]):
         for each in gone:
             self._end(each)
         self._tell()
+
+    def _again(self, address: Address) -> AttestedSocket:
+        """Another connection for a seat, or why there is none: to its address, else to one where calls find a replica.
+
+        What speaks through the seat has calls that no replica has looked at; they need not fail with the address.
+        """
+        with self._changed:
+            sound = [seat.address for seat in self._roster.seats if not seat.is_lost and seat.address != address]
+            others = list(dict.fromkeys(sound))[:_ELSEWHERE]
+            # It is tried again in the background.
+            addresses = others if others and address in self._failures else [address, *others]
+        failures: list[EnsconceError] = []
+        for each in addresses:
+            try:
+                return self._service.attest(each, self._alpn)
+            except Exception as error:
+                failures.append(as_failure(error))
+                with self._changed:
+                    self._failures[each] = failures[-1]
+        raise _reason(failures)
 
     def _learn(self, seat: Seat[ChannelT]) -> None:
         accepted = seat.tunnel.accepted
@@ -382,6 +411,7 @@ class Pool(Generic[ChannelT]):
         for each in self._watchers:
             each()
 
-    def _reason(self) -> EnsconceError:
-        failures = list(self._failures.values())
-        return next((each for each in failures if not isinstance(each, UnreachableError)), failures[0])
+
+def _reason(failures: Sequence[EnsconceError]) -> EnsconceError:
+    """A refusal if there was one, otherwise why nobody was reached."""
+    return next((each for each in failures if not isinstance(each, UnreachableError)), failures[0])

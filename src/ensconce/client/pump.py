@@ -44,7 +44,7 @@ def pump(local: socket.socket, tls: TlsStream, deadline: float) -> End:
     inwards = _Direction(lambda buffer: _read(tls, buffer), local.send)
     while (left := deadline - since_boot()) > 0:
         moved = outwards.move() | inwards.move()
-        if outwards.is_over and _is_sent(tls):
+        if (outwards.is_over and _is_sent(tls)) or inwards.is_stuck:
             return End.LOCAL
         if inwards.is_over:
             return End.REMOTE
@@ -61,13 +61,15 @@ class _Direction:
         self._buffer = memoryview(bytearray(_CHUNK))
         self.pending = self._buffer[:0]
         self._ended = False
+        self.is_stuck = False
+        """The side that is written to takes nothing any more; what it said still counts, the answers of a replica."""
         self.wants = 0
         """What poll(2) is to wait for, at the side that is to be read from or, while bytes are pending, written to."""
 
     @property
     def is_over(self) -> bool:
         """The side that is read from has ended, and all that it said is delivered."""
-        return self._ended and not self.pending
+        return self._ended and not self.pending and not self.is_stuck
 
     def move(self) -> bool:
         """Read or write what is possible now; whether there was anything."""
@@ -77,6 +79,10 @@ class _Direction:
         if self.pending:
             moved |= self._try(select.POLLOUT, self._drain)
         return moved
+
+    def _fail(self) -> None:
+        self.is_stuck = bool(self.pending)
+        self.pending, self._ended = self._buffer[:0], True
 
     def _fill(self) -> None:
         self.pending = self._buffer[: self._read(self._buffer)]
@@ -100,7 +106,7 @@ class _Direction:
         except (OSError, SSL.Error):
             # A reset, or an end without close_notify: to the reader it is an end like any. HTTP/2's framing tells that
             # something is missing, HTTP/1's where there is any (check_framed in transport).
-            self.pending, self._ended = self._buffer[:0], True
+            self._fail()
         return True
 
 
@@ -145,7 +151,7 @@ def _wait(local: socket.socket, tls: TlsStream, outwards: _Direction, inwards: _
     """Sleep until something can move. A side from which nothing is wanted is not watched: its hang-up would not end."""
     wanted = {local.fileno(): 0, tls.fileno(): 0}
     for direction, source, sink in ((outwards, local, tls), (inwards, tls, local)):
-        if direction.is_over:
+        if direction.is_over or direction.is_stuck:
             continue
         wanted[sink.fileno() if direction.pending else source.fileno()] |= direction.wants
     if not _is_sent(tls):

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ensconce.addresses import Address
 from ensconce.client.attested import AttestedSocket
 from ensconce.client.leaf import Accepted
 from ensconce.client.pump import End, pump
@@ -37,11 +38,18 @@ class Tunnel:
 
     Args:
         connect: opens an attested connection, or raises why not; called in threads of the tunnel.
+        again: the same for connections after the first.
         lost: called in a thread of the tunnel when :attr:`is_lost` becomes true.
     """
 
-    def __init__(self, connect: Callable[[], AttestedSocket], lost: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], AttestedSocket],
+        again: Callable[[], AttestedSocket] | None = None,
+        lost: Callable[[], object] = lambda: None,
+    ) -> None:
         self._connect = connect
+        self._again = again or connect
         self._lost = lost
         self._is_lost = False
         self._pumping = 0
@@ -53,7 +61,7 @@ class Tunnel:
         self._first: tuple[AttestedSocket, float] | None = None
         self._open: dict[threading.Thread, socket.socket] = {}
         self._connections: Counter[str] = Counter()
-        self._latest: Accepted | None = None
+        self._latest: tuple[Address, Accepted] | None = None
         self._failure: EnsconceError | None = None
         self._closed = False
 
@@ -69,7 +77,12 @@ class Tunnel:
     @property
     def accepted(self) -> Accepted | None:
         """The replica of the newest connection."""
-        return self._latest
+        return self._latest[1] if self._latest is not None else None
+
+    @property
+    def address(self) -> Address | None:
+        """Where the newest connection leads to."""
+        return self._latest[0] if self._latest is not None else None
 
     @property
     def connections(self) -> dict[str, int]:
@@ -97,7 +110,7 @@ class Tunnel:
             EnsconceError: whatever ``connect`` raises: an unreachable or refused replica is known at once.
             InputError: no folder can be made for the socket.
         """
-        self._first = (self._judged(), since_boot())
+        self._first = (self._judged(self._connect), since_boot())
         try:
             # Mode 0700.
             self._folder = Path(tempfile.mkdtemp(prefix="ensconce-"))
@@ -174,7 +187,7 @@ class Tunnel:
             EnsconceError: why there is none; also kept in :attr:`failure`. Nothing was sent anywhere.
         """
         try:
-            attested = self._take_first() or self._judged()
+            attested = self._take_first() or self._judged(self._again)
         except EnsconceError:
             if not self._pumping:
                 self._lose()
@@ -221,9 +234,9 @@ class Tunnel:
         attested.close()
         return None
 
-    def _judged(self) -> AttestedSocket:
+    def _judged(self, connect: Callable[[], AttestedSocket]) -> AttestedSocket:
         try:
-            attested = self._connect()
+            attested = connect()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a judge may be anybody's, and a panic of native code is no Exception
@@ -234,7 +247,7 @@ class Tunnel:
         with self._lock:
             self._failure = None
             self._is_lost = False
-            self._latest = attested.accepted
+            self._latest = attested.address, attested.accepted
             self._connections[attested.replica_id] += 1
         return attested
 

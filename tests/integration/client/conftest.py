@@ -188,7 +188,7 @@ def server_context(who: Identification, alpn: list[str]) -> ssl.SSLContext:
 
 @dataclass
 class Recorder:
-    """A TLS server that writes down every application byte, and answers each chunk in capitals."""
+    """A TLS server that writes down every application byte, and answers each chunk in capitals; or does as ``talk``."""
 
     who: Identification
     listen: Callable[..., Any]
@@ -197,6 +197,7 @@ class Recorder:
     received: bytearray = field(default_factory=bytearray)
     ended: int = 0
     names: list[str | None] = field(default_factory=list)
+    talk: Callable[[ssl.SSLSocket], None] | None = None
 
     def __post_init__(self) -> None:
         self._context = server_context(self.who, self.alpn)
@@ -220,6 +221,9 @@ class Recorder:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def stop_listening(self) -> None:
+        self._listener.stop()
+
     def stop(self) -> None:
         self._listener.stop()
         self.cut()
@@ -229,6 +233,8 @@ class Recorder:
         try:
             with contextlib.suppress(OSError), self._context.wrap_socket(connection, server_side=True) as tls:
                 self._open.add(tls)
+                if self.talk is not None:
+                    self.talk(tls)
                 while data := tls.recv(65536):
                     self.received += data
                     tls.sendall(data.upper())

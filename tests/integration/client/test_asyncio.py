@@ -133,7 +133,7 @@ async def test_http_to_a_replica_that_is_refused_later(world, recorder) -> None:
     transport = await open_async_transport(world.service(server.target), connections=1)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{DOMAIN}", trust_env=False) as client:
         for seat in transport.pool._roster.seats:
-            seat.tunnel._connect = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
+            seat.tunnel._again = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
         server.cut()
         for _ in range(2):
             with pytest.raises((RefusedError, httpx.TransportError)) as failed:

@@ -182,7 +182,7 @@ def test_http_to_a_replica_that_is_refused_later(world, recorder) -> None:
     policy = world.appraiser()
     with http_client(server.target, DOMAIN, policy, authority=world.authority.certificate) as client:
         for seat in client._transport.pool._roster.seats:
-            seat.tunnel._connect = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
+            seat.tunnel._again = lambda: (_ for _ in ()).throw(RefusedError("policy.x", "swapped"))
         server.cut()
         for _ in range(2):
             with pytest.raises((RefusedError, httpx.TransportError)) as failed:
