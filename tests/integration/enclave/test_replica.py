@@ -88,6 +88,11 @@ def test_it_serves_until_it_is_told_to_stop(world: Any, server: ProvisioningServ
         assert world.keystore.get(key_id).hex() not in said
 
 
+def valid_until(replica: Any) -> int:
+    """When its last certificate ended."""
+    return max(event.get("valid_until", 0) for event in replica.events())
+
+
 def copy(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
@@ -171,7 +176,7 @@ def test_a_server_that_is_away_is_asked_again_until_the_certificate_ends(world: 
         replica.ready()
     assert replica.wait() == 5
     assert replica.error()["check"] == "provisioning.unreachable"
-    assert "renewal failed" in replica.names()
+    assert time.time() >= valid_until(replica)
 
 
 def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_ends(
@@ -197,8 +202,7 @@ def test_an_impostor_in_the_owners_place_does_not_end_it_before_its_certificate_
         asked = impostor
         assert replica.wait() == 3
     assert replica.error()["check"] == "provisioning.server_certificate"
-    failed = [event["check"] for event in replica.events() if event["event"] == "renewal failed"]
-    assert "provisioning.server_certificate" in failed
+    assert time.time() >= valid_until(replica)
 
 
 def test_sigterm_ends_it_while_it_waits_for_its_keys(world: Any, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_an_open_loop_at_a_rate(v2: Callable[..., V2]) -> None:
     found = json.loads(done.stdout)
     assert (done.exit_code, found["requests"]["sent"], found["load"]["loop"]) == (0, 30, "open")
     assert found["latency"]["p99"] >= found["latency_uncorrected"]["p99"]
-    assert found["seconds"] == pytest.approx(0.3, abs=0.25)
+    assert found["seconds"] >= 0.29  # when the last of them is due
 
 
 def test_mutual_tls(v2: Callable[..., V2], tls: Path) -> None:

@@ -97,17 +97,16 @@ class Probe:
 
     def _talk(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         self.time_left = context.time_remaining() or 0.0
-        over = threading.Event()
-        if not context.add_callback(over.set):  # it was cancelled before a thread took it
-            over.set()
+        waits = self.path.endswith("/Wait")
+        if waits and not context.add_callback(self.cancelled.set):  # before a thread took it
+            self.cancelled.set()
         asked = self.metadata
         context.send_initial_metadata(
             tuple(("told-" + name[4:], value) for name, value in asked.items() if name[:4] == "ask-")
         )
         context.set_trailing_metadata(tuple(each for each in asked.items() if each[0][:4] == "end-"))
-        if self.path.endswith("/Wait"):
-            over.wait(30)
-            self.cancelled.set()
+        if waits:
+            self.cancelled.wait(30)
         for message in messages:
             yield from [message] * (int(message[:8]) if self.path.endswith("/Many") else 1)
         if self.path.endswith("/Refuse"):
