@@ -33,12 +33,12 @@ def publish(
     renew: Annotated[bool, typer.Option("--renew", help="Change nothing but the list's end.")] = False,
     days: Annotated[int, typer.Option(min=1, max=400, help="For how long the new list is accepted.")] = 30,
     sigstore: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--sigstore",
+            "--sigstore/--no-sigstore",
             help="Also have Sigstore sign it with your identity: a workflow's in CI, else of a login in the browser.",
         ),
-    ] = False,
+    ] = None,
     sigstore_instance: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +84,8 @@ def publish(
         images = [publishing.parse_image(each) for each in image or ()]
         change = publishing.add_enclave(folder, name, images, publishing.parse_source(source) if source else None)
     signer = SigstoreSigner(sigstore_instance, remark) if sigstore else None
-    file = publishing.publish(folder, change, days, sign=None if signer is None else signer.sign)
+    sign = None if signer is None else signer.sign
+    file = publishing.publish(folder, change, days, sign=sign, by_key_alone=sigstore is False)
     if out is not None:
         write_aside(out, file.to_bytes())
     measurements = file.measurements

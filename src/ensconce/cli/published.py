@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensconce.cli.output import remark
 from ensconce.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def published_list(
             "--publisher-identity and --publisher-issuer belong together, and --sigstore-trust-root to them",
             "give both: an identity is one of its issuer's only",
         )
+    if trust_root is not None:
+        remark(f"identities are judged under {trust_root}, which is not Sigstore's public root")
     return PublishedList(
         published,
         publisher or (),

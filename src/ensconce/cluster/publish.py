@@ -62,6 +62,8 @@ def publish(
     days: int,
     now: Callable[[], int] = unix_now,
     sign: Sign | None = None,
+    *,
+    by_key_alone: bool = False,
 ) -> PublishedFile:
     """Sign a new list, record it as ``published``, and write ``published.json``.
 
@@ -71,6 +73,7 @@ def publish(
         days: until the new list ends, at least 1.
         now: the clock, seconds since 1970.
         sign: has the statement signed by an identity as well, before anything is recorded.
+        by_key_alone: leave that out though the last list had it: clients that go by the identity refuse the new one.
 
     Raises:
         EnsconceError: what ``sign`` raises.
@@ -81,6 +84,12 @@ def publish(
     with alone_in(owner.path, InputError("publish.busy", "somebody else publishes", remedy="wait for it to end")):
         place = _Place(owner.path, open_state(owner).log, owner.public_key())
         last = place.settled()
+        if sign is None and last is not None and last.bundle is not None and not by_key_alone:
+            raise InputError(
+                "publish.by_key_alone",
+                "an identity signed the last list, and clients that go by it would refuse this one",
+                remedy="give --sigstore; or --no-sigstore, if they are to go by the key, or to accept nothing",
+            )
         keystore = owner.keystore()
         log = owner.audit_log(keystore)
         at = now()

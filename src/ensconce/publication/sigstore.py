@@ -9,6 +9,7 @@ and issuer, both in full (https://github.com/sigstore/fulcio/blob/main/docs/oid-
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,8 @@ class SigstoreTrust:
             root = f"a root of one's own, not Sigstore's: {root_file}, SHA-256 {hashlib.sha256(data).hexdigest()}"
             return cls.under(identities, root, lambda: TrustedRoot.from_file(str(root_file)))
         public = "Sigstore's public instance"
+        # It warns that it fetches nothing, each time; that is what is asked of it.
+        logging.getLogger("sigstore._internal.tuf").setLevel(logging.ERROR)
         return cls.under(identities, public, lambda: ClientTrustConfig.production(offline=True).trusted_root)
 
     @classmethod

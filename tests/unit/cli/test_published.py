@@ -11,6 +11,7 @@ from ensconce.cli.main import app
 from ensconce.errors import InputError
 
 KEY = f"ed25519:58{'66' * 31}"
+ISSUER = "https://issuer.test"
 COMMANDS = {
     "verify": ["127.0.0.1:1"],
     "predict": ["127.0.0.1:1", "--server-name", "a.test", "--pccs", "x", "--model", "m", "--input"],
@@ -37,7 +38,15 @@ def run(command: str, tmp_path: Path, *arguments: str) -> BaseException | None:
     [
         (("--policy", "p", "--publisher", KEY), "about what is published"),
         (("--policy", "p", "--root", "intel"), "about what is published"),
+        (
+            ("--policy", "p", "--publisher-identity", "a@b.test", "--publisher-issuer", ISSUER),
+            "about what is published",
+        ),
+        (("--policy", "p", "--sigstore-trust-root", "f"), "about what is published"),
         (("--policy", "p", "--published", "f", "--publisher", KEY, "--root", "intel"), "which roots"),
+        (("--published", "f", "--publisher-identity", "a@b.test"), "belong together"),
+        (("--published", "f", "--publisher", KEY, "--publisher-issuer", ISSUER), "belong together"),
+        (("--published", "f", "--publisher", KEY, "--sigstore-trust-root", "f"), "belong together"),
         (("--published", "f"), "nobody is named"),
     ],
 )
