@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Final
 
 from ensconce.audit.entry import Entry
@@ -252,12 +253,11 @@ def _keys(snapshot: Snapshot, sources: Sources) -> Html:
         if rows:
             content.append(table("Refusals since the server's start.", ("Check that failed", "Times"), rows))
     elif snapshot.events:
-        shown = snapshot.events[:_SHOWN_EVENTS]
         content.append(
             table(
                 "From the owner's log, the newest first; every entry was checked.",
                 ("Entry", "When", "What", "Keys", "Who", "Why"),
-                [_event(entry) for entry in shown],
+                [_event(alike) for alike in _alike(snapshot.events)[:_SHOWN_EVENTS]],
             )
         )
     else:
@@ -265,7 +265,20 @@ def _keys(snapshot: Snapshot, sources: Sources) -> Html:
     return section("keys", "Keys", *content)
 
 
-def _event(entry: Entry) -> list[Html | str]:
+def _alike(events: Sequence[Entry]) -> list[list[Entry]]:
+    """Refusals that follow each other and say the same, together: who is refused asks again and again."""
+
+    def says(entry: Entry) -> list[str]:
+        if entry.event != "key.refused":
+            return [str(entry.seq)]
+        peer = cut(entry.fields.get("peer", "")).rpartition(":")[0]
+        return [peer, *(cut(entry.fields.get(each, "")) for each in ("identity", "key_id", "check", "problem", *_WHY))]
+
+    return [list(alike) for _, alike in groupby(events, says)]
+
+
+def _event(alike: Sequence[Entry]) -> list[Html | str]:
+    entry, first = alike[0], alike[-1]
     fields = entry.fields
     released = entry.event == "key.released"
     keys = fields.get("key_ids", fields.get("key_id", ""))
@@ -276,9 +289,10 @@ def _event(entry: Entry) -> list[Html | str]:
         why = tag("", cut(fields.get("problem", "")), *more)
     who = tag("", cut(fields.get("identity", "not known")), tag("span", cut(fields.get("peer", "")), class_="sub mono"))
     check = [] if released else [tag("span", cut(fields.get("check", "")), class_="sub mono check")]
+    times = [] if entry is first else [tag("span", f"{len(alike)} times since ", moment(first.time), class_="sub")]
     return [
-        str(entry.seq),
-        moment(entry.time),
+        str(entry.seq) if entry is first else f"{first.seq} to {entry.seq}",
+        tag("", moment(entry.time), *times),
         tag("", mark("good" if released else "bad", "Released" if released else "Refused"), *check),
         tag("span", cut(keys), class_="mono") if keys else "",
         who,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -47,8 +47,8 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def entry(event: str, **fields: Any) -> Entry:
-    return Entry(7, "2026-01-31T12:00:00Z", event, fields, bytes(32), bytes(32), bytes(64))
+def entry(event: str, seq: int = 7, **fields: Any) -> Entry:
+    return Entry(seq, f"2026-01-31T12:00:{seq:02}Z", event, fields, bytes(32), bytes(32), bytes(64))
 
 
 def everything(text: str) -> Snapshot:
@@ -118,6 +118,22 @@ def test_a_simulated_platform_is_announced(root: str, shown: bool) -> None:
 )
 def test_the_light_has_a_word(seen: LogSeen, word: str) -> None:
     assert word in Reader(about("digits", Snapshot(at=NOW, heads=seen), Sources(), NOW)).text
+
+
+def test_refusals_that_repeat_are_told_once() -> None:
+    why = {"check": "policy.debug", "problem": "a debug enclave"}
+    events = (
+        *(entry("key.refused", seq, peer=f"192.0.2.1:{seq}", **why) for seq in range(30, 10, -1)),
+        entry("key.refused", 10, peer="192.0.2.2:5", **why),
+        entry("key.refused", 9, peer="192.0.2.2:5", **why | {"found": "x"}),
+    )
+    text = Reader(about("digits", Snapshot(at=NOW, events=events), Sources(entries=cast("Any", 1)), NOW)).text
+    assert "11 to 30" in text
+    assert "20 times since 2026-01-31T12:00:11Z" in text
+    assert text.count("a debug enclave") == 3
+    released = tuple(entry("key.released", seq, identity="server") for seq in (8, 7))
+    page = Reader(about("digits", Snapshot(at=NOW, events=released), Sources(entries=cast("Any", 1)), NOW))
+    assert page.text.count("Released") == 2
 
 
 GOOD = LogSeen(Head(1, b"", b"", "", "", b""), checks=1)
