@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +17,8 @@ __all__ = ["batches", "dummies"]
 
 _MOST_BATCHES: Final = 64
 _MOST_BYTES: Final = 256 * 1024 * 1024
+# That numpy and Python take for an element while it is made up, of any type.
+_ELEMENT_BYTES: Final = 8
 
 
 def dummies(
@@ -32,7 +35,7 @@ def dummies(
         shapes: of one row, by input, where the model leaves more open than that.
 
     Raises:
-        InputError: ``bench.shape``: something is left open; ``bench.batch``: the model takes another number of rows;
+        InputError: ``bench.shape``: something is left open, or too large; ``bench.batch``: the model takes another number of rows;
             ``bench.input``: no such input, or of a type that nothing can be made up for.
     """
     unknown = shapes.keys() - specs.keys()
@@ -88,6 +91,14 @@ def _shape(name: str, told: tuple[int, ...], batch: int, row: tuple[int, ...] | 
             f"the model leaves open how large a row of {name} is",
             found="x".join("?" if size < 0 else str(size) for size in shape),
             remedy=f"say it, for example --shape {name}=224x224x3, or give the arrays in a file (--input)",
+        )
+    if math.prod(shape) * _ELEMENT_BYTES > _MOST_BYTES:
+        raise InputError(
+            "bench.shape",
+            f"input {name} is too large to be made up",
+            found="x".join(map(str, shape))[:100],
+            rule=f"at most {_MOST_BYTES // _ELEMENT_BYTES} elements",
+            remedy="give the arrays in a file (--input)",
         )
     return shape
 

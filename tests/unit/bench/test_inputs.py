@@ -34,6 +34,7 @@ def test_shapes() -> None:
     ("check", "specs", "batch", "shapes"),
     [
         ("bench.shape", {"x": InputSpec(np.dtype("<f4"), (-1, -1))}, 1, {}),
+        ("bench.shape", {"x": InputSpec(np.dtype("<f4"), (-1, 2**40, 2**40))}, 1, {}),
         ("bench.batch", {"x": InputSpec(np.dtype("<f4"), (8, 2))}, 4, {}),
         ("bench.input", IMAGES, 1, {"image": (1,)}),
         ("bench.input", {}, 1, {}),
