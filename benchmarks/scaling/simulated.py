@@ -210,7 +210,7 @@ def _scaled(engine: Engine, alone: float, start: Samples, seed: int, quick: bool
 def _rolling(start: Samples, seed: int, most: int) -> str:
     rows = []
     for replicas in (size for size in (10, 1000, LARGE) if size <= most):
-        for surge in sorted({1, max(1, replicas // 100), max(1, replicas // 4)}):
+        for surge in sorted({1, replicas // 10}):
             cells = []
             for more in (0.0, 28.0):
                 given = Samples.of([value + more for value in start.values])
