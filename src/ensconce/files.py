@@ -39,8 +39,13 @@ def writing_aside(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         A binary file opened for reading and writing, in the same folder as ``path``.
 
     Raises:
-        InputError: the folder is missing or not writable, or the disk is full.
+        InputError: the folder is missing or not writable, or the disk is full; or ``path`` is a device, a pipe or a
+            folder, whose place no file takes.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(
+            "file.create", f"cannot create {path}: it is there, and no regular file", remedy="name a file, or a new one"
+        )
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:

@@ -116,7 +116,8 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Signature", target["signature"]
     yield "Load", load_text(found["load"])
     yield "Requests", f"{shapes_text(found)}; {found['batches']} different"
-    yield "Duration", f"{duration_text(found['seconds'])} after {found['load']['warm_up']} requests to warm up"
+    until = " until it was interrupted," if found["interrupted"] else ""
+    yield "Duration", f"{duration_text(found['seconds'])}{until} after {found['load']['warm_up']} requests to warm up"
     yield (
         "The generator took",
         f"{generator['processors']:.2f} processors, its event loop {generator['event_loop']:.0%} of the time",

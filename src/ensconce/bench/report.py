@@ -77,6 +77,7 @@ def report(
         "batches": measured.batches,
         "request_bytes": measured.request_bytes,
         "answer_bytes": measured.answer_bytes,
+        "interrupted": outcome.interrupted,
         "seconds": outcome.seconds,
         "requests": {"sent": tally.sent, "answered": tally.answered, "failed": tally.failed},
         "throughput": {"requests": tally.answered / seconds, "rows": tally.answered * rows / seconds},
@@ -144,7 +145,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{target['model']}{version} at {addresses} ({target['protocol']}, {target['connection']})"
     yield f"load        {load_text(load)}, {shapes_text(found)}"
     yield (
-        f"requests    {requests['answered']} answered, {requests['failed']} failed in {found['seconds']:.2f} s; "
+        f"requests    {requests['answered']} answered, {requests['failed']} failed in {found['seconds']:.2f} s"
+        f"{' until it was interrupted' if found['interrupted'] else ''}; "
         f"{found['throughput']['requests']:.1f}/s, {found['throughput']['rows']:.1f} rows/s"
     )
     for key, title in LATENCIES.items():

@@ -41,11 +41,13 @@ class Outcome:
         tally: everything that was counted.
         seconds: from the first request to the end of the last.
         effort: what the generator itself took.
+        interrupted: whether it was cancelled; requests under way then are neither answered nor failed.
     """
 
     tally: Tally
     seconds: float
     effort: Effort
+    interrupted: bool = False
 
 
 def used() -> Effort:
@@ -67,7 +69,7 @@ async def run(
     effort: Callable[[], Effort] = used,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Outcome:
-    """Send what the plan says.
+    """Send what the plan says; cancelled after warm-up, tell what was counted until then.
 
     Args:
         send: how; numbers count up from 0, warm-up first.
@@ -87,13 +89,16 @@ async def run(
     before, begin = effort(), loop.time()
     teller = asyncio.create_task(_tell(tally, begin, tell))
     sender = _Sender(send, tally, numbers, begin)
+    interrupted = False
     try:
         await (_closed(sender, plan) if plan.rate is None else _open(sender, plan, chance, sleep))
+    except asyncio.CancelledError:
+        interrupted = True
     finally:
         teller.cancel()
     seconds, after = loop.time() - begin, effort()
     tell(tally, seconds)
-    return Outcome(tally, seconds, after - before)
+    return Outcome(tally, seconds, after - before, interrupted)
 
 
 class _Sender:

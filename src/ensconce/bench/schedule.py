@@ -26,7 +26,7 @@ class Plan:
         rate: requests due in a second, which makes it an open loop.
         arrivals: in an open loop; ``poisson`` as from many callers who know nothing of each other, or evenly spaced.
         requests: after so many it ends.
-        duration: after so many seconds nothing more is sent; one of the two is there.
+        duration: after so many seconds nothing more is sent; with neither of the two it goes on until it is cancelled.
         warm_up: requests before the clock starts, not counted.
     """
 
@@ -47,10 +47,6 @@ class Plan:
         ):
             if value is not None:
                 _within(name, value, least, most)
-        if self.requests is None and self.duration is None:
-            raise InputError(
-                "bench.end", "nothing says when this ends", remedy="give a number of requests or a duration"
-            )
 
 
 def arrivals(plan: Plan, chance: random.Random) -> Iterator[float]:

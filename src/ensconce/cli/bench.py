@@ -113,7 +113,9 @@ def bench(
         Literal["poisson", "constant"], typer.Option("--arrivals", help="Of an open loop: at random, or evenly.")
     ] = "poisson",
     requests: Annotated[int | None, typer.Option("--requests", min=1, help=f"So many in all; {_DEFAULT_LOAD}.")] = None,
-    loop: Annotated[int | None, typer.Option("--loop", min=1, help="So many of each caller.")] = None,
+    loop: Annotated[
+        int | None, typer.Option("--loop", min=0, help="So many of each caller; 0 for until Ctrl-C.")
+    ] = None,
     duration: Annotated[float | None, typer.Option("--duration", help="Nothing is sent after so many seconds.")] = None,
     warm_up: Annotated[int, typer.Option("--warm-up", min=0, help="Requests before the clock starts.")] = _WARM_UP,
     connections: Annotated[
@@ -132,7 +134,8 @@ def bench(
 
     Say how the server is reached: --ca and --policy or --published for one that proves itself, --tls-ca for TLS without
     evidence, --plain for none. In an open loop (--rate) latency counts from when a request was due, so that a server
-    that stalls cannot hide it. Exit status: 0 all answered, 1 some were not, else why nothing could be measured.
+    that stalls cannot hide it. Ctrl-C ends it with a report of what was measured until then. Exit status: 0 all
+    answered, 1 some were not, 130 interrupted, else why nothing could be measured.
 
     Examples:
 
@@ -157,6 +160,7 @@ def bench(
     from ensconce.client.service import Service
     from ensconce.cluster.client import fit_inputs
     from ensconce.files import write_aside
+    from ensconce.serving.signals import told_to_end
     from ensconce.times import unix_now
 
     if requests is not None and loop is not None:
@@ -188,12 +192,15 @@ def bench(
         return batches(fit_inputs(given, dict(specs)) if specs else given, batch)
 
     async def run() -> Measured:
+        task = asyncio.current_task()
+        assert task is not None
+        told_to_end().add_done_callback(lambda _: task.cancel())
         if service is not None:
             carrier = await open_attested(service, protocol, connections)
         else:
             carrier = open_plain(addresses, tls, protocol, connections)
         by_time = plan.requests is None
-        total = round((plan.duration or 0) * _BAR_STEPS) if by_time else plan.requests
+        total = round(plan.duration * _BAR_STEPS) if by_time and plan.duration else plan.requests
         try:
             with updated_bar("warming up", total) as update:
                 return await measure(
@@ -212,7 +219,10 @@ def bench(
             await carrier.close()
 
     began = unix_now()
-    measured = asyncio.run(run())
+    try:
+        measured = asyncio.run(run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     connection = "attested" if service is not None else "plain" if tls is None else "mutual tls" if tls.key else "tls"
     subject = Subject(
         addresses=tuple(map(str, addresses)),
@@ -224,19 +234,22 @@ def bench(
         batch=batch,
     )
     found = report(subject, plan, measured, began=began)
-    if html is not None:
-        write_aside(html, page(found).encode())
-    if json is not None and str(json) != "-":
-        write_aside(json, (_json.dumps(found, indent=2) + "\n").encode())
-    if json is not None and str(json) == "-":
+    # Said before it is written: a disk that is full must not cost what took an hour to measure.
+    if str(json) == "-":
         print_json(found)
         for warning in found["generator"]["warnings"]:
             remark(f"warning: the generator: {warning}")
     else:
         for line in lines(found):
             say(line)
+    sys.stdout.flush()
+    if json is not None and str(json) != "-":
+        write_aside(json, (_json.dumps(found, indent=2) + "\n").encode())
+    if html is not None:
+        write_aside(html, page(found).encode())
+    if found["interrupted"]:
+        raise KeyboardInterrupt
     if found["requests"]["failed"]:
-        sys.stdout.flush()
         raise typer.Exit(1)
 
 
@@ -255,8 +268,8 @@ def _plan(
     if loop is not None:
         if rate is not None:
             raise _usage("--loop counts requests of callers, and --rate has none", "use --requests")
-        requests = loop * callers
-    if requests is None and duration is None:
+        requests = loop * callers or None
+    if requests is None and duration is None and loop is None:
         requests = _REQUESTS
     return Plan(
         concurrency=callers, rate=rate, arrivals=arrivals, requests=requests, duration=duration, warm_up=warm_up

@@ -112,6 +112,35 @@ def test_warm_up_is_not_counted_and_its_failure_is_told(simulate: Simulate) -> N
         measured(simulate, Server(fails=7), concurrency=3, requests=5, warm_up=20)
 
 
+@pytest.mark.parametrize("rate", [None, 100.0])
+def test_cancelled_it_tells_what_was_counted_until_then(simulate: Simulate, rate: float | None) -> None:
+    server = Server((1, 2))
+
+    async def interrupted() -> Outcome:
+        measuring = asyncio.create_task(run(server.send, Plan(concurrency=2, rate=rate), random.Random(7)))
+        await asyncio.sleep(1.5)
+        measuring.cancel()
+        return await measuring
+
+    found: Outcome = simulate(interrupted())
+    tally = found.tally
+    assert found.interrupted
+    assert found.seconds == pytest.approx(1.5, abs=0.01)
+    assert (tally.sent - tally.answered, tally.failed) == (2, 0)
+    assert tally.answered == tally.latency.count > 50
+
+
+def test_cancelled_while_it_warms_up_it_has_nothing_to_tell(simulate: Simulate) -> None:
+    async def interrupted() -> None:
+        measuring = asyncio.create_task(run(Server((0, 2)).send, Plan(warm_up=1), random.Random(7)))
+        await asyncio.sleep(1)
+        measuring.cancel()
+        await measuring
+
+    with pytest.raises(asyncio.CancelledError):
+        simulate(interrupted())
+
+
 def test_a_defect_ends_it(simulate: Simulate) -> None:
     async def broken(number: int) -> None:
         if number == 5:
@@ -146,7 +175,6 @@ def test_constant_arrivals_do_not_drift() -> None:
 @pytest.mark.parametrize(
     ("check", "plan"),
     [
-        ("bench.end", {}),
         ("bench.rate", {"requests": 1, "rate": 0.0}),
         ("bench.rate", {"requests": 1, "rate": float("nan")}),
         ("bench.duration", {"duration": 0.0}),

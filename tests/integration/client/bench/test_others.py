@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import signal
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -18,7 +21,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ensconce.cli.main import app
-from ensconce.errors import EnsconceError
+from ensconce.errors import EnsconceError, InputError
 from ensconce.modelserver.certificates import issue_files, write_files
 from ensconce.tfserving.messages import InferMetadataResponse, InferRequest, InferResponse
 
@@ -161,6 +164,38 @@ def test_images_as_strings_and_rows_of_a_file(v2: Callable[..., V2], tmp_path: P
     done = bench(*arguments, "--input", image)
     assert isinstance(done.exception, EnsconceError)
     assert done.exception.check == "predict.input"
+
+
+def test_interrupted_it_tells_what_was_measured(v2: Callable[..., V2], tmp_path: Path, wait_for: Any) -> None:
+    server, report = v2(), tmp_path / "report.json"
+    command = [sys.executable, "-P", "-m", "ensconce", "bench", f"127.0.0.1:{server.port}", "--plain"]
+    command += ["--protocol", "v2-grpc", "--model", "m", "--warm-up", "3", "--loop", "0", "--json", str(report)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: len(server.requests) > 20, "requests")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert "until it was interrupted" in out
+    found = json.loads(report.read_text())
+    assert found["interrupted"]
+    assert found["load"]["requests"] is found["load"]["duration"] is None
+    sent, answered, failed = (found["requests"][each] for each in ("sent", "answered", "failed"))
+    assert answered > 10
+    assert sent - answered - failed in (0, 1)
+
+
+def test_what_was_measured_is_said_where_it_cannot_be_written(v2: Callable[..., V2], tmp_path: Path) -> None:
+    done = bench(
+        *(f"127.0.0.1:{v2().port}", "--plain", "--protocol", "v2-grpc", "--model", "m", "--requests", 3),
+        *("--html", tmp_path / "absent" / "report.html"),
+    )
+    assert "3 answered, 0 failed" in done.stdout
+    assert isinstance(done.exception, InputError)
+    assert done.exception.check == "file.create"
 
 
 class _Rest(BaseHTTPRequestHandler):
