@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import grpc
-import grpc.aio
 
-from ensconce.client.calls import Conduct
-from ensconce.client.channel import true_reason
+from ensconce.client.channel import MultiCallable
 from ensconce.client.channel_aio import AsyncAttestedChannel
-from ensconce.client.pool import Lease, Place
+from ensconce.client.conduct import Attempts, Conduct, Methods
+from ensconce.client.pool import Lease
+from ensconce.errors import UnreachableError
 
 __all__ = ["AsyncCaller"]
 
@@ -34,9 +33,8 @@ class AsyncCaller:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._pool = channel.pool
+        self._channel, self._methods = channel, Methods(channel.pool)
         self._conduct, self._sleep = conduct, sleep
-        self._methods: WeakKeyDictionary[Place[grpc.aio.Channel], dict[str, Any]] = WeakKeyDictionary()
 
     async def call(self, path: str, request: bytes, *, kind: str, timeout: float) -> bytes:
         """One call, see :meth:`ensconce.client.calls.Caller.call`.
@@ -49,67 +47,66 @@ class AsyncCaller:
 
         Raises:
             EnsconceError: see there.
+            InputError: ``client.loop``: the channel belongs to another event loop.
         """
-        conduct = self._conduct
-        conduct.budget.earn()
-        deadline = conduct.clock() + timeout
-        avoid: set[str] = set()
-        attempt = 0
+        self._channel.check_loop()
+        method = self._methods.named(path)
+        attempts = Attempts(self._channel.pool, self._conduct, kind, timeout)
         while True:
-            attempt += 1
-            lease = self._pool.lease(avoid)
-            began, delay = conduct.clock(), conduct.delay(kind)
+            lease = attempts.begin()
             try:
-                if delay is None or delay >= deadline - began:
-                    response = await self._once(lease, path, request, deadline)
-                    answered = lease.replica_id
-                else:
-                    response, answered = await self._hedged(lease, path, request, avoid, delay, deadline)
-            except grpc.aio.AioRpcError as error:
-                reason = true_reason(lease, error)
-                others = bool(self._pool.replicas)
-                await self._sleep(conduct.wait(attempt, error, reason, deadline, others=others))
-                avoid.add(lease.replica_id)
+                response, by = await self._attempt(attempts, method, request, lease)
+            except grpc.RpcError as error:
+                await self._sleep(attempts.failed(error))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody cancels the caller: this is how gRPC tells that its channel was closed meanwhile.
+                raise UnreachableError(
+                    "predict.cancelled", "the prediction failed: the client was closed meanwhile"
+                ) from None
             else:
-                conduct.done(kind, began, answered)
+                attempts.answered(by)
                 return response
 
-    async def _once(self, lease: Lease[grpc.aio.Channel], path: str, request: bytes, deadline: float) -> bytes:
-        with lease:
-            methods = self._methods.setdefault(lease.seat, {})
-            method = methods.get(path) or methods.setdefault(path, lease.seat.channel.unary_unary(path, None, None))
-            response: bytes = await method(request, timeout=deadline - self._conduct.clock())
-            return response
-
-    async def _hedged(
-        self,
-        lease: Lease[grpc.aio.Channel],
-        path: str,
-        request: bytes,
-        avoid: set[str],
-        delay: float,
-        deadline: float,
+    async def _attempt(
+        self, attempts: Attempts, method: MultiCallable, request: bytes, lease: Lease[Any]
     ) -> tuple[bytes, str]:
-        """The first answer of up to two calls, and who gave it."""
+        """The answer, of up to two calls the first, and who gave it."""
+
+        async def ask(lease: Lease[Any]) -> bytes:
+            with lease:
+                response: bytes = await method.on(lease.seat)(request, timeout=attempts.left)
+                return response
+
+        delay = attempts.delay
+        if delay is None:
+            return await ask(lease), lease.replica_id
         calls: dict[asyncio.Task[bytes], str] = {}
 
-        def begin(lease: Lease[grpc.aio.Channel]) -> None:
-            task = asyncio.create_task(self._once(lease, path, request, deadline))
+        def begin(lease: Lease[Any]) -> None:
+            task = asyncio.create_task(ask(lease))
             # One that is cancelled before it has begun would not release it.
             task.add_done_callback(lambda _: lease.release())
             calls[task] = lease.replica_id
 
         begin(lease)
         try:
-            done, waiting = await asyncio.wait(calls, timeout=delay)
-            if not done:
-                if self._conduct.budget.take():
-                    begin(self._pool.lease({*avoid, lease.replica_id}))
-                done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-                if waiting and all(each.exception() is not None for each in done):
-                    done, _ = await asyncio.wait(waiting)
-            first = next((each for each in done if each.exception() is None), next(iter(done)))
+            done, _ = await asyncio.wait(calls, timeout=delay)
+            if not done and (other := attempts.elsewhere()) is not None:
+                begin(other)
+            waiting: set[asyncio.Task[bytes]] = set(calls)
+            while waiting and not any(map(_is_answered, done)):
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            first = next(filter(_is_answered, done), next(iter(done)))
             return first.result(), calls[first]
         finally:
             for call in calls:
                 call.cancel()
+            # None of them outlives this, and no error of theirs is left for the event loop to complain about.
+            await asyncio.gather(*calls, return_exceptions=True)
+
+
+def _is_answered(call: asyncio.Task[bytes]) -> bool:
+    return not call.cancelled() and call.exception() is None

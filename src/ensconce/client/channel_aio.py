@@ -7,17 +7,17 @@ import functools
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
-from weakref import WeakKeyDictionary
 
 import grpc
 import grpc.aio
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.channel import channel_options, true_reason
+from ensconce.client.channel import MultiCallable, channel_options, true_reason
 from ensconce.client.loops import call_in, run_in
-from ensconce.client.pool import CONNECTIONS, Lease, Place, Places, Pool
+from ensconce.client.pool import CONNECTIONS, Lease, Places, Pool
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.client.tunnel import Tunnel
+from ensconce.errors import InputError
 
 __all__ = ["AsyncAttestedChannel", "connect_async", "open_async_channel"]
 
@@ -72,24 +72,35 @@ class AsyncAttestedChannel(grpc.aio.Channel):
         self.pool = pool
         self._is_closed = False
         self._changed = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         pool.watch(lambda: call_in(loop, self._changed.set))
+
+    def check_loop(self) -> None:
+        """Refuse to be used in another event loop than the one that it was made in.
+
+        Raises:
+            InputError: ``client.loop``.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise InputError(
+                "client.loop", "this channel belongs to another event loop", remedy="make one in each event loop"
+            )
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.aio.Channel.unary_unary`; calls raise the true reason when they are awaited."""
-        return _MultiCallable(self.pool, "unary_unary", args, kwargs)
+        return _Method(self, "unary_unary", args, kwargs)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.aio.Channel.unary_stream`."""
-        return _MultiCallable(self.pool, "unary_stream", args, kwargs)
+        return _Method(self, "unary_stream", args, kwargs)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.aio.Channel.stream_unary`; calls raise the true reason when they are awaited."""
-        return _MultiCallable(self.pool, "stream_unary", args, kwargs)
+        return _Method(self, "stream_unary", args, kwargs)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`grpc.aio.Channel.stream_stream`."""
-        return _MultiCallable(self.pool, "stream_stream", args, kwargs)
+        return _Method(self, "stream_stream", args, kwargs)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: ARG002 - it does
         """As :meth:`grpc.aio.Channel.get_state`: READY as long as there is an accepted replica."""
@@ -125,20 +136,16 @@ class AsyncAttestedChannel(grpc.aio.Channel):
         await self.close()
 
 
-class _MultiCallable:
-    """One method on every seat of a pool."""
-
-    def __init__(self, pool: Places[Any], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._pool, self._kind, self._args, self._kwargs = pool, kind, args, kwargs
-        self._made: WeakKeyDictionary[Place[Any], Any] = WeakKeyDictionary()
+class _Method(MultiCallable):
+    def __init__(self, channel: AsyncAttestedChannel, kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(channel.pool, kind, args, kwargs)
+        self._channel = channel
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._channel.check_loop()
         lease = self._pool.lease()
         try:
-            method = self._made.get(lease.seat)
-            if method is None:
-                method = self._made[lease.seat] = getattr(lease.seat.channel, self._kind)(*self._args, **self._kwargs)
-            call = method(*args, **kwargs)
+            call = self.on(lease.seat)(*args, **kwargs)
         except BaseException:
             lease.release()
             raise

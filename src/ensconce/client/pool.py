@@ -101,8 +101,10 @@ class Lease(Generic[ChannelT]):
         replica_id: the replica that the seat led to when the call began.
     """
 
-    def __init__(self, seat: Place[ChannelT], release: Callable[[], object]) -> None:
-        self._release = release
+    def __init__(
+        self, seat: Place[ChannelT], release: Callable[[], object], ends: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._release, self._ends, self._ended = release, ends, ends()
         self._is_over = False
         self.seat = seat
         self.replica_id = seat.replica_id
@@ -111,6 +113,11 @@ class Lease(Generic[ChannelT]):
     def failure(self) -> EnsconceError | None:
         """Why the seat has no connection, where that is so."""
         return self.seat.failure
+
+    @property
+    def is_cut(self) -> bool:
+        """A connection of the seat has ended since the call began, or none could be had."""
+        return self._ends() != self._ended or self.failure is not None
 
     def release(self) -> None:
         """The call has ended. Idempotent."""
@@ -238,7 +245,7 @@ class Pool(Generic[ChannelT]):
             seat = None if self._is_closed else self._roster.choose(avoid)
         if seat is None:
             raise InputError("client.closed", "the client has been closed")
-        lease = Lease(seat, functools.partial(self.release, seat))
+        lease = Lease(seat, functools.partial(self.release, seat), lambda: seat.tunnel.ends)
         if lease.replica_id not in self._known:
             self._learn(seat)
         return lease

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.calls import TIMEOUT_S, Caller, Conduct
+from ensconce.client.calls import Caller
 from ensconce.client.channel import AttestedChannel, connect
-from ensconce.client.codec import METADATA, PREDICT, Array, encode_metadata_request, encode_request, read_response
-from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_classes, decode_values, encode_examples
+from ensconce.client.codec import Array
+from ensconce.client.codec_examples import Classes
+from ensconce.client.conduct import TIMEOUT_S, Conduct
 from ensconce.client.hedge import Hedge
-from ensconce.client.leaf import Accepted
 from ensconce.client.pool import CONNECTIONS
+from ensconce.client.questions import Questions, Steps, Which
 from ensconce.client.sealed_grpc import open_sealed
 from ensconce.client.service import Service, ServiceOptions
-from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
-from ensconce.errors import InputError
+from ensconce.client.signatures import Inputs, Signature
+from ensconce.errors import EnsconceError
 
 __all__ = ["Client"]
 
+T = TypeVar("T")
 
-class Client:
+
+class Client(Questions):
     """A client of one service. Safe to share between threads.
 
     Calls that end in UNAVAILABLE are made again, to another replica where there is one, within their timeout and as
@@ -43,20 +46,9 @@ class Client:
     """
 
     def __init__(self, channel: AttestedChannel, *, hedge: Hedge | None = None, conduct: Conduct | None = None) -> None:
+        super().__init__(channel.pool, hedge, conduct)
         self.channel = channel
-        self._conduct = conduct or Conduct(hedge=hedge)
         self._caller = Caller(channel, self._conduct)
-        self._signatures = Signatures()
-
-    @property
-    def calls(self) -> dict[str, int]:
-        """How many calls each replica has answered, by replica id."""
-        return self._conduct.answers()
-
-    @property
-    def accepted(self) -> dict[str, Accepted]:
-        """Every replica that this client is connected to or has asked, by replica id."""
-        return self.channel.pool.known
 
     @classmethod
     def connect(
@@ -95,78 +87,66 @@ class Client:
             version: ``None`` for the newest.
             timeout: for the whole call, in seconds.
         """
-        return known(self._learned(model, version, timeout))
+        return self._run(self._told(model, version), timeout)
 
     def predict(
         self,
         model: str,
         inputs: Inputs,
         *,
-        version: int | None = None,
-        signature: str = "",
         outputs: Sequence[str] = (),
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> dict[str, Array]:
         """One prediction.
 
         Args:
             model: the model's name.
             inputs: arrays by name; or the array, where there is one input. They are converted where nothing is lost.
-            version: ``None`` for the newest.
-            signature: empty for ``serving_default``.
             outputs: which outputs to get; empty for all.
             timeout: for the whole call, in seconds.
+            which: ``version`` and ``signature``, see :class:`ensconce.client.questions.Which`.
 
         Raises:
             InputError: ``predict.inputs``, ``predict.signature``.
         """
-        arrays = to_arrays(inputs, self._learned(model, version, timeout), signature)
-        request = encode_request(model, arrays, version=version, signature=signature, outputs=outputs)
-        found, by = read_response(self._caller.call(PREDICT, request, kind=model, timeout=timeout))
-        self._signatures.answered(model, version, by)
-        return found
+        return self._run(self._predict(model, inputs, outputs, **which), timeout)
 
     def classify(
         self,
         model: str,
         examples: Sequence[Mapping[str, Any]],
         *,
-        version: int | None = None,
-        signature: str = "",
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> list[Classes]:
         """The classes of examples, each with its labels and scores.
 
         Args:
             model: the model's name.
             examples: see :func:`ensconce.client.codec_examples.encode_examples`.
-            version: ``None`` for the newest.
-            signature: empty for ``serving_default``.
             timeout: for the whole call, in seconds.
+            which: see :meth:`predict`.
         """
-        request = encode_examples(CLASSIFY, model, examples, version=version, signature=signature)
-        return decode_classes(self._caller.call(CLASSIFY, request, kind=model, timeout=timeout))
+        return self._run(self._classify(model, examples, which), timeout)
 
     def regress(
         self,
         model: str,
         examples: Sequence[Mapping[str, Any]],
         *,
-        version: int | None = None,
-        signature: str = "",
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> npt.NDArray[np.float32]:
         """The value of each example.
 
         Args:
             model: the model's name.
             examples: see :meth:`classify`; so are the others.
-            version: ``None`` for the newest.
-            signature: empty for ``serving_default``.
             timeout: for the whole call, in seconds.
+            which: see :meth:`predict`.
         """
-        request = encode_examples(REGRESS, model, examples, version=version, signature=signature)
-        return decode_values(self._caller.call(REGRESS, request, kind=model, timeout=timeout))
+        return self._run(self._regress(model, examples, which), timeout)
 
     def close(self) -> None:
         """Close every connection."""
@@ -178,14 +158,19 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _learned(self, model: str, version: int | None, timeout: float) -> dict[str, Signature] | None:
+    def _run(self, steps: Steps[T], timeout: float) -> T:
+        """Make the calls that the steps ask for, within a timeout for all of them."""
+        deadline = self._conduct.clock() + timeout
         try:
-            return self._signatures.get(model, version)
-        except KeyError:
-            request = encode_metadata_request(model, version)
-        try:
-            answer = self._caller.call(METADATA, request, kind="", timeout=timeout)
-        except InputError as error:
-            self._signatures.untold(model, version, error)
-            return None
-        return self._signatures.learn(model, version, answer)
+            ask = next(steps)
+            while True:
+                try:
+                    left = deadline - self._conduct.clock()
+                    answer = self._caller.call(ask.path, ask.request, kind=ask.kind, timeout=left)
+                except EnsconceError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as end:
+            found: T = end.value
+            return found

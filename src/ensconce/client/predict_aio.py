@@ -6,29 +6,31 @@ import asyncio
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.calls import TIMEOUT_S, Conduct
 from ensconce.client.calls_aio import AsyncCaller
 from ensconce.client.channel_aio import AsyncAttestedChannel, connect_async
-from ensconce.client.codec import METADATA, PREDICT, Array, encode_metadata_request, encode_request, read_response
-from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_classes, decode_values, encode_examples
+from ensconce.client.codec import Array
+from ensconce.client.codec_examples import Classes
+from ensconce.client.conduct import TIMEOUT_S, Conduct
 from ensconce.client.hedge import Hedge
-from ensconce.client.leaf import Accepted
 from ensconce.client.pool import CONNECTIONS
+from ensconce.client.questions import Questions, Steps, Which
 from ensconce.client.sealed_grpc_aio import open_async_sealed
 from ensconce.client.service import Service, ServiceOptions
-from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
-from ensconce.errors import InputError
+from ensconce.client.signatures import Inputs, Signature
+from ensconce.errors import EnsconceError
 
 __all__ = ["AsyncClient"]
 
+T = TypeVar("T")
 
-class AsyncClient:
+
+class AsyncClient(Questions):
     """A client of one service, for one event loop. Its methods are those of :class:`ensconce.client.predict.Client`.
 
     Args:
@@ -40,20 +42,9 @@ class AsyncClient:
     def __init__(
         self, channel: AsyncAttestedChannel, *, hedge: Hedge | None = None, conduct: Conduct | None = None
     ) -> None:
+        super().__init__(channel.pool, hedge, conduct)
         self.channel = channel
-        self._conduct = conduct or Conduct(hedge=hedge)
         self._caller = AsyncCaller(channel, self._conduct)
-        self._signatures = Signatures()
-
-    @property
-    def calls(self) -> dict[str, int]:
-        """How many calls each replica has answered, by replica id."""
-        return self._conduct.answers()
-
-    @property
-    def accepted(self) -> dict[str, Accepted]:
-        """Every replica that this client is connected to or has asked, by replica id."""
-        return self.channel.pool.known
 
     @classmethod
     async def connect(
@@ -76,50 +67,41 @@ class AsyncClient:
         self, model: str, *, version: int | None = None, timeout: float = TIMEOUT_S
     ) -> dict[str, Signature]:
         """See :meth:`ensconce.client.predict.Client.signatures`."""
-        return known(await self._learned(model, version, timeout))
+        return await self._run(self._told(model, version), timeout)
 
     async def predict(
         self,
         model: str,
         inputs: Inputs,
         *,
-        version: int | None = None,
-        signature: str = "",
         outputs: Sequence[str] = (),
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> dict[str, Array]:
         """See :meth:`ensconce.client.predict.Client.predict`."""
-        arrays = to_arrays(inputs, await self._learned(model, version, timeout), signature)
-        request = encode_request(model, arrays, version=version, signature=signature, outputs=outputs)
-        found, by = read_response(await self._caller.call(PREDICT, request, kind=model, timeout=timeout))
-        self._signatures.answered(model, version, by)
-        return found
+        return await self._run(self._predict(model, inputs, outputs, **which), timeout)
 
     async def classify(
         self,
         model: str,
         examples: Sequence[Mapping[str, Any]],
         *,
-        version: int | None = None,
-        signature: str = "",
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> list[Classes]:
         """See :meth:`ensconce.client.predict.Client.classify`."""
-        request = encode_examples(CLASSIFY, model, examples, version=version, signature=signature)
-        return decode_classes(await self._caller.call(CLASSIFY, request, kind=model, timeout=timeout))
+        return await self._run(self._classify(model, examples, which), timeout)
 
     async def regress(
         self,
         model: str,
         examples: Sequence[Mapping[str, Any]],
         *,
-        version: int | None = None,
-        signature: str = "",
         timeout: float = TIMEOUT_S,
+        **which: Unpack[Which],
     ) -> npt.NDArray[np.float32]:
         """See :meth:`ensconce.client.predict.Client.regress`."""
-        request = encode_examples(REGRESS, model, examples, version=version, signature=signature)
-        return decode_values(await self._caller.call(REGRESS, request, kind=model, timeout=timeout))
+        return await self._run(self._regress(model, examples, which), timeout)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -131,14 +113,19 @@ class AsyncClient:
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
-    async def _learned(self, model: str, version: int | None, timeout: float) -> dict[str, Signature] | None:
+    async def _run(self, steps: Steps[T], timeout: float) -> T:
+        """Make the calls that the steps ask for, within a timeout for all of them."""
+        deadline = self._conduct.clock() + timeout
         try:
-            return self._signatures.get(model, version)
-        except KeyError:
-            request = encode_metadata_request(model, version)
-        try:
-            answer = await self._caller.call(METADATA, request, kind="", timeout=timeout)
-        except InputError as error:
-            self._signatures.untold(model, version, error)
-            return None
-        return self._signatures.learn(model, version, answer)
+            ask = next(steps)
+            while True:
+                try:
+                    left = deadline - self._conduct.clock()
+                    answer = await self._caller.call(ask.path, ask.request, kind=ask.kind, timeout=left)
+                except EnsconceError as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as end:
+            found: T = end.value
+            return found

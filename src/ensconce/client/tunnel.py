@@ -53,6 +53,8 @@ class Tunnel:
         self._lost = lost
         self._is_lost = False
         self._pumping = 0
+        self.ends = 0
+        """How many connections the other side has ended, or their time."""
         self._lock = threading.Lock()
         self._folder: Path | None = None
         self._number = -1
@@ -200,6 +202,7 @@ class Tunnel:
         """A connection is over; ``is_remote`` where the other side ended it, or its time."""
         with self._lock:
             self._pumping -= 1
+            self.ends += is_remote
         if is_remote and not self._pumping:
             self._lose()
 

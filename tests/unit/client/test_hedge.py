@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensconce.client.calls import Conduct
+from ensconce.client.conduct import Conduct
 from ensconce.client.hedge import Latencies, check_hedge
 from ensconce.errors import InputError
 

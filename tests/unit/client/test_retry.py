@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+from types import SimpleNamespace
+
 import grpc
 import pytest
 
-from ensconce.client.calls import Conduct, as_ours
+from ensconce.client.conduct import Attempts, Conduct, as_ours
+from ensconce.client.pool import Lease
 from ensconce.client.retry import ATTEMPTS, Budget, may_retry, pause
 from ensconce.errors import EnsconceError, EvidenceError, InputError, RefusedError, UnreachableError
 
@@ -57,28 +61,77 @@ class Failed(grpc.RpcError):
         return "because"
 
 
-def conduct() -> Conduct:
-    return Conduct(clock=lambda: 100.0, chance=lambda: 1.0)
+class Pool:
+    """Leases of replicas a, b, c and so on; connections are cut, or cannot be had, as a test says."""
+
+    failure: EnsconceError | None = None
+    ends = 0
+
+    def __init__(self) -> None:
+        self.replicas = {"a": None}
+        self.avoided: list[set[str]] = []
+
+    def lease(self, avoid: Collection[str] = ()) -> Lease[None]:
+        self.avoided.append(set(avoid))
+        seat = SimpleNamespace(replica_id="abcdefgh"[len(self.avoided) - 1], failure=self.failure, channel=None)
+        return Lease(seat, lambda: None, lambda: self.ends)
+
+
+UNAVAILABLE = Failed(grpc.StatusCode.UNAVAILABLE)
+
+
+def attempts(pool: Pool, timeout: float = 60.0, conduct: Conduct | None = None) -> Attempts:
+    now = conduct or Conduct(clock=lambda: 100.0, chance=lambda: 1.0)
+    return Attempts(pool, now, "digits", timeout)  # type: ignore[arg-type]
+
+
+def test_each_attempt_goes_to_another_replica_after_a_longer_pause_and_they_end() -> None:
+    pool = Pool()
+    call = attempts(pool)
+    for number in range(1, ATTEMPTS):
+        call.begin()
+        assert call.failed(UNAVAILABLE) == 0.02 * 2 ** (number - 1)
+    call.begin()
+    with pytest.raises(UnreachableError) as failed:
+        call.failed(UNAVAILABLE)
+    assert failed.value.check == "predict.unavailable"
+    assert pool.avoided == [set("abcdefgh"[:number]) for number in range(ATTEMPTS)]
 
 
 def test_the_next_attempt_is_within_the_deadline() -> None:
-    unavailable = Failed(grpc.StatusCode.UNAVAILABLE)
-    assert conduct().wait(2, unavailable, None, 101.0, others=True) == 0.04
-    with pytest.raises(UnreachableError) as failed:
-        conduct().wait(2, unavailable, None, 100.03, others=True)
-    assert failed.value.check == "predict.unavailable"
-    with pytest.raises(UnreachableError) as failed:
-        conduct().wait(ATTEMPTS, unavailable, UNREACHED, 101.0, others=True)
-    assert failed.value is UNREACHED
-
-
-def test_no_attempt_without_a_budget() -> None:
-    one = conduct()
-    unavailable = Failed(grpc.StatusCode.UNAVAILABLE)
-    for _ in range(10):
-        one.wait(1, unavailable, None, 101.0, others=True)
+    late, in_time = attempts(Pool(), 0.02), attempts(Pool(), 0.021)
+    late.begin()
     with pytest.raises(UnreachableError):
-        one.wait(1, unavailable, None, 101.0, others=True)
+        late.failed(UNAVAILABLE)
+    in_time.begin()
+    assert in_time.failed(UNAVAILABLE) == 0.02
+
+
+def test_the_true_reason_is_told() -> None:
+    pool = Pool()
+    pool.failure, pool.replicas = RefusedError("policy.mr_enclave", "no"), {}
+    call = attempts(pool)
+    call.begin()
+    with pytest.raises(RefusedError) as failed:
+        call.failed(UNAVAILABLE)
+    assert failed.value is pool.failure
+
+
+def test_no_attempt_without_a_budget_but_one_for_what_a_lost_connection_took_with_it() -> None:
+    conduct, pool = Conduct(clock=lambda: 100.0, chance=lambda: 1.0, budget=Budget(share=0.0, most=1.0)), Pool()
+    assert conduct.budget.take()
+    refused = attempts(pool, conduct=conduct)
+    refused.begin()
+    with pytest.raises(UnreachableError):
+        refused.failed(UNAVAILABLE)
+    cut = attempts(pool, conduct=conduct)
+    cut.begin()
+    pool.ends += 1
+    assert cut.failed(UNAVAILABLE) == 0.02
+    cut.begin()
+    pool.ends += 1
+    with pytest.raises(UnreachableError):
+        cut.failed(UNAVAILABLE)
 
 
 @pytest.mark.parametrize(
