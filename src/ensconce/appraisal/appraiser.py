@@ -73,12 +73,14 @@ class Appraiser:
         collateral: where collateral comes from.
         now: the clock, seconds since 1970.
         published: what has to be published beside; None where the policy alone judges.
+        by_published_alone: whether identities are those that are published now, and not the policy's.
     """
 
     policy: Policy
     collateral: CollateralSource
     now: Callable[[], int]
     published: Published | None = None
+    by_published_alone: bool = False
 
     def appraise(self, quote: bytes) -> Acceptance:
         """Verify a quote and have the policy judge it, as of now.
@@ -103,7 +105,8 @@ class Appraiser:
         with step("published"):
             published = self.published()
             judge(published, verdict.report, self.now())
-        return self.policy.judge(verdict).until(unix_of(published.expires))
+        policy = published.to_policy(self.policy.roots) if self.by_published_alone else self.policy
+        return policy.judge(verdict).until(unix_of(published.expires))
 
     def gather(self, quote: bytes) -> Case:
         """Everything that a quote is to be verified with. May wait for the network.

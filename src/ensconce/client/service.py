@@ -110,7 +110,11 @@ class Service:
             targets=targets,
             server_name=name,
             appraiser=Appraiser(
-                found, source, now, None if published is None else partial(published.measurements, name)
+                found,
+                source,
+                now,
+                None if published is None else partial(published.measurements, name),
+                by_published_alone=policy is None,
             ),
             authority=authority,
             freshness=freshness,

@@ -167,6 +167,17 @@ def test_predictions_until_a_withdrawal(world, grpc_replica, publisher, place, c
     assert second.served == 0
 
 
+def test_a_new_release_needs_no_new_client(world, grpc_replica, publisher, place, client, wait_for) -> None:
+    place.write_bytes(publisher.publish(world.measured(publisher, CODE)).to_bytes())
+    first = grpc_replica(world.replica())
+    connected = client(first.target)
+    place.write_bytes(publisher.publish(world.measured(publisher, CODE, OTHER_CODE, serial=2)).to_bytes())
+    first.stop()
+    second = grpc_replica(world.replica(mr_enclave=OTHER_CODE), port=first.port)
+    assert connected.predict("digits", {"images": np.ones((1, 2), np.float32)}, timeout=20)["images"].shape == (1, 2)
+    assert second.served == 1
+
+
 def test_predict_on_the_command_line(world, serve, recorder, publisher, place, key, tmp_path, monkeypatch) -> None:
     for name in ("CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
