@@ -11,7 +11,7 @@ TF_TESTS := tests/unit/serving/engines tests/unit/models/importing tests/interop
 UV     := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --no-header \
           --no-emit-index-url --no-emit-find-links
 
-.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving bench-scaling fuzz fuzz-env interop-env cluster-programs cluster-test lock clean
+.PHONY: help proto setup demo test test-tensorflow lint format types contract build check bench bench-serving bench-scaling fuzz fuzz-env interop-env cluster-programs cluster-test balancer-test lock clean
 
 help:
 	@echo "make demo         set everything up and play the whole story on this machine"
@@ -23,6 +23,7 @@ help:
 	@echo "make images       build container images; BASE=... for another base, IMAGES=\"client provisioning\" for some of them"
 	@echo "make images-test  build them twice, compare, and run what is in them (needs buildah and podman)"
 	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
+	@echo "make balancer-test  a launched service behind an nginx that ends TLS: sealed bodies under load (two minutes)"
 	@echo "make cluster-test  the story in a real Kubernetes of one node (root; make cluster-programs builds its programs)"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make bench-serving  serving beside TensorFlow, MLServer, KServe and LitServe (about 15 minutes); BENCH_ARGS=--quick"
@@ -107,6 +108,9 @@ cluster-programs:
 
 cluster-test: $(VENV)/.dev
 	@ENSCONCE_CLUSTER_TEST=1 $(BIN)/python -m pytest -rs tests/e2e/kubernetes $(PYTEST_ARGS)
+
+balancer-test: $(VENV)/.dev
+	@ENSCONCE_BALANCER_TEST=1 $(BIN)/python -m pytest -rs tests/e2e/balancer $(PYTEST_ARGS)
 
 build: $(VENV)/.dev
 	@rm -rf dist build/wheel-env

@@ -36,7 +36,7 @@ class Sealing(Protocol):
     def sealer(self) -> Sealer:
         """Has the key."""
 
-    def ask_key(self) -> Statement:
+    def ask_key(self, nonce: bytes) -> Statement:
         """Ask for it."""
 
 
@@ -47,7 +47,7 @@ class AsyncSealing(Protocol):
     def sealer(self) -> Sealer:
         """Has the key."""
 
-    def ask_key(self) -> Awaitable[Statement]:
+    def ask_key(self, nonce: bytes) -> Awaitable[Statement]:
         """Ask for it."""
 
 
@@ -70,7 +70,8 @@ def open_routes(sealings: Sequence[SealingT], close: Callable[[], object]) -> Ro
     failures: list[EnsconceError] = []
     for each in sealings:
         try:
-            each.sealer.judge(each.ask_key())
+            nonce = each.sealer.question()
+            each.sealer.judge(each.ask_key(nonce), nonce)
         except (EnsconceError, *_LOST) as error:
             failures.append(_failure(error))
     return _routes(sealings, failures, close)
@@ -85,7 +86,8 @@ async def open_async_routes(sealings: Sequence[AsyncSealingT]) -> Routes[AsyncSe
     failures: list[EnsconceError] = []
     for each in sealings:
         try:
-            await asyncio.to_thread(each.sealer.judge, await each.ask_key())
+            nonce = each.sealer.question()
+            await asyncio.to_thread(each.sealer.judge, await each.ask_key(nonce), nonce)
         except (EnsconceError, *_LOST) as error:
             failures.append(_failure(error))
     return _routes(sealings, failures, lambda: None)

@@ -7,6 +7,7 @@ is judged as on any connection, and only what opens with a request's own secret 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,12 +17,17 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from ensconce.client.freshness import judge_fresh
 from ensconce.client.leaf import Accepted, judge_leaf
 from ensconce.client.service import Service
 from ensconce.errors import EvidenceError, InputError, RefusedError, UnreachableError
+from ensconce.evidence.quote import MAX_QUOTE_SIZE
+from ensconce.evidence.spki import spki_of
+from ensconce.ratls.binding import NONCE_SIZE, sealing_binding
 from ensconce.ratls.sealing import (
     KEY_HEADER,
     KEY_SIZE,
+    MOST_NONCES,
     ROUTE_HEADER,
     Answering,
     Api,
@@ -67,12 +73,19 @@ class AcceptedKey:
     accepted: Accepted
 
 
-def judge_statement(statement: Statement, service: Service) -> AcceptedKey:
+def judge_statement(statement: Statement, service: Service, nonce: bytes = b"") -> AcceptedKey:
     """Accept a sealing key, or say why not.
+
+    Args:
+        statement: as it came.
+        service: whom to believe; if it asks for fresh quotes, there has to be one.
+        nonce: that was sent with the question.
 
     Raises:
         EvidenceError: ``sealed.key``: it is none; ``sealed.signature``: the certificate's key does not vouch for it; or
-            the certificate is not acceptable, see :func:`ensconce.client.leaf.judge_leaf`.
+            the certificate is not acceptable, see :func:`ensconce.client.leaf.judge_leaf`; ``sealed.nonce``: the fresh
+            quote was not made for this question; or it is not acceptable, see
+            :func:`ensconce.client.freshness.judge_fresh`.
         RefusedError: the policy refuses the enclave.
         UnreachableError: collateral is not to be had.
     """
@@ -97,7 +110,32 @@ def judge_statement(statement: Statement, service: Service) -> AcceptedKey:
             rule="signed by the certificate's key",
             remedy="somebody between this client and the replica put in a key; tell the owner",
         ) from None
+    if service.freshness:
+        _judge_quote(statement, service, accepted, nonce)
     return AcceptedKey(statement.key, key_id(statement.key), accepted)
+
+
+def _judge_quote(statement: Statement, service: Service, accepted: Accepted, nonce: bytes) -> None:
+    nonces, size = statement.nonces, len(statement.nonces)
+    whole = len(nonce) == NONCE_SIZE and size % NONCE_SIZE == 0 and size <= MOST_NONCES * NONCE_SIZE
+    if not whole or nonce not in (nonces[at : at + NONCE_SIZE] for at in range(0, size, NONCE_SIZE)):
+        raise EvidenceError(
+            "sealed.nonce",
+            "the fresh quote over the sealing key was not made for this client's question",
+            found=f"{size} bytes of nonces",
+            rule=f"our nonce, among at most {MOST_NONCES}",
+            remedy="ask again; if it happens again, somebody between plays back what is old: tell the owner",
+        )
+    spki = spki_of(accepted.certificate.public_key())
+    report_data = sealing_binding(nonces=nonces, key=statement.key, server_spki=spki)
+    if len(statement.quote) > MAX_QUOTE_SIZE:
+        raise EvidenceError(
+            "fresh.size",
+            "the fresh quote is too long",
+            found=f"{len(statement.quote)} bytes",
+            rule=f"at most {MAX_QUOTE_SIZE} bytes",
+        )
+    judge_fresh(statement.quote, report_data, accepted.acceptance, service.appraiser)
 
 
 def not_sealing(found: str) -> UnreachableError:
@@ -177,8 +215,16 @@ class Sealer:
         key = self._key
         return None if key is None or key.accepted.valid_until <= self._service.appraiser.now() else key
 
-    def judge(self, statement: Statement) -> AcceptedKey:
+    def question(self) -> bytes:
+        """The nonce to ask with; empty where no fresh quote is wanted."""
+        return os.urandom(NONCE_SIZE) if self._service.freshness else b""
+
+    def judge(self, statement: Statement, nonce: bytes) -> AcceptedKey:
         """Seal to this key from now on; may fetch collateral.
+
+        Args:
+            statement: as it came.
+            nonce: that it was asked for with.
 
         Raises:
             EvidenceError, RefusedError, UnreachableError: see :func:`judge_statement`; there is no key then, and the
@@ -186,7 +232,7 @@ class Sealer:
         """
         self._key = None
         try:
-            key = self._key = judge_statement(statement, self._service)
+            key = self._key = judge_statement(statement, self._service, nonce)
         except (EvidenceError, RefusedError):
             self.route = _any_route()
             raise
@@ -198,7 +244,7 @@ class Sealer:
         api: Api,
         path: str,
         body: bytes,
-        ask_key: Callable[[], Statement],
+        ask_key: Callable[[bytes], Statement],
         send: Callable[[Sealed], bytes | None],
     ) -> tuple[int, bytes]:
         """Seal, send, open; anew where another replica answers, or the key was replaced.
@@ -207,7 +253,7 @@ class Sealer:
             api: how it is asked.
             path: what is asked.
             body: plain.
-            ask_key: asks for the key over this route.
+            ask_key: asks for the key over this route, with a nonce or an empty one.
             send: sends; gives the answer's body, or None where the answer is that the key is another's.
 
         Returns:
@@ -221,7 +267,8 @@ class Sealer:
         for _ in range(_ATTEMPTS):
             key = self.key
             if key is None:
-                key = self.judge(ask_key())
+                nonce = self.question()
+                key = self.judge(ask_key(nonce), nonce)
             sealed = self._seal(key, api, path, body)
             answer = send(sealed)
             if answer is not None:
@@ -234,14 +281,15 @@ class Sealer:
         api: Api,
         path: str,
         body: bytes,
-        ask_key: Callable[[], Awaitable[Statement]],
+        ask_key: Callable[[bytes], Awaitable[Statement]],
         send: Callable[[Sealed], Awaitable[bytes | None]],
     ) -> tuple[int, bytes]:
         """As :meth:`ask`, on an event loop; judging, and long bodies, in threads."""
         for _ in range(_ATTEMPTS):
             key = self.key
             if key is None:
-                key = await asyncio.to_thread(self.judge, await ask_key())
+                nonce = self.question()
+                key = await asyncio.to_thread(self.judge, await ask_key(nonce), nonce)
             if len(body) <= _IN_LOOP:
                 sealed = self._seal(key, api, path, body)
             else:
@@ -266,19 +314,11 @@ def sealers(service: Service, routes: int) -> list[Sealer]:
     """One for each of some routes.
 
     Raises:
-        InputError: ``sealed.routes``: so many cannot be had; ``sealed.freshness``: the service asks for fresh quotes,
-            which need a connection of one's own.
+        InputError: ``sealed.routes``: so many cannot be had.
     """
     if not 1 <= routes <= _MOST_ROUTES:
         raise InputError(
             "sealed.routes", "a client cannot have so many routes", found=str(routes), rule=f"1 to {_MOST_ROUTES}"
-        )
-    if service.freshness:
-        raise InputError(
-            "sealed.freshness",
-            "a fresh quote is bound to a connection, and behind a balancer there is none to the replica",
-            rule="freshness=False",
-            remedy="leave freshness out, or have the balancer pass TLS through",
         )
     return [Sealer(service) for _ in range(routes)]
 

@@ -51,7 +51,7 @@ def sealed_channel(channel: grpc.Channel, service: Service, *, routes: int = CON
         routes: how many ways through the balancer share the calls.
 
     Raises:
-        InputError: ``sealed.freshness``, ``sealed.routes``, see :func:`ensconce.client.sealed.sealers`.
+        InputError: ``sealed.routes``, see :func:`ensconce.client.sealed.sealers`.
         UnreachableError: ``sealed.none``: nobody names a key.
         EvidenceError, RefusedError: see :func:`ensconce.client.sealed.judge_statement`.
     """
@@ -118,7 +118,7 @@ def statement_of(answer: bytes) -> Statement:
         message = SealingKeyResponse.FromString(answer)
     except DecodeError as error:
         raise not_sealing("an answer that cannot be read") from error
-    return Statement(message.certificate, message.key, message.signature)
+    return Statement(message.certificate, message.key, message.signature, message.quote, message.nonces)
 
 
 def key_timeout(left: float | None) -> float:
@@ -177,10 +177,10 @@ class _Sealing(Unsealable):
     ) -> Any:
         return _UnaryUnary(self, method, request_serializer, response_deserializer)
 
-    def ask_key(self, left: float | None = None) -> Statement:
+    def ask_key(self, nonce: bytes, left: float | None = None) -> Statement:
         try:
             answer = self._key(
-                SealingKeyRequest().SerializeToString(),
+                SealingKeyRequest(nonce=nonce).SerializeToString(),
                 metadata=tuple(self.sealer.route.items()),
                 timeout=key_timeout(left),
             )
@@ -231,8 +231,11 @@ class _UnaryUnary:
             return bytes(answer)
 
         body = request if self._serialize is None else self._serialize(request)
-        sealing = self._sealing
-        status, answer = sealing.sealer.ask("grpc", self._method, body, lambda: sealing.ask_key(left()), send)
+
+        def ask_key(nonce: bytes) -> Statement:
+            return self._sealing.ask_key(nonce, left())
+
+        status, answer = self._sealing.sealer.ask("grpc", self._method, body, ask_key, send)
         return answer_of(status, answer, self._deserialize), made[-1]
 
 

@@ -97,7 +97,11 @@ class _Sealing(Unsealable):
                 return answer
 
             body = request if request_serializer is None else request_serializer(request)
-            status, answer = await self.sealer.ask_async("grpc", method, body, lambda: self.ask_key(left()), send)
+
+            async def ask_key(nonce: bytes) -> Statement:
+                return await self.ask_key(nonce, left())
+
+            status, answer = await self.sealer.ask_async("grpc", method, body, ask_key, send)
             return answer_of(status, answer, response_deserializer)
 
         return lambda *args, **kwargs: loop.create_task(ask(*args, **kwargs))
@@ -105,10 +109,10 @@ class _Sealing(Unsealable):
     async def close(self, grace: float | None = None) -> None:
         await self.channel.close(grace)
 
-    async def ask_key(self, left: float | None = None) -> Statement:
+    async def ask_key(self, nonce: bytes, left: float | None = None) -> Statement:
         try:
             answer = await self._key(
-                SealingKeyRequest().SerializeToString(),
+                SealingKeyRequest(nonce=nonce).SerializeToString(),
                 metadata=tuple(self.sealer.route.items()),
                 timeout=key_timeout(left),
             )

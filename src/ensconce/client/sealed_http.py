@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from dataclasses import fields
 from typing import Final
 
 import httpx
@@ -21,6 +22,7 @@ __all__ = ["async_sealed_transport", "sealed_transport"]
 
 _MOST_STATEMENT: Final = 2 * MAX_CERTIFICATE
 _OTHER_KEY: Final = 421
+_FIELDS: Final = tuple(each.name for each in fields(Statement))
 _KEY_TIMEOUT: Final = httpx.Timeout(KEY_TIMEOUT_S).as_dict()
 
 
@@ -40,7 +42,7 @@ def sealed_transport(
         routes: how many ways through the balancer share the requests.
 
     Raises:
-        InputError: ``sealed.freshness``, ``sealed.routes``, see :func:`ensconce.client.sealed.sealers`.
+        InputError: ``sealed.routes``, see :func:`ensconce.client.sealed.sealers`.
         UnreachableError: ``sealed.none``: nobody names a key.
         EvidenceError, RefusedError: see :func:`ensconce.client.sealed.judge_statement`.
     """
@@ -82,8 +84,8 @@ class _SealingTransport(httpx.BaseTransport):
 
         return _response(self.sealer.ask("rest", path, request.read(), self.ask_key, send), request)
 
-    def ask_key(self) -> Statement:
-        return _statement(*self._send(_question(self._base_url, self.sealer), _MOST_STATEMENT))
+    def ask_key(self, nonce: bytes) -> Statement:
+        return _statement(*self._send(_question(self._base_url, self.sealer, nonce), _MOST_STATEMENT))
 
     def _send(self, request: httpx.Request, most: int) -> tuple[int, bytes]:
         response = self._transport.handle_request(request)
@@ -114,8 +116,8 @@ class _AsyncSealingTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def ask_key(self) -> Statement:
-        return _statement(*await self._send(_question(self._base_url, self.sealer), _MOST_STATEMENT))
+    async def ask_key(self, nonce: bytes) -> Statement:
+        return _statement(*await self._send(_question(self._base_url, self.sealer, nonce), _MOST_STATEMENT))
 
     async def _send(self, request: httpx.Request, most: int) -> tuple[int, bytes]:
         response = await self._transport.handle_async_request(request)
@@ -141,9 +143,9 @@ def _path_of(request: httpx.Request, base_url: httpx.URL) -> str:
 
 def _outer(request: httpx.Request, sealed: Sealed) -> httpx.Request:
     # Nothing of the inner request's header: it would be in the clear.
-    fields = {**sealed.fields, "content-type": MEDIA_TYPE, "accept": MEDIA_TYPE, "accept-encoding": "identity"}
+    header = {**sealed.fields, "content-type": MEDIA_TYPE, "accept": MEDIA_TYPE, "accept-encoding": "identity"}
     timeout = {"timeout": request.extensions["timeout"]} if "timeout" in request.extensions else {}
-    return httpx.Request("POST", request.url, headers=fields, content=sealed.body, extensions=timeout)
+    return httpx.Request("POST", request.url, headers=header, content=sealed.body, extensions=timeout)
 
 
 def _answer(status: int, body: bytes) -> bytes | None:
@@ -159,8 +161,9 @@ def _response(answer: tuple[int, bytes], request: httpx.Request) -> httpx.Respon
     return httpx.Response(status, headers={"content-type": "application/json"}, content=body, request=request)
 
 
-def _question(base_url: httpx.URL, sealer: Sealer) -> httpx.Request:
-    url = base_url.copy_with(raw_path=SEALING_KEY_PATH.encode())
+def _question(base_url: httpx.URL, sealer: Sealer, nonce: bytes) -> httpx.Request:
+    query = f"?nonce={nonce.hex()}" if nonce else ""
+    url = base_url.copy_with(raw_path=f"{SEALING_KEY_PATH}{query}".encode())
     return httpx.Request("GET", url, headers=sealer.route, extensions={"timeout": _KEY_TIMEOUT})
 
 
@@ -169,12 +172,10 @@ def _statement(status: int, body: bytes) -> Statement:
         raise not_sealing(f"HTTP {status}")
     try:
         document = json.loads(body)
-        certificate, key, signature = (
-            b64decode(document[name], validate=True) for name in ("certificate", "key", "signature")
-        )
+        statement = Statement(**{name: b64decode(document[name], validate=True) for name in _FIELDS})
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise not_sealing("an answer that cannot be read") from error
-    return Statement(certificate, key, signature)
+    return statement
 
 
 def _add(body: bytearray, part: bytes, most: int) -> None:

@@ -17,13 +17,25 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["DOMAIN", "EXPORTER_SIZE", "NONCE_SIZE", "SERVING_DOMAIN", "channel_binding", "serving_binding"]
+__all__ = [
+    "DOMAIN",
+    "EXPORTER_SIZE",
+    "NONCE_SIZE",
+    "SEALING_DOMAIN",
+    "SERVING_DOMAIN",
+    "channel_binding",
+    "sealing_binding",
+    "serving_binding",
+]
 
 DOMAIN = b"ensconce/1 channel binding"
 """Separates these hashes from every other use of SHA-512 over quotes' report data."""
 
 SERVING_DOMAIN = b"ensconce/1 serving channel"
 """The same for quotes that clients of a replica ask for: neither kind can stand for the other."""
+
+SEALING_DOMAIN = b"ensconce/1 fresh sealing key"
+"""The same for quotes over sealing keys, where there is no channel between client and replica."""
 
 NONCE_SIZE = 32
 """Bytes in a nonce."""
@@ -71,13 +83,30 @@ def serving_binding(*, nonce: bytes, exporter: bytes, server_spki: bytes) -> byt
     return _hashed(SERVING_DOMAIN, nonce, exporter, server_spki)
 
 
+def sealing_binding(*, nonces: bytes, key: bytes, server_spki: bytes) -> bytes:
+    """The 64 bytes of report data for a sealing key, for all clients that ask for it at one time.
+
+    SHA-512 as in :func:`channel_binding`, over :data:`SEALING_DOMAIN` and the three arguments in this order.
+
+    Args:
+        nonces: the clients', 32 bytes each, one behind the other.
+        key: the sealing key, 32 bytes.
+        server_spki: the key of the certificate that vouches for it, DER SubjectPublicKeyInfo.
+    """
+    return _digest(SEALING_DOMAIN, nonces, key, server_spki)
+
+
 def _hashed(domain: bytes, nonce: bytes, exporter: bytes, server_spki: bytes, *more: bytes) -> bytes:
     if len(nonce) != NONCE_SIZE or len(exporter) != EXPORTER_SIZE:
         raise ValueError("nonce and exporter have 32 bytes each")
     if not server_spki:
         raise ValueError("the server's key is needed")
+    return _digest(domain, nonce, exporter, server_spki, *more)
+
+
+def _digest(*parts: bytes) -> bytes:
     digest = hashlib.sha512()
-    for part in (domain, nonce, exporter, server_spki, *more):
+    for part in parts:
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()

@@ -23,6 +23,7 @@ __all__ = [
     "KEY_HEADER",
     "KEY_SIZE",
     "MEDIA_TYPE",
+    "MOST_NONCES",
     "ROUTE_HEADER",
     "SEALING_KEY_METHOD",
     "SEALING_KEY_PATH",
@@ -47,6 +48,8 @@ SEALING_KEY_METHOD: Final = "/ensconce.Attestation/SealingKey"
 SEALING_KEY_PATH: Final = "/ensconce/sealing-key"
 KEY_SIZE: Final = 32
 """Bytes of a public key, which is also what an encapsulated key has."""
+MOST_NONCES: Final = 1024
+"""That one quote is made over."""
 
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 _REQUEST, _ANSWER, _KEY = b"ensconce/1 sealed request", b"ensconce/1 sealed answer", b"ensconce/1 sealing key"
@@ -64,11 +67,15 @@ class Statement:
         certificate: its serving certificate, with evidence; DER.
         key: X25519, 32 bytes.
         signature: ECDSA with SHA-256 of the certificate's key over :func:`signed_part`; DER.
+        quote: a fresh one over the key, see :func:`ensconce.ratls.binding.sealing_binding`, for whoever sent a nonce.
+        nonces: that it was made over, one behind the other; the asker's is among them.
     """
 
     certificate: bytes
     key: bytes
     signature: bytes
+    quote: bytes = b""
+    nonces: bytes = b""
 
 
 def signed_part(key: bytes) -> bytes:
@@ -146,8 +153,10 @@ def seal_request(key: bytes, api: Api, path: str, body: bytes) -> tuple[bytes, A
     return sealed, Answering(sealed[:KEY_SIZE], secret)
 
 
-def open_request(private_key: X25519PrivateKey, api: Api, path: str, sealed: bytes) -> tuple[bytes, Answering]:
-    """The body that :func:`seal_request` sealed, and what seals the answer.
+def open_request(
+    private_key: X25519PrivateKey, api: Api, path: str, sealed: bytes | bytearray | memoryview
+) -> tuple[memoryview, Answering]:
+    """The body that :func:`seal_request` sealed, in memory of its own, and what seals the answer.
 
     Raises:
         ValueError: it was not sealed to this key, for this path, or not at all.
@@ -159,7 +168,7 @@ def open_request(private_key: X25519PrivateKey, api: Api, path: str, sealed: byt
         raise ValueError("not sealed to this key and path") from None
     if len(plain) < _SECRET_SIZE:
         raise ValueError("a request without a secret for the answer")
-    return plain[_SECRET_SIZE:], Answering(sealed[:KEY_SIZE], plain[:_SECRET_SIZE])
+    return memoryview(plain)[_SECRET_SIZE:], Answering(bytes(sealed[:KEY_SIZE]), plain[:_SECRET_SIZE])
 
 
 def _info(key: bytes, api: Api, path: str) -> bytes:

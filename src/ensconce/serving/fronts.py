@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ensconce.serving.batching.parameters import Bounds, Parameters
 from ensconce.serving.batching.scheduler import Scheduler
+from ensconce.serving.fresh_keys import FreshKeys
 from ensconce.serving.grpc import GrpcServer
 from ensconce.serving.grpc.attestation import ATTESTATION_SERVICE, attestation_methods
 from ensconce.serving.grpc.call import Unary
@@ -90,7 +91,8 @@ class Fronts:
         observers = [each.answered for each in (metrics, options.request_log) if each is not None]
         observe = to_all(observers) if observers else None
         services = dict(options.services)
-        if attestation := attestation_methods(options.quotes, options.sealing):
+        keys = FreshKeys(options.sealing, options.quotes) if options.sealing is not None else None
+        if attestation := attestation_methods(options.quotes, keys):
             services[ATTESTATION_SERVICE] = attestation
         self._grpc = GrpcServer(
             manager,
@@ -113,9 +115,11 @@ class Fronts:
             metrics=metrics.page if metrics is not None else None,
             quotes=options.quotes,
         )
-        handle = front.handle if options.sealing is None else unsealing(options.sealing, front.handle)
+        sealing = options.sealing
         self._rest = HttpServer(
-            handle, front.refused, Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age)
+            front.handle if sealing is None or keys is None else unsealing(sealing, keys, front.handle),
+            front.refused,
+            Http1Limits(body_bytes=limits.body_bytes, age=limits.connection_age),
         )
         if metrics is not None:
             metrics.gauge("ensconce_serving_requests", lambda: self.scheduler.requests)

@@ -59,8 +59,15 @@ class Quotes:
         if self._waiting >= _MOST_WAITING:
             raise RequestError(Code.RESOURCE_EXHAUSTED, "Too many wait for quotes")
         self._latest[channel] = now
+        return await self.make(server_report_data(channel.connection, nonce))
+
+    async def make(self, report_data: bytes) -> bytes:
+        """A quote over 64 bytes that the caller answers for; whoever asks is bounded by the caller, too.
+
+        Raises:
+            RequestError: UNAVAILABLE: the platform makes none now.
+        """
         self._waiting += 1
-        report_data = server_report_data(channel.connection, nonce)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._quote, report_data)
         except EnsconceError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from typing import Final
 
 from ensconce.ratls.sealing import KEY_HEADER, MEDIA_TYPE, SEALING_KEY_PATH
+from ensconce.serving.fresh_keys import FreshKeys
 from ensconce.serving.http1.messages import Request, Response
 from ensconce.serving.sealing import Sealing
 from ensconce.tfserving.refusal import Code, RequestError
@@ -19,14 +21,28 @@ Handler = Callable[[Request], Response | Awaitable[Response]]
 
 # RFC 9110, section 15.5.20: 421 is for who cannot answer this, though another server at the address can.
 _STATUS: Final = {Code.FAILED_PRECONDITION: 421, Code.INVALID_ARGUMENT: 400, Code.ALREADY_EXISTS: 409}
+_KEY_STATUS: Final = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+}
+_DIGITS: Final = re.compile("[0-9a-f]{64}")
 
 
-def unsealing(sealing: Sealing, handle: Handler) -> Handler:
-    """A handler that opens what is sealed before ``handle`` sees it, seals the answers, and tells the key."""
+def unsealing(sealing: Sealing, keys: FreshKeys, handle: Handler) -> Handler:
+    """A handler that opens what is sealed before ``handle`` sees it, seals the answers, and tells the key.
+
+    Args:
+        sealing: opens and seals.
+        keys: tells the key: ``GET`` at its path, with ``?nonce=`` and 64 hexadecimal digits for a fresh quote.
+        handle: answers what was opened, and what is not sealed.
+    """
 
     def answer(request: Request) -> Response | Awaitable[Response]:
-        if request.target == SEALING_KEY_PATH and request.method == "GET":
-            return Response(200, _statement(sealing))
+        path, _, query = request.target.partition("?")
+        if path == SEALING_KEY_PATH and request.method == "GET":
+            return tell(query)
         key = request.fields.get(KEY_HEADER)
         if key is not None:
             return sealed(request, key)
@@ -34,13 +50,21 @@ def unsealing(sealing: Sealing, handle: Handler) -> Handler:
             return _error(403, "This server takes sealed predictions only")
         return handle(request)
 
+    async def tell(query: str) -> Response:
+        try:
+            statement = await keys.statement(_nonce(query))
+        except RequestError as error:
+            return _error(_KEY_STATUS[error.code], error.problem)
+        fields = {name: b64encode(value).decode() for name, value in asdict(statement).items()}
+        return Response(200, json.dumps(fields).encode())
+
     async def sealed(request: Request, key: str) -> Response:
         if request.method != "POST":
             return _error(400, "Only POST can be sealed")
 
-        async def plain(body: bytes) -> tuple[int, bytes]:
+        async def plain(body: memoryview) -> tuple[int, bytes]:
             # No field of the outer request says anything of the inner one: anybody between could have changed it.
-            response = handle(replace(request, body=body, fields={"content-type": "application/json"}))
+            response = handle(replace(request, body=bytes(body), fields={"content-type": "application/json"}))
             if not isinstance(response, Response):
                 response = await response
             return response.status, response.body
@@ -54,9 +78,12 @@ def unsealing(sealing: Sealing, handle: Handler) -> Handler:
     return answer
 
 
-def _statement(sealing: Sealing) -> bytes:
-    fields = asdict(sealing.statement)
-    return json.dumps({name: b64encode(value).decode() for name, value in fields.items()}).encode()
+def _nonce(query: str) -> bytes:
+    """32 bytes, or none; what is neither becomes a nonce that is refused."""
+    if not query:
+        return b""
+    name, _, digits = query.partition("=")
+    return bytes.fromhex(digits) if name == "nonce" and _DIGITS.fullmatch(digits) else b"?"
 
 
 def _error(status: int, text: str) -> Response:

@@ -23,6 +23,8 @@ from ensconce.tfserving.refusal import Code, RequestError
 
 __all__ = ["Sealing"]
 
+Body = bytes | bytearray | memoryview
+
 _MOST_REQUESTS: Final = 1 << 17
 """Of one key; 16 MB of memory."""
 _IN_LOOP: Final = 256 * 1024
@@ -88,7 +90,12 @@ class Sealing:
         return key.statement
 
     async def answer(
-        self, key: str, api: Api, path: str, sealed: bytes, handle: Callable[[bytes], Awaitable[tuple[int, bytes]]]
+        self,
+        key: str,
+        api: Api,
+        path: str,
+        sealed: Body,
+        handle: Callable[[memoryview], Awaitable[tuple[int, bytes]]],
     ) -> bytes:
         """Open a request, have it answered, and seal the answer.
 
@@ -112,7 +119,7 @@ class Sealing:
             return answering.seal(status, answer)
         return await asyncio.to_thread(answering.seal, status, answer)
 
-    def open(self, key: str, api: Api, path: str, sealed: bytes) -> tuple[bytes, Answering]:
+    def open(self, key: str, api: Api, path: str, sealed: Body) -> tuple[memoryview, Answering]:
         """The first half of :meth:`answer`."""
         ours = self._key
         if ours is None or key != ours.id:

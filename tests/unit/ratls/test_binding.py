@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ensconce.ratls.binding import channel_binding
+from ensconce.ratls.binding import channel_binding, sealing_binding
 
 PARTS = {
     "nonce": bytes(range(32)),
@@ -58,3 +58,10 @@ VECTOR = (
     "a29a2c2c03de057017fc4fc7f4525eec5f28a2480c1ec232414e4eb90e328624"
     "8848c81115f3dda3e00ff1f10113a08d9e719fd8d1872b317d08414c1cc020ff"
 )
+
+
+def test_the_binding_of_a_sealing_key_is_the_documents() -> None:
+    """docs/reference/serving.md, "Sealed bodies"."""
+    parts = (b"ensconce/1 fresh sealing key", bytes(64), b"k" * 32, b"spki")
+    whole = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    assert sealing_binding(nonces=bytes(64), key=b"k" * 32, server_spki=b"spki") == hashlib.sha512(whole).digest()

@@ -123,8 +123,8 @@ def test_the_answer_is_sealed_too(sealing: Sealing, size: int) -> None:
     key = sealing.statement.key
     sealed, answering = seal_request(key, "rest", PATH, bytes(size))
 
-    async def handle(body: bytes) -> tuple[int, bytes]:
-        return 404, body + b"!"
+    async def handle(body: memoryview) -> tuple[int, bytes]:
+        return 404, bytes(body) + b"!"
 
     answer = asyncio.run(sealing.answer(key_id(key), "rest", PATH, sealed, handle))
     assert answering.open(answer) == (404, bytes(size) + b"!")

@@ -50,7 +50,7 @@ def _refuses(code: Code, text: str) -> Unary:
 
 def _opens(sealing: Sealing, method: Unary, key: str, path: str) -> Unary:
     async def handle(data: Message, note: Note) -> bytes:
-        async def answer(body: bytes) -> tuple[int, bytes]:
+        async def answer(body: memoryview) -> tuple[int, bytes]:
             try:
                 return Code.OK, await method.handle(body, note)
             except RequestError as error:
@@ -59,6 +59,6 @@ def _opens(sealing: Sealing, method: Unary, key: str, path: str) -> Unary:
                 note.code, text = Code.INTERNAL, unforeseen(error)
             return note.code, text_of(text).encode("utf-8", "replace")
 
-        return await sealing.answer(key, "grpc", path, bytes(data), answer)
+        return await sealing.answer(key, "grpc", path, data, answer)
 
     return Unary(handle, method.name)

@@ -16,6 +16,7 @@ from ensconce.addresses import Address
 from ensconce.serving.fronts import FrontOptions
 from ensconce.serving.manager import ModelManager
 from ensconce.serving.metrics import Metrics
+from ensconce.serving.quotes import Quotes
 from ensconce.serving.sealing import Sealing
 from ensconce.serving.server import ModelServer
 from ensconce.tfserving.dtypes import dtype_named
@@ -67,7 +68,7 @@ def replica(world) -> Iterator[Callable[..., Replica]]:
     thread.start()
     made: list[Replica] = []
 
-    def make(who: Any = None, metrics: Metrics | None = None, **options: Any) -> Replica:
+    def make(who: Any = None, metrics: Metrics | None = None, quote: Any = None, **options: Any) -> Replica:
         who = who or world.replica()
         manager, sealing = ModelManager(), Sealing(**options)
         manager.add("doubling", 1, Doubling())
@@ -79,7 +80,7 @@ def replica(world) -> Iterator[Callable[..., Replica]]:
                 rest_address="127.0.0.1:0",
                 private_key_pem=who.key_pem,
                 certificate_chain_pem=who.chain_pem,
-                options=FrontOptions(sealing=sealing, metrics=metrics),
+                options=FrontOptions(sealing=sealing, metrics=metrics, quotes=quote and Quotes(quote)),
             )
             ports = await server.start()
             where = (Address("127.0.0.1", port) for port in (ports.grpc, ports.rest))
