@@ -12,7 +12,7 @@ from ensconce.addresses import Address
 from ensconce.dashboard.auth import Gate, is_named
 from ensconce.dashboard.elements import message
 from ensconce.dashboard.page import about
-from ensconce.dashboard.watcher import Watcher
+from ensconce.dashboard.watcher import Snapshot, Watcher
 from ensconce.markup import tag
 from ensconce.serving.http1.limits import Http1Limits
 from ensconce.serving.http1.messages import HttpError, Request, Response
@@ -62,6 +62,9 @@ class App:
     now: Callable[[], int]
     names: Collection[str] | None = None
     _files: dict[str, bytes] = field(init=False)
+    _written: bytes = field(init=False, default=b"")
+    _written_of: Snapshot | None = field(init=False, default=None)
+    _written_at: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         static = resources.files("ensconce.dashboard").joinpath("static")
@@ -85,9 +88,16 @@ class App:
         if not self.gate.admits(request.fields.get("cookie", "")):
             return self._sign_in(401)
         if request.target == "/":
-            watcher = self.watcher
-            return Response(200, about(self.name, watcher.snapshot, watcher.sources, self.now()), _HTML, _HEADERS)
+            return Response(200, self._page(), _HTML, _HEADERS)
         raise HttpError(404, "There is one page: /")
+
+    def _page(self) -> bytes:
+        # However many look, it is written once for a moment.
+        snapshot, now = self.watcher.snapshot, self.now()
+        if snapshot is not self._written_of or now != self._written_at:
+            self._written = about(self.name, snapshot, self.watcher.sources, now)
+            self._written_of, self._written_at = snapshot, now
+        return self._written
 
     def _enter(self, request: Request, query: str) -> Response:
         given = query

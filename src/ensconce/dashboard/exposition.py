@@ -16,6 +16,7 @@ MAX_PAGE: Final = 2 * 1024 * 1024
 """Longest page that is read, in bytes."""
 _MAX_SAMPLES: Final = 5000
 _MAX_LABELS: Final = 8
+_MOST: Final = 1e18
 _MAX_VALUE: Final = 200
 
 _LABEL: Final = r'[a-zA-Z_][a-zA-Z0-9_]{0,63}="(?:[^"\\\n]|\\[\\"n]){0,400}"'
@@ -62,15 +63,16 @@ class Reading:
         return sums
 
 
-def parse_metrics(page: bytes, wanted: Collection[str]) -> Reading:
+def parse_metrics(page: bytes, wanted: Collection[str], labels: Collection[str]) -> Reading:
     """Read a page.
 
     Args:
         page: as it came, at most :data:`MAX_PAGE` bytes; what is longer is cut.
         wanted: names; all others are passed over.
+        labels: names of the labels that tell samples apart; those that differ in others only are summed.
 
     Returns:
-        Its samples; at most 5000. Numbers that are not finite are left out.
+        At most 5000 sums. Numbers that are not finite, or beyond 1e18, are left out.
     """
     samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     count = 0
@@ -82,13 +84,16 @@ def parse_metrics(page: bytes, wanted: Collection[str]) -> Reading:
         if match is None or "Inf" in match[3]:
             continue
         value = float(match[3])
-        if value in (float("inf"), float("-inf")):  # 1e999
+        if abs(value) > _MOST:
             continue
-        pairs = {name: _unescaped(text)[:_MAX_VALUE] for name, text in _PAIR.findall(match[2] or "")}
-        samples.setdefault(match[1], {})[tuple(sorted(pairs.items()))] = value
-        count += 1
-        if count == _MAX_SAMPLES:
-            break
+        pairs = ((label, _unescaped(text)[:_MAX_VALUE]) for label, text in _PAIR.findall(match[2] or ""))
+        key = tuple(sorted({label: text for label, text in pairs if label in labels}.items()))
+        sums = samples.setdefault(match[1], {})
+        if key in sums:
+            sums[key] += value
+        elif count < _MAX_SAMPLES:
+            sums[key] = value
+            count += 1
     return Reading(samples)
 
 

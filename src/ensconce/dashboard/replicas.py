@@ -17,7 +17,7 @@ from ensconce.client.leaf import Accepted
 from ensconce.client.service import Service
 from ensconce.client.transport import open_transport
 from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
-from ensconce.dashboard.traffic import READ
+from ensconce.dashboard.traffic import LABELS, READ
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 from ensconce.web import get_over
 
@@ -104,7 +104,7 @@ def look_at(place: Place, service: Service, metrics_path: str) -> Seen:
             lost = UnreachableError("dashboard.lost", "the connection was lost again", remedy="see the next look")
             return Seen(place=place, error=lost)
         try:
-            reading = parse_metrics(get_over(client, metrics_path, MAX_PAGE, no_answer, deadline), READ)
+            reading = parse_metrics(get_over(client, metrics_path, MAX_PAGE, no_answer, deadline), READ, LABELS)
         except EnsconceError:
             reading = None
         return Seen(place=place, accepted=accepted, reading=reading, versions=_versions(client, deadline))

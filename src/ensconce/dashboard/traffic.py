@@ -7,7 +7,7 @@ from typing import Final
 
 from ensconce.dashboard.history import Measure, gauge, quantile, rate
 
-__all__ = ["ANSWERED", "MEASURES", "READ", "REFUSALS", "RELEASES", "SERVER_FIELDS", "of_models"]
+__all__ = ["ANSWERED", "LABELS", "MEASURES", "READ", "REFUSALS", "RELEASES", "SERVER_FIELDS", "of_models"]
 
 _LATENCY: Final = ":tensorflow:serving:request_latency"
 _REQUESTS: Final = ":tensorflow:serving:request_count"
@@ -34,6 +34,9 @@ READ: Final = frozenset(
     }
 )
 """Names of all that is read; other metrics are passed over."""
+
+LABELS: Final = frozenset({"API", "check", "le", "status"})
+"""Names of the labels that are looked at."""
 
 
 def of_models(labels: Mapping[str, str]) -> bool:

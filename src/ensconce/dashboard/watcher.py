@@ -18,7 +18,7 @@ from ensconce.dashboard.exposition import MAX_PAGE, Reading, parse_metrics
 from ensconce.dashboard.history import History, Readings, Series
 from ensconce.dashboard.logs import Entries, Heads, LogSeen
 from ensconce.dashboard.replicas import Find, Place, Seen, look_at, no_answer
-from ensconce.dashboard.traffic import MEASURES, READ
+from ensconce.dashboard.traffic import LABELS, MEASURES, READ
 from ensconce.errors import EnsconceError
 from ensconce.times import unix_now
 from ensconce.web import get
@@ -200,7 +200,7 @@ def _server(url: str) -> Server:
         error = failure
     try:
         page = get(f"{url.rstrip('/')}/metrics", MAX_PAGE, no_answer, timeout=deadline - time.monotonic())
-        reading = parse_metrics(page, READ)
+        reading = parse_metrics(page, READ, LABELS)
     except EnsconceError as failure:
         error = error or failure
     return Server(url, error, reading)

@@ -5,7 +5,7 @@ import pytest
 from ensconce.addresses import Address
 from ensconce.dashboard.app import App
 from ensconce.dashboard.auth import Gate
-from ensconce.dashboard.watcher import Sources, Watcher
+from ensconce.dashboard.watcher import Snapshot, Sources, Watcher
 from ensconce.serving.http1.messages import HttpError, Request, Response
 
 HOST = "127.0.0.1:8080"
@@ -49,6 +49,15 @@ def test_a_form_takes_the_token_as_often_as_it_is_right() -> None:
     assert ask(dashboard, "/enter", "POST", b"\xff&&;=" * 50).status == 403
     # In an address it would be in the browser's history, and it lasts.
     assert "set-cookie" not in dict(ask(dashboard, f"/enter?token={TOKEN}").headers)
+
+
+def test_however_many_look_the_page_is_written_once_for_a_moment() -> None:
+    dashboard = app()
+    cookie = enter(dashboard)
+    first, second = (ask(dashboard, "/", cookie=cookie).body for _ in range(2))
+    assert first is second
+    dashboard.watcher.snapshot = Snapshot(at=1)
+    assert ask(dashboard, "/", cookie=cookie).body != first
 
 
 def test_tokens_are_not_tried_without_end() -> None:

@@ -6,13 +6,16 @@ from ensconce.dashboard.exposition import parse_metrics
 from ensconce.dashboard.history import KEPT, History, Measure, Series, gauge, quantile, rate
 
 WANTED = {"asked", "taken_bucket", "now"}
+LABELS = {"s", "le"}
 
 
 def seen(measure: Measure, *rounds: dict[str, str]) -> Series:
     """A round every two seconds."""
     history = History({"it": measure})
     for index, pages in enumerate(rounds):
-        history.add(2.0 * index, {source: parse_metrics(page.encode(), WANTED) for source, page in pages.items()})
+        history.add(
+            2.0 * index, {source: parse_metrics(page.encode(), WANTED, LABELS) for source, page in pages.items()}
+        )
     return history.series["it"]
 
 
@@ -75,5 +78,5 @@ def test_what_is_kept_is_bounded() -> None:
 def test_a_clock_that_stands_still_adds_nothing() -> None:
     history = History({"it": rate("asked")})
     for value in (1, 2):
-        history.add(7.0, {"a": parse_metrics(b"asked %d" % value, WANTED)})
+        history.add(7.0, {"a": parse_metrics(b"asked %d" % value, WANTED, LABELS)})
     assert history.series["it"] == ()

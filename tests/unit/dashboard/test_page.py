@@ -16,7 +16,7 @@ from ensconce.dashboard.exposition import parse_metrics
 from ensconce.dashboard.logs import LogSeen
 from ensconce.dashboard.page import about
 from ensconce.dashboard.replicas import Place, Seen, Version
-from ensconce.dashboard.traffic import READ
+from ensconce.dashboard.traffic import LABELS, READ
 from ensconce.dashboard.watcher import Server, Snapshot, Sources
 from ensconce.errors import IntegrityError, RefusedError, UnreachableError
 
@@ -56,7 +56,7 @@ def everything(text: str) -> Snapshot:
     place = Place(text, Address("127.0.0.1", 1), text)
     error = RefusedError("policy.mr_enclave", text, found=text, rule=text, remedy=text)
     head = Head(9, bytes(32), bytes(32), "2026-01-31T12:00:00Z", "0" * 64, bytes(64))
-    metrics = parse_metrics(f'ensconce_provisioning_refusals_total{{check="{text[:30]}"}} 4\n'.encode(), READ)
+    metrics = parse_metrics(f'ensconce_provisioning_refusals_total{{check="{text[:30]}"}} 4\n'.encode(), READ, LABELS)
     return Snapshot(
         at=NOW,
         seen=(Seen(place=place, error=error, versions=(Version(text, text, text, text),)),),
@@ -151,7 +151,7 @@ def test_a_clock_that_was_set_back_makes_what_is_shown_stale() -> None:
 
 
 def test_without_the_owners_log_there_are_counts_and_a_word_on_why() -> None:
-    metrics = parse_metrics(b'ensconce_provisioning_refusals_total{check="policy.debug",wire="v2"} 4\n', READ)
+    metrics = parse_metrics(b'ensconce_provisioning_refusals_total{check="policy.debug",wire="v2"} 4\n', READ, LABELS)
     snapshot = Snapshot(at=NOW, servers=(Server("http://127.0.0.1:1", None, metrics),))
     text = Reader(about("digits", snapshot, Sources(), NOW)).text
     assert "give --owner" in text

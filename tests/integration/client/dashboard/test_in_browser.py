@@ -262,7 +262,7 @@ def test_the_live_region_tells_what_has_changed_and_does_not_chatter(
     def after_the_next_exchange() -> list[str]:
         page.evaluate("document.getElementById('age').className = 'before'")
         page.clock.run_for(5000)
-        page.wait_for_function("document.getElementById('age').className !== 'before'")
+        page.locator("#age:not(.before)").wait_for()
         return list(page.evaluate("window.heard"))
 
     for _ in range(2):
