@@ -8,16 +8,20 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.errors import UnreachableError
+from ensconce.ratls.authority import CertificateAuthority
 from ensconce.web import get
 
 Listen = Callable[[Callable[[socket.socket], None]], Any]
 OK = b"HTTP/1.1 200 OK\r\n"
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.2
 # Of a machine that has other work to do; a server that drips would be waited for far longer.
 LATEST_S = 30
 
@@ -141,6 +145,38 @@ def test_what_is_no_answer(answering: Any, find_port: Callable[[], int]) -> None
         assert refused(url).problem == "no answer"
 
 
-def test_tls_is_checked(answering: Any) -> None:
-    server = answering(OK + b"content-length: 5\r\n\r\nhello")
-    assert refused(f"https://{server.address}").problem == "no answer"
+def test_tls_is_checked(listen: Listen, tmp_path: Path) -> None:
+    now = int(time.time())
+    authority, other = (CertificateAuthority.create(name, now) for name in ("owner", "other"))
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = authority.issue_server(key.public_key(), "localhost", now=now)
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "server.pem").write_bytes(chain + secret)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(tmp_path / "server.pem")
+    asked = []
+
+    def talk(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError), serving.wrap_socket(connection, server_side=True) as secured:
+            asked.append(secured.recv(4096))
+            secured.sendall(OK + b"content-length: 5\r\n\r\nhello")
+
+    server = listen(talk)
+    port = server.address.port
+
+    def trusting(trusted: CertificateAuthority) -> ssl.SSLContext:
+        pem = trusted.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return ssl.create_default_context(cadata=pem)
+
+    assert fetch(f"https://localhost:{port}", tls=trusting(authority)) == b"hello"
+    assert len(asked) == 1
+    for url, tls in (
+        (f"https://localhost:{port}", trusting(other)),
+        (f"https://localhost:{port}", None),
+        (f"https://127.0.0.1:{port}", trusting(authority)),
+    ):
+        assert "CERTIFICATE_VERIFY_FAILED" in str(refused(url, tls=tls))
+    assert len(asked) == 1
+    server.stop()

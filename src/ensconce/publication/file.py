@@ -111,7 +111,7 @@ def parse_published(
     if "sigstore" in value and not isinstance(bundle, dict):
         raise malformed("file", "sigstore is no object", "a Sigstore bundle")
     if sigstore is None or bundle is None or envelope.signer(publishers) is not None:
-        publisher, measurements = _signed(envelope, publishers)
+        publisher, measurements = _signed(envelope, publishers, sigstore.identities if sigstore else ())
     else:
         publisher, measurements, identity = _vouched(envelope, bundle, sigstore)
     try:
@@ -142,11 +142,13 @@ def open_envelope(value: object, publishers: Sequence[Ed25519PublicKey]) -> tupl
     return envelope, _signed(envelope, publishers)[1]
 
 
-def _signed(envelope: Envelope, publishers: Sequence[Ed25519PublicKey]) -> tuple[Ed25519PublicKey, Measurements]:
-    """By a key that the client trusts."""
+def _signed(
+    envelope: Envelope, publishers: Sequence[Ed25519PublicKey], identities: Sequence[SigstoreIdentity] = ()
+) -> tuple[Ed25519PublicKey, Measurements]:
+    """By a key that the client trusts; ``identities`` have not signed it."""
     body = _body(envelope)
     publisher = envelope.signer(publishers)
-    trusted = ", ".join(key_name(key) for key in publishers)
+    trusted = ", ".join([*map(key_name, publishers), *map(str, identities)])
     if publisher is None:
         raise EvidenceError(
             "published.signature",

@@ -84,7 +84,8 @@ def test_a_key_is_enough_and_comes_first(signed: Any, trust: SigstoreTrust, publ
 
 def test_without_a_bundle_or_a_believer(signed: Any, trust: SigstoreTrust, publisher: Any) -> None:
     file = publisher.publish(publisher.measurements(CODE))
-    assert refusal(lambda: read(file, trust)).check == "published.signature"
+    error = refusal(lambda: read(file, trust))
+    assert (error.check, error.rule) == ("published.signature", f"signed by {IDENTITY} ({ISSUER})")
     assert refusal(lambda: parse_published(signed(CODE).to_bytes(), [])).check == "published.signature"
     for value in (None, [], "text", 1):
         data = canonical(json.loads(file.to_bytes()) | {"sigstore": value}) + b"\n"
