@@ -35,8 +35,8 @@ def dummies(
         shapes: of one row, by input, where the model leaves more open than that.
 
     Raises:
-        InputError: ``bench.shape``: something is left open, or too large; ``bench.batch``: the model takes another number of rows;
-            ``bench.input``: no such input, or of a type that nothing can be made up for.
+        InputError: ``bench.shape``: something is left open, or too large; ``bench.batch``: the model takes another
+            number of rows; ``bench.input``: no such input, or of a type that nothing can be made up for.
     """
     unknown = shapes.keys() - specs.keys()
     if unknown or not specs:

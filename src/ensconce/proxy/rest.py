@@ -106,15 +106,20 @@ class RestFront:
                     tried.add(lease.replica_id)
 
     async def _forward(self, lease: Lease[httpx.AsyncHTTPTransport], request: Request) -> Response:
-        fields = [(name, value) for name, value in request.fields.items() if name not in _NOT_PASSED_ON]
-        if "content-type" in request.fields:
-            fields.append(("content-type", request.fields["content-type"]))
+        # What a client's Connection names concerns that connection (RFC 9110, 7.6.1).
+        named = {each.strip() for each in request.fields.get("connection", "").lower().split(",")}
+        fields = [
+            (name.encode(), value.encode("latin-1"))
+            for name, value in request.fields.items()
+            if name == "content-type" or (name not in _NOT_PASSED_ON and name not in named)
+        ]
         outgoing = httpx.Request(
             request.method,
-            httpx.URL(scheme="http", host=self._host, raw_path=request.target.encode("latin-1")),
-            headers=[*fields, ("host", self._host), ("accept-encoding", "identity")],
+            httpx.URL(scheme="http", host=self._host),
+            headers=[*fields, (b"host", self._host.encode()), (b"accept-encoding", b"identity")],
             content=request.body if request.body or request.method not in ("GET", "HEAD") else None,
-            extensions={"timeout": _TIME.as_dict()},
+            # As it came: httpx would refuse or rewrite what is no URL in its eyes.
+            extensions={"timeout": _TIME.as_dict(), "target": request.target.encode("latin-1")},
         )
         answer = await lease.seat.channel.handle_async_request(outgoing)
         try:
@@ -126,7 +131,11 @@ class RestFront:
             answer.status_code,
             body,
             answer.headers.get("content-type", ""),
-            tuple((name, value) for name, value in answer.headers.items() if name not in _NOT_PASSED_ON),
+            tuple(
+                (name.decode("latin-1").lower(), value.decode("latin-1"))
+                for name, value in answer.headers.raw
+                if name.decode("latin-1").lower() not in _NOT_PASSED_ON
+            ),
         )
 
 

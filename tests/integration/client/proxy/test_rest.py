@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
 
 import httpx
 import pytest
@@ -126,3 +127,34 @@ def test_status_has_three_pages(world, proxy, rest_replica) -> None:
     assert httpx.post(where, trust_env=False).status_code == 405
     assert httpx.get(where, headers={"host": "evil.example"}, trust_env=False).status_code == 421
     assert httpx.get(where, headers={"host": "localhost:1"}, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "passed"),
+    [
+        (b"OPTIONS * HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1\r\n"),
+        (b"GET /a#b|c HTTP/1.1\r\n", b"GET /a#b|c HTTP/1.1\r\n"),
+        (b"GET http://evil.example/x HTTP/1.1\r\n", b"GET /x HTTP/1.1\r\n"),
+        (b"GET / HTTP/1.1\r\nx-a: \xff\xfe\r\n", b"x-a: \xff\xfe\r\n"),
+        (b"GET / HTTP/1.1\r\nconnection: x-hop, close\r\nx-hop: 1\r\nx-b: 2\r\n", b"x-b: 2\r\n"),
+        (b"GET / HTTP/1.1\r\nupgrade: h2c\r\ntransfer-encoding: chunked\r\n", b"GET / HTTP/1.1\r\n"),
+    ],
+)
+def test_requests_arrive_as_they_came_and_are_never_two(
+    world, proxy, recorder, wait_for, head: bytes, passed: bytes
+) -> None:
+    replica = recorder(world.replica())
+    started = proxy(rest=replica.target)
+    wait_for(lambda: ready(started), "the replica")
+    host, _, port = started.at["rest"].rpartition(":")
+    smuggled = b"6\r\nGET /q\r\n0\r\n\r\n" if b"chunked" in head else b""
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head + b"host: localhost\r\n\r\n" + smuggled)
+        wait_for(lambda: bytes(replica.received).endswith((b"\r\n\r\n", b"GET /q")), "the request")
+    arrived, _, body = bytes(replica.received).partition(b"\r\n\r\n")
+    assert passed in arrived + b"\r\n"
+    assert b"hop" not in arrived
+    assert b"upgrade" not in arrived
+    assert b"ransfer-" not in arrived
+    assert body == smuggled[3:9]
+    assert (b"ontent-Length: 6" in arrived) is bool(body)
