@@ -39,6 +39,10 @@ PccsOrIntel = Annotated[
         help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle; Intel's when not given.",
     ),
 ]
+Sealed = Annotated[
+    bool,
+    typer.Option("--sealed", help="HOST:PORT is a balancer that ends TLS: seal every request to a verified replica."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -127,6 +131,7 @@ def predict(
         typer.Option("--version", min=1, max=MAX_VERSION, help="The model's version; the newest if not given."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many of the first rows.")] = None,
+    sealed: Sealed = False,
     json: Json = False,
 ) -> None:
     """Verify a replica, then send it arrays and print what it answers.
@@ -153,6 +158,7 @@ def predict(
             policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
         ),
         connections=1,
+        sealed=sealed,
     ) as client:
         signature = signature_named("", client.signatures(model, version=version))
         inputs = fit_inputs(arrays, dict(signature.inputs))

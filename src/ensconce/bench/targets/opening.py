@@ -14,6 +14,7 @@ from ensconce.bench.targets.over_grpc import AttestedGrpc, PlainGrpc, TlsFiles
 from ensconce.bench.targets.over_http import AttestedHttp, Http, dialler
 from ensconce.bench.targets.tensorflow import TensorFlowGrpc, TensorFlowRest
 from ensconce.client.channel_aio import open_async_channel
+from ensconce.client.sealed_grpc_aio import open_async_sealed
 from ensconce.client.service import Service
 from ensconce.client.transport import open_async_transport
 from ensconce.errors import InputError
@@ -42,12 +43,23 @@ def dialect_of(protocol: Protocol, model: ModelName) -> Dialect:
     return _DIALECTS[protocol](model)
 
 
-async def open_attested(service: Service, protocol: Protocol, connections: int) -> Carrier:
+async def open_attested(service: Service, protocol: Protocol, connections: int, *, sealed: bool = False) -> Carrier:
     """Connections that prove themselves; one has when this returns.
 
+    Args:
+        service: whom to believe.
+        protocol: what is spoken.
+        connections: at least.
+        sealed: through a balancer that ends TLS.
+
     Raises:
-        EnsconceError: see :meth:`ensconce.client.pool.Pool.open`.
+        InputError: ``bench.sealed``: not this protocol.
+        EnsconceError: see :meth:`ensconce.client.pool.Pool.open`, :func:`ensconce.client.sealed_grpc.open_sealed`.
     """
+    if sealed:
+        if not protocol.endswith("grpc"):
+            raise InputError("bench.sealed", "only gRPC can be sealed here", found=protocol, rule="grpc")
+        return AttestedGrpc(await open_async_sealed(service, connections=connections))
     if protocol.endswith("grpc"):
         return AttestedGrpc(await open_async_channel(service, connections=connections))
     return AttestedHttp(await open_async_transport(service, connections=connections), service.server_name)
