@@ -59,6 +59,25 @@ def test_each_replica_has_its_own_id(world, recorder) -> None:
     assert len(ids) == 2
 
 
+def test_no_session_is_resumed_and_its_keys_are_in_no_file(world, recorder, monkeypatch, tmp_path) -> None:
+    """Tickets are offered after each handshake; and OpenSSL can be built so that the environment names such a file."""
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    resumed = []
+
+    def talk(tls: ssl.SSLSocket) -> None:
+        tls.sendall(tls.recv(100).upper())
+        resumed.append(tls.session_reused)
+
+    server = recorder(world.replica(), talk=talk)
+    for _ in range(2):
+        with connect(world, server.target) as attested:
+            attested.tls.write(b"x")
+            assert attested.tls.read(1) == b"X"
+    server.stop()
+    assert resumed == [False, False]
+    assert not (tmp_path / "keys").exists()
+
+
 def test_without_an_authority_the_evidence_alone_counts(world, recorder) -> None:
     stranger = CertificateAuthority.create("somebody", world.now)
     server = recorder(world.replica(authority=stranger))

@@ -170,6 +170,30 @@ def test_http_never_goes_through_a_proxy(world, rest_replica, recorder, monkeypa
         assert client.post("/x", content=b"y").status_code == 200
 
 
+@pytest.mark.parametrize("location", ["http://127.0.0.1:{port}/next", "//127.0.0.1:{port}/next"])
+def test_http_follows_redirects_to_the_same_service_only(world, recorder, listen, location: str) -> None:
+    asked: list[bytes] = []
+    elsewhere = listen(lambda connection: asked.append(connection.recv(100)))
+    target = location.format(port=elsewhere.address.port).encode()
+
+    def talk(tls) -> None:
+        request = b""
+        while part := tls.recv(1000):
+            request += part
+            if request.endswith(b"pixels"):
+                if b"/next" in request:
+                    tls.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere")
+                else:
+                    tls.sendall(b"HTTP/1.1 307 Go\r\nlocation: " + target + b"\r\ncontent-length: 0\r\n\r\n")
+                request = b""
+
+    server = recorder(world.replica(), talk=talk)
+    with http_client(server.target, DOMAIN, world.appraiser(), authority=world.authority.certificate) as client:
+        assert client.post("/x", content=b"pixels", follow_redirects=True).text == "here"
+    assert asked == []
+    assert elsewhere.accepted == 0
+
+
 def test_http_refused(world, rest_replica) -> None:
     target = rest_replica(world.replica(debug=True))
     with pytest.raises(RefusedError) as refused:
