@@ -55,12 +55,6 @@ class Image:
         """Bytes of all files of the image together."""
         return sum(file.size for file in self.files)
 
-    @property
-    def tree_sha256(self) -> bytes:
-        """One digest over the paths and contents of all files of the image, 32 bytes."""
-        listing = "".join(f"{file.sha256} {file.path}\n" for file in self.files)
-        return hashlib.sha256(listing.encode()).digest()
-
 
 def build_image(out: Path, *, progress: Callable[[str], None] | None = None, cache: LayerCache | None = None) -> Image:
     """Stage the image for the interpreter and the distributions of the running process.

@@ -266,7 +266,8 @@ def test_metrics_are_where_they_were_measured_to_be(world: Any, latest: Path) ->
 
 def check_sealing_key(replica: Any) -> None:
     """As measured, it has one, which the key of its certificate vouches for."""
-    certificate, key, signature = (b64decode(each) for each in replica.rest("GET", SEALING_KEY_PATH).values())
+    told = replica.rest("GET", SEALING_KEY_PATH)
+    certificate, key, signature = (b64decode(told[name]) for name in ("certificate", "key", "signature"))
     public = x509.load_der_x509_certificate(certificate).public_key()
     assert hashlib.sha256(spki_of(public)).hexdigest() == replica.ready()["key_sha256"]
     assert isinstance(public, ec.EllipticCurvePublicKey)
