@@ -127,7 +127,8 @@ def test_a_server_that_drips(begin: bytes, dripping: Any) -> None:
     began = time.monotonic()
     failure = refused(dripping(begin).address, limit=10_000, timeout=TIMEOUT_S)
     assert TIMEOUT_S <= time.monotonic() - began < LATEST_S
-    assert "Timeout" in str(failure)
+    # The last byte comes before the deadline, or is looked at after it.
+    assert "Timeout" in str(failure) or failure.problem == "its answer takes too long"
 
 
 def test_a_tls_server_that_never_greets(dripping: Any) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ensconce.audit.entry import canonical
 from ensconce.errors import EnsconceError, EvidenceError, InputError
@@ -221,6 +223,27 @@ def test_a_bent_bundle(signed: Any, trust: SigstoreTrust, instance: Any) -> None
         error = refusal(lambda path=path, to=to: read(bent(*path, to=to), trust))
         assert (type(error), error.check) == (EvidenceError, "published.sigstore"), path
         assert len(str(error)) < 2000
+
+
+def test_no_changed_byte_of_a_bundle_is_believed(signed: Any, trust: SigstoreTrust) -> None:
+    file = signed(CODE)
+    text = canonical(file.bundle)
+
+    @given(st.integers(0, len(text) - 1), st.integers(0x20, 0x7E))
+    @settings(max_examples=60)
+    def change(at: int, to: int) -> None:
+        try:
+            bundle = json.loads(text[:at] + bytes([to]) + text[at + 1 :])
+        except ValueError:
+            return
+        try:
+            found = read(replace(file, bundle=bundle), trust)
+        except EvidenceError:
+            return
+        # What the library does not look at, such as the spelling of Base64, changes nothing of what is believed.
+        assert (found.identity, found.measurements) == (SigstoreIdentity(IDENTITY, ISSUER), file.measurements)
+
+    change()
 
 
 def test_no_way_back_for_identities_either(signed: Any, trust: SigstoreTrust, publisher: Any, tmp_path: Path) -> None:
