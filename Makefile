@@ -23,7 +23,7 @@ help:
 	@echo "make images       build container images; BASE=... for another base, IMAGES=\"client provisioning\" for some of them"
 	@echo "make images-test  build them twice, compare, and run what is in them (needs buildah and podman)"
 	@echo "make interop-env  an environment with TensorFlow and TensorFlow Serving's published client, for their tests"
-	@echo "make balancer-test  a launched service behind an nginx that ends TLS: sealed bodies under load (two minutes)"
+	@echo "make balancer-test  a launched service behind an nginx that ends TLS: sealed bodies under load (three minutes)"
 	@echo "make cluster-test  the story in a real Kubernetes of one node (root; make cluster-programs builds its programs)"
 	@echo "make bench        benchmarks (they print ratios and spreads, and gate nothing)"
 	@echo "make bench-serving  serving beside TensorFlow, MLServer, KServe and LitServe (about 15 minutes); BENCH_ARGS=--quick"

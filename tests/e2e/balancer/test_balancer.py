@@ -1,6 +1,6 @@
 """A launched service behind a real nginx that ends TLS: every call is answered while replicas renew, roll and die.
 
-It takes two minutes: ``make balancer-test``. What nginx could see is recorded, in both directions, and searched.
+It takes three minutes: ``make balancer-test``. What nginx could see is recorded, in both directions, and searched.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,11 @@ from ensconce.errors import EnsconceError, UnreachableError
 from ensconce.gateway.nginx_program import Nginx, find_nginx
 
 pytestmark = [
-    pytest.mark.skipif("ENSCONCE_BALANCER_TEST" not in os.environ, reason="takes two minutes: make balancer-test"),
+    pytest.mark.skipif("ENSCONCE_BALANCER_TEST" not in os.environ, reason="takes three minutes: make balancer-test"),
     pytest.mark.timeout(400),
 ]
 
-LIFETIME_S = 24
+LIFETIME_S = 30
 NAME = "balancer.example.test"
 # Nothing else on this machine has these pixels.
 PIXELS = np.frombuffer(random.Random(7).randbytes(256), np.uint8).astype(np.float32).reshape(4, 8, 8, 1) / 17
@@ -57,7 +58,7 @@ SHORT_LIVED = (
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[Stage]:
+def launched(wait_for: Callable[[Callable[[], object], str], None]) -> Iterator[Stage]:
     """Three replicas that take sealed predictions only, with certificates that live for seconds."""
     with Stage.open() as stage:
         stage.init(stage.owner)
@@ -72,7 +73,8 @@ def launched() -> Iterator[Stage]:
         for name in ("policy.yaml", "ca.pem"):
             shutil.copy(stage.owner / name, stage.client)
         shutil.copytree(stage.owner / "bundle", stage.host)
-        with (stage.root / "provisioning.log").open("wb") as log:
+        said = stage.root / "provisioning.log"
+        with said.open("wb") as log:
             stage.servers.append(
                 subprocess.Popen(
                     [sys.executable, "-P", "-c", SHORT_LIVED, "provision", "serve", *owner],
@@ -83,6 +85,7 @@ def launched() -> Iterator[Stage]:
                     text=True,
                 )
             )
+        wait_for(lambda: "provisioning server" in said.read_text(), "the provisioning server")
         stage.run("up", "--host", str(stage.host), "--json", party="host")
         yield stage
 
@@ -159,7 +162,9 @@ def _identify(path: Path) -> bytes:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectAlternativeName([x509.DNSName(NAME), x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+    )
     pem = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
     path.write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return pem
@@ -189,6 +194,16 @@ def balancer(
         stop.set()
         thread.join()
         made.stop()
+
+
+def test_the_commands(launched: Stage, balancer: Balancer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(balancer.folder / "nginx.pem"))
+    np.save(tmp_path / "digits.npy", PIXELS)
+    where = (f"127.0.0.1:{balancer.grpc}", *launched._client_options("policy.yaml"), "--model", "digits", "--sealed")
+    said = launched.run("predict", *where, "--input", str(tmp_path / "digits.npy"), "--json", party="client")
+    assert len(said["outputs"]["classes"]) == len(PIXELS)
+    report = launched.run("bench", *where, "--requests", "20", "--json", "-", party="client")
+    assert "requests" in report
 
 
 class Callers:
