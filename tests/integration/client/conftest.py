@@ -30,6 +30,7 @@ from ensconce.appraisal.policy import Identity, Policy
 from ensconce.appraisal.published import Measurements
 from ensconce.appraisal.verdict import TcbStatus
 from ensconce.client.codec import PREDICT
+from ensconce.client.leaf import replica_id
 from ensconce.client.service import Service
 from ensconce.evidence.report import Attributes, SgxReport
 from ensconce.platform.simulated.pki import SimulatedVendor
@@ -286,6 +287,11 @@ class GrpcReplica:
     def target(self) -> Address:
         return Address("127.0.0.1", self.port)
 
+    @property
+    def name(self) -> str:
+        """Its id."""
+        return replica_id(x509.load_pem_x509_certificate(self.who.chain_pem))
+
     def stop(self) -> None:
         self._stopping.set()
         self._server.stop(0).wait()
@@ -294,15 +300,15 @@ class GrpcReplica:
         self.served += 1
         if request.model_spec.name == "absent":
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(absent)")
-        if self.refuses:
-            self.refuses -= 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "too much")
         if request.model_spec.name == "slow":
             self._stopping.wait(30)
         while self.holds and not self._stopping.wait(0.005):
             if not context.is_active():
                 self.cancelled += 1
                 break
+        if self.refuses:
+            self.refuses -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "too much")
         response = PredictResponse()
         for name, tensor in request.inputs.items():
             response.outputs[name].CopyFrom(to_proto(from_proto(tensor) * 2))

@@ -102,20 +102,6 @@ async def test_arrays(world, grpc_replica) -> None:
         assert failed.value.check == "predict.not_found"
 
 
-async def test_a_hedge(world, grpc_replica) -> None:
-    replicas = [grpc_replica(world.replica()) for _ in range(2)]
-    service = world.service(*(each.target for each in replicas))
-    async with AsyncClient(await open_async_channel(service), hedge=0.02) as client:
-        await client.predict("digits", IMAGES)
-        replicas[0].holds = True
-        for _ in range(3):
-            await client.predict("digits", IMAGES, timeout=30)
-        replicas[1].holds = True
-        with pytest.raises(UnreachableError):
-            await client.predict("digits", IMAGES, timeout=0.2)
-        assert not client.channel.pool._roster.calls
-
-
 async def test_http(world, rest_replica) -> None:
     targets = [rest_replica(world.replica()) for _ in range(2)]
     transport = await open_async_transport(world.service(*targets))

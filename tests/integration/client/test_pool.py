@@ -165,19 +165,6 @@ def test_it_gives_up_in_the_end(world, grpc_replica, client_of) -> None:
     assert replica.served <= 6 + 10
 
 
-def test_a_hedge_takes_the_first_answer_and_cancels_the_other(world, grpc_replica, client_of, wait_for) -> None:
-    replicas = [grpc_replica(world.replica()) for _ in range(2)]
-    client = client_of(*(replica.target for replica in replicas), hedge=0.02)
-    share(client, replicas, 2)
-    for slow, quick in (replicas, replicas[::-1]):
-        slow.holds = True
-        for _ in range(2):
-            assert np.array_equal(client.predict("digits", IMAGES)["images"], IMAGES["images"] * 2)
-        slow.holds, quick.holds = False, False
-    wait_for(lambda: sum(replica.cancelled for replica in replicas) >= 1, "the slow call to be cancelled")
-    assert sum(client.calls.values()) == 6
-
-
 def test_without_a_hedge_nobody_else_is_asked(world, grpc_replica, client_of) -> None:
     replicas = [grpc_replica(world.replica(), holds=True) for _ in range(2)]
     client = client_of(*(replica.target for replica in replicas))
