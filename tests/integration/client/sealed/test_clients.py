@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
+from base64 import b64encode
 from typing import Any
 
 import grpc
@@ -16,8 +18,10 @@ from ensconce.addresses import Address
 from ensconce.client import AsyncClient, Client, async_sealed_channel, async_sealed_transport, sealed_channel
 from ensconce.client.codec import PREDICT, decode_response, encode_request
 from ensconce.client.sealed_grpc import SealedCallError, open_sealed
-from ensconce.errors import EvidenceError, InputError, UnreachableError
-from ensconce.ratls.sealing import SEALING_KEY_METHOD
+from ensconce.client.sealed_http import sealed_transport
+from ensconce.errors import EvidenceError, InputError, RefusedError, UnreachableError
+from ensconce.ratls.sealing import ROUTE_HEADER, SEALING_KEY_METHOD
+from ensconce.serving.sealing import Sealing
 
 NOWHERE = Address("127.0.0.1", 1)
 INPUT = {"x": np.arange(3, dtype=np.float32)}
@@ -185,3 +189,33 @@ def test_one_balancer(world) -> None:
     with pytest.raises(UnreachableError) as missing:
         open_sealed(world.service(NOWHERE))
     assert missing.value.check == "sealed.none"
+
+
+def test_a_route_to_a_refused_replica_becomes_another(world) -> None:
+    good, bad = Sealing(), Sealing()
+    for sealing, who in ((good, world.replica()), (bad, world.replica(mr_enclave=bytes(32)))):
+        sealing.present(who.key_pem, who.chain_pem)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(503)
+        asked.append(request.headers[ROUTE_HEADER])
+        fields = dataclasses.asdict((bad if len(asked) == 1 else good).statement)
+        return httpx.Response(200, json={name: b64encode(value).decode() for name, value in fields.items()})
+
+    transport = sealed_transport(httpx.MockTransport(answer), world.service(NOWHERE), "https://b", routes=2)
+    assert len(transport.pool.replicas) == 1
+    with httpx.Client(transport=transport, base_url="https://b") as client:
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                client.post(REST, json={})
+    # The first two at the beginning; the refused one anew when it was its turn.
+    assert len(set(asked)) == len(asked) == 3
+
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        fields = dataclasses.asdict(bad.statement)
+        return httpx.Response(200, json={name: b64encode(value).decode() for name, value in fields.items()})
+
+    with pytest.raises(RefusedError):
+        sealed_transport(httpx.MockTransport(refuse), world.service(NOWHERE), "https://b")
