@@ -13,10 +13,11 @@ from ensconce.client.signatures import InputSpec
 from ensconce.errors import InputError
 from ensconce.tfserving.dtypes import BFLOAT16
 
-__all__ = ["batches", "dummies"]
+__all__ = ["MOST_BYTES", "batches", "dummies"]
 
 _MOST_BATCHES: Final = 64
-_MOST_BYTES: Final = 256 * 1024 * 1024
+MOST_BYTES: Final = 256 * 1024 * 1024
+"""Of what is sent in turn, in all."""
 # That numpy and Python take for an element while it is made up, of any type.
 _ELEMENT_BYTES: Final = 8
 
@@ -72,7 +73,7 @@ def batches(arrays: Mapping[str, Array], batch: int) -> list[dict[str, Array]]:
             found=", ".join(f"{name or 'array'} {array.shape}" for name, array in arrays.items())[:200] or "nothing",
         )
     each = sum(array.nbytes for array in arrays.values()) * batch // rows
-    count = max(min(-(-rows // batch), _MOST_BATCHES, _MOST_BYTES // max(each, 1)), 1)
+    count = max(min(-(-rows // batch), _MOST_BATCHES, MOST_BYTES // max(each, 1)), 1)
     picks = (np.arange(number * batch, (number + 1) * batch) % rows for number in range(count))
     return [{name: np.ascontiguousarray(array[pick]) for name, array in arrays.items()} for pick in picks]
 
@@ -92,12 +93,12 @@ def _shape(name: str, told: tuple[int, ...], batch: int, row: tuple[int, ...] | 
             found="x".join("?" if size < 0 else str(size) for size in shape),
             remedy=f"say it, for example --shape {name}=224x224x3, or give the arrays in a file (--input)",
         )
-    if math.prod(shape) * _ELEMENT_BYTES > _MOST_BYTES:
+    if math.prod(shape) * _ELEMENT_BYTES > MOST_BYTES:
         raise InputError(
             "bench.shape",
             f"input {name} is too large to be made up",
             found="x".join(map(str, shape))[:100],
-            rule=f"at most {_MOST_BYTES // _ELEMENT_BYTES} elements",
+            rule=f"at most {MOST_BYTES // _ELEMENT_BYTES} elements",
             remedy="give the arrays in a file (--input)",
         )
     return shape

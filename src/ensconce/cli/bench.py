@@ -37,7 +37,6 @@ _REQUESTS = 100
 _UNDER_WAY = 256
 _TIMEOUT_S = 60.0
 _BAR_STEPS = 1000  # in a second
-_MAX_IMAGE = 64 * 1024 * 1024
 _DEFAULT_LOAD = f"{_REQUESTS} requests when nothing says when it ends"
 
 
@@ -89,8 +88,8 @@ def bench(
         list[Path] | None,
         typer.Option(
             "--input",
-            help="What to send: arrays in .npz (one for each input) or .npy; or other files, whose bytes go to a model "
-            "that takes strings, such as JPEG images. Random numbers when not given.",
+            help="What to send: arrays in .npz (one for each input) or .npy; or images, files or folders of them, as "
+            "they are to a model that takes strings, else as pixels. Random numbers when not given.",
         ),
     ] = None,
     shape: Annotated[
@@ -151,6 +150,7 @@ def bench(
     import random
 
     from ensconce.addresses import Address
+    from ensconce.bench.images import is_for_pixels, pixels
     from ensconce.bench.inputs import batches, dummies
     from ensconce.bench.page import page
     from ensconce.bench.report import Subject, lines, report
@@ -189,7 +189,12 @@ def bench(
     def arrays(specs: Mapping[str, InputSpec]) -> list[dict[str, np.ndarray[Any, Any]]]:
         if given is None:
             return [dummies(specs, batch, seed, shapes)]
-        return batches(fit_inputs(given, dict(specs)) if specs else given, batch)
+        sent = given
+        if "" in given and given[""].dtype == object and len(specs) == 1:
+            [(name, spec)] = specs.items()
+            if is_for_pixels(spec):
+                sent = {name: pixels(given[""].tolist(), name, spec, shapes)}
+        return batches(fit_inputs(sent, dict(specs)) if specs else sent, batch)
 
     async def run() -> Measured:
         task = asyncio.current_task()
@@ -303,8 +308,8 @@ def _files(paths: list[Path]) -> dict[str, np.ndarray[Any, Any]] | None:
     """The arrays of one file, or the bytes of several as strings; ``None`` where there is no file."""
     import numpy as np
 
+    from ensconce.bench.images import read_images
     from ensconce.cluster.client import read_rows
-    from ensconce.files import read_bounded
 
     if not paths:
         return None
@@ -312,8 +317,9 @@ def _files(paths: list[Path]) -> dict[str, np.ndarray[Any, Any]] | None:
         if len(paths) != 1:
             raise _usage("arrays come from one file", "put them into one .npz")
         return read_rows(paths[0], None)
-    strings = np.empty(len(paths), dtype=object)
-    strings[:] = [read_bounded(path, _MAX_IMAGE) for path in paths]
+    images = read_images(paths)
+    strings = np.empty(len(images), dtype=object)
+    strings[:] = images
     return {"": strings}
 
 

@@ -19,7 +19,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from ensconce.cli.main import app
+from ensconce.errors import UnreachableError
 from ensconce.modelserver.certificates import issue_files, write_files
 from ensconce.tfserving import messages
 from ensconce.tfserving.tensor import to_proto
@@ -127,6 +131,11 @@ def test_one_model(start: Start, models: Path, tmp_path: Path) -> None:
         with grpc.insecure_channel(target) as channel:
             answer = predict(channel)
             assert (answer.model_spec.version.value, len(answer.outputs["classes"].int64_val)) == (1, 2)
+    # Who comes second takes nothing from it.
+    second = start(*flags).process
+    assert "Address already in use" in second.communicate(timeout=60)[0]
+    assert second.returncode == 2
+    assert socket.exists()
     status = program.get("/v1/models/digits")
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
     assert (
@@ -183,6 +192,20 @@ def test_tls_and_clients_that_must_show_a_certificate(start: Start, models: Path
     unknown = grpc.ssl_channel_credentials(files["ca.crt"])
     with grpc.secure_channel(target, unknown, options) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary("/x/y")(b"", timeout=10)
+
+    # As the tutorial's client: over mutual TLS, with real images, in a loop of each of several callers.
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "picture.jpg")
+    shown = [f"--tls-{each}={tmp_path}/tls/{name}" for each, name in (("cert", "client.crt"), ("key", "client.key"))]
+    load = [f"--input={tmp_path}/picture.jpg", "--batch=2", "--concurrency=3", "--loop=4", "--json=-"]
+    arguments = ["bench", target, "--server-name=a.test", f"--tls-ca={tmp_path}/tls/ca.crt", "--model=digits", *load]
+    done = CliRunner().invoke(app, [*arguments, *shown])
+    assert done.exit_code == 0, done.exception
+    found = json.loads(done.stdout)
+    assert found["target"]["connection"] == "mutual tls"
+    assert found["requests"] == {"sent": 12, "answered": 12, "failed": 0}
+    assert found["inputs"] == {"images": {"dtype": "float", "shape": [2, 8, 8, 1]}}
+    done = CliRunner().invoke(app, [*arguments, "--timeout=10"])
+    assert isinstance(done.exception, UnreachableError)
 
 
 def test_batching_metrics_cors_and_values_as_content(start: Start, models: Path, tmp_path: Path) -> None:
