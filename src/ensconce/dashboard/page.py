@@ -169,7 +169,7 @@ def _replica(seen: Seen, others: Sequence[Seen], now: int) -> list[Html | str]:
         tag(
             "",
             moment(utc_text(end)),
-            tag("span", f"{span(now - begin - BACKDATE)} old, {span(end - now)} left", class_="sub"),
+            tag("span", f"{span(now - begin)} old, {span(end - now)} left", class_="sub"),
         ),
         tag(
             "",

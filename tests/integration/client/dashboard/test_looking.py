@@ -107,6 +107,14 @@ def test_one_replica_at_two_addresses_is_told_and_counted_once(world: Any, telli
     assert "SIMULATED" in page
 
 
+def test_a_certificates_age_is_since_it_was_issued(world: Any, telling: Callable[..., Address]) -> None:
+    place = Place("replica-1", telling(world.replica(issued=world.now - 3600), PAGES))
+    sources = Sources(replicas=Replicas(lambda: [place], world.service(Address("127.0.0.1", 1)), METRICS))
+    watcher = Watcher(sources)
+    watcher.look()
+    assert ">60 min old, " in about("digits", watcher.snapshot, sources, world.now).decode()
+
+
 def test_a_name_that_resolves_to_several_addresses_is_asked_at_each(
     world: Any, telling: Callable[..., Address], monkeypatch: pytest.MonkeyPatch
 ) -> None:
