@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,34 @@ def test_a_closed_loop_hides_a_stall_until_it_is_filled_in(simulate: Simulate) -
     filled = tally.latency.corrected(tally.latency.percentile(50))
     assert filled.percentile(99) == pytest.approx(900 * MS, rel=0.02)
     assert filled.count == pytest.approx(10_000, rel=0.01)
+
+
+def test_percentiles_are_those_of_a_queue_with_one_server(simulate: Simulate) -> None:
+    # M/M/1: arrivals at 500/s and service of 1 ms on average, both at random, make latencies exponential, 2 ms on
+    # average (Kleinrock, Queueing Systems I, 3.2), in as many as may be under way or in one: then the queue is ours.
+    for under_way in (4096, 1):
+        free, chance = asyncio.Lock(), random.Random(8)
+
+        async def send(_number: int, free: asyncio.Lock = free, chance: random.Random = chance) -> None:
+            async with free:
+                await asyncio.sleep(chance.expovariate(1000))
+
+        plan = Plan(rate=500, requests=5_000, concurrency=under_way)
+        tally = simulate(run(send, plan, random.Random(7))).tally
+        for percent in (50, 90, 99):
+            expected = -math.log(1 - percent / 100) * 2 * MS
+            assert tally.latency.percentile(percent) == pytest.approx(expected, rel=0.1), (under_way, percent)
+    # Of one request under way only its service shows, and that is what uncorrected says.
+    assert tally.service.percentile(50) == pytest.approx(math.log(2) * MS, rel=0.05)
+
+
+def test_a_rate_that_is_too_high_counts_all_that_piles_up(simulate: Simulate) -> None:
+    # Due each half millisecond, answered each whole one: the last of 1,000 has waited for 500 others.
+    tally = measured(simulate, Server(), concurrency=1, rate=2000, arrivals="constant", requests=1000).tally
+    assert tally.answered == 1000
+    for percent in (10, 50, 90, 100):
+        assert tally.latency.percentile(percent) == pytest.approx((percent * 5 + 1) * MS, rel=0.01)
+    assert tally.service.largest <= 1.01 * MS
 
 
 def test_callers_wait_for_their_answers(simulate: Simulate) -> None:
