@@ -125,7 +125,8 @@ def status(
     found = act.read_pods(_pods(namespace, name, pods))
     given = [policy, ca, pccs]
     if any(each is not None for each in given) and policy is not None and ca is not None and pccs is not None:
-        from ensconce.cluster.client import open_appraiser, read_authority
+        from ensconce.client.service import read_authority
+        from ensconce.cluster.client import open_appraiser
 
         client = act.Client(open_appraiser(policy, pccs), read_authority(ca))
         proved = act.prove(found, client, act.directly if direct else act.through_kubectl)

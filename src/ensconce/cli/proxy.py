@@ -22,8 +22,6 @@ from ensconce.cli.verify import Authority, PccsOrIntel
 
 __all__ = ["proxy"]
 
-_MAX_PEM = 1 << 16
-
 
 def proxy(
     ca: Authority,
@@ -79,7 +77,6 @@ def proxy(
     from ensconce.addresses import Address
     from ensconce.client.service import Service
     from ensconce.errors import InputError
-    from ensconce.files import read_bounded
     from ensconce.proxy.listening import place_in
     from ensconce.proxy.program import Proxy, Side, run_proxy
     from ensconce.serving.tls import ServingCertificate
@@ -111,7 +108,7 @@ def proxy(
 
     certificate = None
     if tls_cert is not None and tls_key is not None:
-        certificate = ServingCertificate(read_bounded(tls_key, _MAX_PEM), read_bounded(tls_cert, _MAX_PEM))
+        certificate = ServingCertificate.read(tls_key, tls_cert)
     wanted = Proxy(
         grpc=side(listen, targets),
         rest=side(listen_rest, rest),

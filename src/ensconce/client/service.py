@@ -25,7 +25,7 @@ from ensconce.files import read_bounded
 from ensconce.ratls.trust import load_authority
 from ensconce.times import unix_now
 
-__all__ = ["Service", "ServiceOptions"]
+__all__ = ["Service", "ServiceOptions", "collateral_of", "read_authority"]
 
 _MAX_PEM = 1 << 16
 _MAX_ADDRESSES = 64
@@ -102,10 +102,10 @@ class Service:
         """
         targets = tuple(Address.parse(each) for each in ([target] if isinstance(target, str) else target))
         if isinstance(authority, Path | str):
-            authority = load_authority(read_bounded(Path(authority), _MAX_PEM))
+            authority = read_authority(Path(authority))
         name = check_domain(server_name.lower()) if server_name is not None else _name_in(targets)
         found = _policy(policy, published, name)
-        source = _source(found, collateral, now)
+        source = collateral_of(found, collateral, now)
         return cls(
             targets=targets,
             server_name=name,
@@ -169,9 +169,28 @@ def _policy(policy: Path | str | Policy | None, published: PublishedList | None,
     return policy if isinstance(policy, Policy) else load_policy(Path(policy))
 
 
-def _source(
+def read_authority(path: Path) -> x509.Certificate:
+    """The owner's authority, ``ca.pem``.
+
+    Raises:
+        InputError: it is missing, or not one certificate.
+    """
+    return load_authority(read_bounded(path, _MAX_PEM))
+
+
+def collateral_of(
     policy: Policy, collateral: Path | str | CollateralSource | None, now: Callable[[], int]
 ) -> CollateralSource:
+    """Where collateral comes from, for quotes that a policy is to judge.
+
+    Args:
+        policy: decides whether Intel has any.
+        collateral: see :meth:`Service.open`.
+        now: the clock, seconds since 1970.
+
+    Raises:
+        InputError: ``client.collateral``: there is none anywhere; or a bundle cannot be read.
+    """
     if collateral is None:
         if "intel" not in policy.roots:
             raise InputError(

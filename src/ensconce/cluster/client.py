@@ -6,22 +6,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from cryptography import x509
 
 from ensconce.appraisal.appraiser import Appraiser
-from ensconce.appraisal.bundle import MAX_BUNDLE_SIZE, CollateralBundle
 from ensconce.appraisal.policy_file import load_policy
-from ensconce.appraisal.user_cache import collateral_cache
 from ensconce.client.codec import Array
+from ensconce.client.service import collateral_of
 from ensconce.client.signatures import InputSpec
 from ensconce.errors import InputError
-from ensconce.files import read_bounded
-from ensconce.ratls.trust import load_authority
 from ensconce.times import unix_now
 
-__all__ = ["fit_inputs", "open_appraiser", "read_authority", "read_rows"]
-
-_MAX_PEM = 1 << 16
+__all__ = ["fit_inputs", "open_appraiser", "read_rows"]
 
 
 def open_appraiser(policy_file: Path, pccs: str) -> Appraiser:
@@ -35,19 +29,7 @@ def open_appraiser(policy_file: Path, pccs: str) -> Appraiser:
         InputError: the policy or the bundle is wrong or missing.
     """
     policy = load_policy(policy_file)
-    if "://" not in pccs:
-        # Read here already: with collateral of an earlier time at hand, a mistyped path would go unnoticed.
-        CollateralBundle.from_json(read_bounded(Path(pccs), MAX_BUNDLE_SIZE))
-    return Appraiser(policy, collateral_cache(policy, pccs), unix_now)
-
-
-def read_authority(path: Path) -> x509.Certificate:
-    """The owner's authority, ``ca.pem``.
-
-    Raises:
-        InputError: it is missing, or not one certificate.
-    """
-    return load_authority(read_bounded(path, _MAX_PEM))
+    return Appraiser(policy, collateral_of(policy, pccs, unix_now), unix_now)
 
 
 def read_rows(path: Path, limit: int | None) -> dict[str, Array]:

@@ -21,8 +21,8 @@ from ensconce.client.channel import open_channel
 from ensconce.client.load import run
 from ensconce.client.predict import Client
 from ensconce.client.rest import http_client
-from ensconce.client.service import Service
-from ensconce.cluster.client import open_appraiser, read_authority
+from ensconce.client.service import Service, read_authority
+from ensconce.cluster.client import open_appraiser
 from ensconce.demo.data import digits_folder, held_out
 from ensconce.errors import EnsconceError
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from OpenSSL import SSL
 
 from ensconce.errors import InputError
 from ensconce.evidence.spki import spki_of
+from ensconce.files import read_bounded
 from ensconce.ratls.buffers import Outbox
 from ensconce.ratls.context import TLS_1_2_CIPHERS, forbid_tickets, restrict_groups
 from ensconce.ratls.freshness import FRESH
@@ -26,6 +28,7 @@ from ensconce.serving.tls_object import TlsObject
 
 __all__ = ["ServingCertificate", "TlsContext"]
 
+_MAX_PEM: Final = 1 << 16
 _REMEDY: Final = "give the key and, in PEM, the leaf's certificate first, then the issuers'"
 
 
@@ -123,6 +126,15 @@ class ServingCertificate:
         self.http2_context = TlsContext("h2", quotes=quotes, clients=clients)
         """For gRPC."""
         self.replace(private_key_pem, certificate_chain_pem)
+
+    @classmethod
+    def read(cls, key: Path, chain: Path) -> ServingCertificate:
+        """The key and the chain in two files.
+
+        Raises:
+            InputError: they are missing or too long; or as for the class.
+        """
+        return cls(read_bounded(key, _MAX_PEM), read_bounded(chain, _MAX_PEM))
 
     def replace(self, private_key_pem: bytes, certificate_chain_pem: bytes) -> None:
         """Present another certificate on new connections; existing ones go on. All or nothing.

@@ -17,8 +17,9 @@ import pytest
 
 from ensconce.addresses import Address
 from ensconce.client.attested import connect_tls
+from ensconce.client.service import read_authority
 from ensconce.cluster import control
-from ensconce.cluster.client import open_appraiser, read_authority
+from ensconce.cluster.client import open_appraiser
 from ensconce.demo.stage import DOMAIN, Stage
 from ensconce.errors import InputError
 

@@ -29,8 +29,8 @@ from ensconce.client.channel import AttestedChannel, open_channel
 from ensconce.client.codec import PREDICT, encode_request
 from ensconce.client.leaf import Accepted
 from ensconce.client.predict import Client
-from ensconce.client.service import Service
-from ensconce.cluster.client import open_appraiser, read_authority
+from ensconce.client.service import Service, read_authority
+from ensconce.cluster.client import open_appraiser
 from ensconce.errors import EnsconceError
 from ensconce.tfserving.messages import PredictResponse
 
