@@ -50,17 +50,24 @@ class History:
         return {name: tuple(values) for name, values in self._kept.items()}
 
 
-def rate(name: str, where: Where = lambda _: True) -> Measure:
+def rate(name: str, where: Where = lambda _: True, *, beside: str = "") -> Measure:
     """How fast a counter grew, over all sources, per second.
 
     A source that restarted counts from zero: its growth is what it shows. One that is new, or was away, counts from
     its second reading on.
+
+    Args:
+        name: of the counter.
+        where: which samples count.
+        beside: a metric; a source that has it has the counter as well, at zero while it does not show it.
     """
 
     def measure(before: Readings, after: Readings, seconds: float) -> float | None:
         grown: list[float] = []
         for source, reading in after.items():
             now = reading.total(name, where)
+            if now is None and beside in reading.samples:
+                now = 0.0
             if source in before and now is not None:
                 then = before[source].total(name, where) or 0.0
                 grown.append(now if now < then else now - then)

@@ -49,14 +49,14 @@ def _failed(labels: Mapping[str, str]) -> bool:
 
 
 MEASURES: Final[Mapping[str, Measure]] = {
-    "answered": rate(ANSWERED, of_models),
-    "failed": rate(_REQUESTS, _failed),
+    "answered": rate(ANSWERED, of_models, beside=_INSIDE),
+    "failed": rate(_REQUESTS, _failed, beside=_INSIDE),
     "latency half": quantile(_LATENCY, 0.5, of_models),
     "latency 99 %": quantile(_LATENCY, 0.99, of_models),
     "queue half": quantile(_QUEUE, 0.5),
     "queue 99 %": quantile(_QUEUE, 0.99),
     "inside": gauge(_INSIDE),
-    "released": rate(RELEASES),
-    "refused": rate(REFUSALS),
+    "released": rate(RELEASES, beside=SERVER_FIELDS[0]),
+    "refused": rate(REFUSALS, beside=SERVER_FIELDS[0]),
 }
 """What is drawn, by name. Latency in microseconds, as TensorFlow Serving has it; queues in seconds."""

@@ -32,6 +32,11 @@ def test_a_source_that_restarted_counts_from_zero() -> None:
     assert seen(rate("asked"), {"a": "asked 100"}, {"a": "asked 6"}) == ((2.0, 3.0),)
 
 
+def test_a_counter_that_is_not_shown_yet_stands_at_zero_where_its_source_is_known() -> None:
+    rounds = ({"a": "now 1", "b": "other 1"}, {"a": "now 1", "b": "other 1"}, {"a": "now 1\nasked 4"}, {"b": "x 1"})
+    assert seen(rate("asked", beside="now"), *rounds) == ((2.0, 0.0), (4.0, 2.0), (6.0, None))
+
+
 def test_labels_are_chosen() -> None:
     rounds = ({"a": 'asked{s="x"} 1'}, {"a": 'asked{s="x"} 5\nasked{s="y"} 2'})
     assert seen(rate("asked", lambda labels: labels["s"] == "y"), *rounds) == ((2.0, 1.0),)
