@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ class Signature:
 def decode_signatures(data: bytes) -> tuple[dict[str, Signature], int]:
     """The signatures in a ``GetModelMetadataResponse`` by name, and the version that they are of.
 
+    Those with a type that has no array are left out: TensorFlow's SavedModels have ``__saved_model_init_op``, whose one
+    output is DT_INVALID, beside those that can be asked.
+
     Raises:
         UnreachableError: check ``predict.metadata``; this is no such message.
     """
@@ -72,14 +76,14 @@ def decode_signatures(data: bytes) -> tuple[dict[str, Signature], int]:
     try:
         response = GetModelMetadataResponse.FromString(data)
         response.metadata[SIGNATURES].Unpack(signatures)
-        found = {
-            name: Signature(each.method_name, _specs(each.inputs), _specs(each.outputs))
-            for name, each in signatures.signature_def.items()
-        }
-    except (DecodeError, RequestError) as error:
+    except DecodeError as error:
         raise UnreachableError(
             "predict.metadata", "the server's answer is no GetModelMetadataResponse", found=str(error)[:200]
         ) from error
+    found = {}
+    for name, each in signatures.signature_def.items():
+        with contextlib.suppress(RequestError):
+            found[name] = Signature(each.method_name, _specs(each.inputs), _specs(each.outputs))
     return found, response.model_spec.version.value
 
 

@@ -22,6 +22,8 @@ TWO = Signature("tensorflow/serving/predict", {"x": FLOATS, "n": InputSpec(np.dt
 
 def metadata(version: int) -> bytes:
     signatures = SignatureDefMap()
+    # As TensorFlow's SavedModels have it beside the others: DT_INVALID.
+    signatures.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"].name = "NoOp"
     signature = signatures.signature_def["serving_default"]
     signature.method_name = "tensorflow/serving/predict"
     info = signature.inputs["x"]
