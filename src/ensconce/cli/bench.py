@@ -69,6 +69,10 @@ def bench(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Attested: have every connection prove itself with a fresh quote as well.")
     ] = False,
+    sealed: Annotated[
+        bool,
+        typer.Option("--sealed", help="Attested, gRPC: HOST:PORT is a balancer that ends TLS; seal every request."),
+    ] = False,
     tls_ca: Annotated[
         Path | None, typer.Option("--tls-ca", help="TLS without evidence: the authority of the server's certificate.")
     ] = None,
@@ -170,6 +174,8 @@ def bench(
         policy, published, publisher, publisher_identity, publisher_issuer, sigstore_trust_root, root
     )
     attested = policy is not None or list_ is not None
+    if sealed and not attested:
+        raise _usage("--sealed is for a server that proves itself", "give --ca, and --policy or --published")
     tls = _tls(ca, tls_ca, tls_cert, tls_key, server_name, attested=attested, plain=plain)
     given, shapes = _files(input or []), _shapes(shape or [])
     dialect = dialect_of(protocol, ModelName(model, version, signature))
@@ -201,7 +207,7 @@ def bench(
         assert task is not None
         told_to_end().add_done_callback(lambda _: task.cancel())
         if service is not None:
-            carrier = await open_attested(service, protocol, connections)
+            carrier = await open_attested(service, protocol, connections, sealed=sealed)
         else:
             carrier = open_plain(addresses, tls, protocol, connections)
         by_time = plan.requests is None

@@ -143,12 +143,12 @@ class AttestedHttp:
         except EnsconceError as error:
             raise failed_check(error) from error
         with lease:
-            http = self._https.get(lease.seat)
+            seat = lease.seat
+            assert isinstance(seat, Seat)
+            http = self._https.get(seat)
             if http is None:
-                path = lease.seat.tunnel.path
-                http = self._https[lease.seat] = Http(
-                    lambda: asyncio.open_unix_connection(path, limit=_MAX_HEAD), self._host
-                )
+                path = seat.tunnel.path
+                http = self._https[seat] = Http(lambda: asyncio.open_unix_connection(path, limit=_MAX_HEAD), self._host)
             try:
                 return (await http.ask(ask, timeout))._replace(replica_id=lease.replica_id)
             except AnswerError as failure:
