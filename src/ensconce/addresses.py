@@ -7,11 +7,13 @@ import ipaddress
 import os
 import re
 import socket
+import stat
+from pathlib import Path
 from typing import NamedTuple
 
 from ensconce.errors import InputError
 
-__all__ = ["Address", "check_domain", "check_host", "hold_port", "listen"]
+__all__ = ["Address", "check_domain", "check_host", "hold_port", "listen", "listen_unix"]
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _BACKLOG = 511
@@ -99,6 +101,53 @@ def listen(address: Address, check: str) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def listen_unix(path: Path, check: str, *, private: bool) -> socket.socket:
+    """A listening Unix socket that does not block, in the place of one that a program left there which has ended.
+
+    Args:
+        path: at most 107 bytes (unix(7)).
+        check: what the error is called, such as ``proxy.listen``.
+        private: whether it is for this user alone, and not for whoever the umask lets in.
+
+    Raises:
+        InputError: it cannot be had; among others, where a server listens already.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
+            path.unlink()
+        # The mode of what is bound: nobody else can connect in between.
+        before = os.umask(0o177) if private else None
+        try:
+            listener.bind(str(path))
+        finally:
+            if before is not None:
+                os.umask(before)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            check,
+            f"cannot listen on unix:{path}: {error.strerror or error}",
+            rule="a path of at most 107 bytes at which no other server listens",
+            remedy="choose another path, in a folder of your own",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def hold_port() -> socket.socket:

@@ -26,6 +26,7 @@ __all__ = [
     "RefusedError",
     "UnreachableError",
     "place_of",
+    "printable",
     "restore",
 ]
 
@@ -68,7 +69,7 @@ class EnsconceError(Exception):
         if self.remedy is not None:
             text += f"; remedy: {self.remedy}"
         # What was found may come from a stranger: nothing in it may steer a terminal or fake a second line.
-        return "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+        return printable(" ".join(text.split()))
 
     def fields(self) -> dict[str, str]:
         """The error as flat fields for ``--json``, logs and wire refusals; absent ones are left out."""
@@ -140,6 +141,11 @@ def restore(fields: Mapping[str, str], exit_status: int) -> EnsconceError:
         rule=fields.get("rule"),
         remedy=fields.get("remedy"),
     )
+
+
+def printable(text: str) -> str:
+    """A stranger's text in one line, with ``?`` for what would steer a terminal or turn the direction of writing."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def place_of(error: BaseException) -> str:

@@ -9,6 +9,8 @@ import base64
 import hashlib
 import html
 
+from ensconce.errors import printable
+
 __all__ = ["Html", "page", "tag", "visible"]
 
 _VOID = frozenset({"br", "input", "link", "meta"})
@@ -22,7 +24,7 @@ class Html(str):
 
 def visible(text: str) -> str:
     """Text with ``?`` for what a reader acts on although it is escaped: controls, and changes of direction."""
-    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def tag(name: str, /, *content: str, **attributes: str) -> Html:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import socket
+import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensconce.addresses import Address, hold_port, listen
+from ensconce.addresses import Address, hold_port, listen, listen_unix
 from ensconce.errors import InputError
 
 
@@ -53,3 +56,36 @@ def test_a_held_port_is_its_server_s() -> None:
                 socket.create_connection(address)
             with listen(address, "test"), pytest.raises(InputError, match="cannot listen"):
                 listen(address, "test")
+
+
+def test_a_unix_socket_whose_server_lives_is_its(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    before = os.umask(0o022)
+    try:
+        with listen_unix(path, "test", private=False) as first:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o755
+            with pytest.raises(InputError, match="Address already in use") as caught:
+                listen_unix(path, "test", private=False)
+            assert caught.value.check == "test"
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))
+                first.setblocking(True)
+                first.accept()[0].close()
+    finally:
+        os.umask(before)
+    with listen_unix(path, "test", private=True):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_an_ended_server_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    for _ in range(2):
+        listen_unix(tmp_path / "s", "test", private=False).close()
+
+
+@pytest.mark.parametrize("name", ["missing/socket", "x" * 200, "a file"])
+def test_unix_sockets_that_cannot_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").write_text("which stays")
+    with pytest.raises(InputError) as caught:
+        listen_unix(tmp_path / name, "test", private=True)
+    assert caught.value.check == "test"
+    assert (tmp_path / "a file").read_text() == "which stays"

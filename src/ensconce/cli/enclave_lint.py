@@ -11,7 +11,7 @@ import typer
 
 from ensconce.cli.output import print_json, say
 from ensconce.enclave.lint import Finding, lint_text
-from ensconce.errors import EnsconceError, InputError, RefusedError
+from ensconce.errors import EnsconceError, InputError, RefusedError, printable
 from ensconce.files import read_bounded
 from ensconce.platform.manifest import MAX_MANIFEST_SIZE
 
@@ -49,7 +49,7 @@ def _print(path: Path, result: tuple[Finding, ...] | EnsconceError) -> None:
     for each in result:
         line = f":{each.line}" if each.line is not None else ""
         invariant = f" (breaks {each.invariant})" if each.invariant and each.severity == "refuse" else ""
-        say(_shown(f"{path}{line}: {each.severity}: {each.problem} [{each.check}]"))
+        say(printable(f"{path}{line}: {each.severity}: {each.problem} [{each.check}]"))
         say(f"  attack: {each.attack}{invariant}")
         say(f"  remedy: {each.remedy}")
     counts = Counter(each.severity for each in result)
@@ -64,8 +64,3 @@ def _value(path: Path, result: tuple[Finding, ...] | EnsconceError) -> dict[str,
         "refused": any(each.severity == "refuse" for each in result),
         "findings": [each.to_json_object() for each in result],
     }
-
-
-def _shown(text: str) -> str:
-    """A stranger's manifest must not steer the terminal."""
-    return "".join(each if each.isprintable() else "?" for each in text)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ensconce.errors import printable
 from ensconce.times import utc_text
 
 __all__ = ["print_json", "print_table", "progress_bar", "remark", "say", "updated_bar", "with_times"]
@@ -32,9 +33,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     What is in a cell stays in it: a line feed in a stranger's name would begin a row of that stranger's own.
     """
-    lines = [
-        ["".join(char if char.isprintable() else "?" for char in text) for text in row] for row in (columns, *rows)
-    ]
+    lines = [[printable(text) for text in row] for row in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         say("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ensconce.appraisal.advisories import meaning_of
 from ensconce.client.report import Report
+from ensconce.errors import printable
 from ensconce.evidence.report import SgxReport
 from ensconce.times import utc_text
 from ensconce.trail import Held
@@ -25,9 +26,9 @@ def lines_of(report: Report) -> Iterator[str]:
         state = f" ({step.state})" if step.state.startswith("not ") else ""
         yield f"{_MARKS[step.state]}  {step.title}{state}"
         for held in step.held:
-            yield _visible(f"        {_line(held)}")
+            yield printable(f"        {_line(held)}")
         if step.error is not None:
-            yield _visible(f"        {step.error}")
+            yield printable(f"        {step.error}")
     acceptance = report.acceptance
     if report.accepted is not None and acceptance is not None:
         verdict = acceptance.verdict
@@ -39,8 +40,8 @@ def lines_of(report: Report) -> Iterator[str]:
         yield f"root       {verdict.root}"
         yield f"TCB status {verdict.status}: {meaning_of(verdict.status)}"
         for advisory in report.advisories:
-            yield _visible(f"advisory   {advisory.id}: {advisory.meaning} {advisory.url or ''}".rstrip())
-        yield _visible(f"until      {utc_text(report.valid_until or 0)}: {report.ends[0][1]}")
+            yield printable(f"advisory   {advisory.id}: {advisory.meaning} {advisory.url or ''}".rstrip())
+        yield printable(f"until      {utc_text(report.valid_until or 0)}: {report.ends[0][1]}")
     else:
         yield f"{report.outcome}: nothing was sent"
     if report.warning is not None:
@@ -50,7 +51,3 @@ def lines_of(report: Report) -> Iterator[str]:
 def _line(held: Held) -> str:
     same = "" if held.rule == held.found else f"; rule: {held.rule}"
     return f"{held.label}: {held.found}{same}"
-
-
-def _visible(text: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ensconce.errors import InputError
 from ensconce.platform.simulated.http import serve_http
 from ensconce.platform.simulated.pki import SimulatedVendor, default_home
 from ensconce.platform.simulated.vendor import VendorService
+from ensconce.serving.signals import told_to_end
 from ensconce.times import unix_now
 
 __all__ = ["serve_vendor"]
@@ -33,10 +33,7 @@ def serve_vendor(address: Address, home: Path | None, tell: Callable[[str], None
 
 
 async def _serve(address: Address, home: Path, tell: Callable[[str], None]) -> bool:
-    stop: asyncio.Queue[int] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.put_nowait, number)
+    ended = told_to_end()
     vendor = SimulatedVendor.open(home, unix_now())
     service = VendorService(vendor, unix_now)
     try:
@@ -48,6 +45,6 @@ async def _serve(address: Address, home: Path, tell: Callable[[str], None]) -> b
             remedy="choose another port, or end the program that uses this one",
         ) from error
     tell(f"simulated vendor {vendor.root_name} on port {server.sockets[0].getsockname()[1]}")
-    told = await stop.get()
+    is_interrupt = await ended
     server.close()
-    return told == signal.SIGINT
+    return is_interrupt

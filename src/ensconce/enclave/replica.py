@@ -214,15 +214,14 @@ class _Replica:
         )
 
     async def _serve(self) -> None:
-        loop, stopping, looking = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+        from ensconce.serving.signals import told_to_end
+
+        loop, stopped, looking = asyncio.get_running_loop(), told_to_end(), threading.Event()
         self._ports = await self._start()
         self._announce()
         tell("ready", **self._announced)
         self._follow(loop, looking)
         renewal = asyncio.create_task(self._renew())
-        stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait((renewal, stopped), return_when=asyncio.FIRST_COMPLETED)
         looking.set()
         _READY.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from ensconce.appraisal.policy_identity import Identity
 from ensconce.appraisal.policy_mask import Mask
 from ensconce.appraisal.policy_sgx import AttributeMasks
 from ensconce.enclave.sign import check_measured
-from ensconce.errors import EvidenceError, InputError
+from ensconce.errors import EvidenceError, InputError, printable
 from ensconce.evidence.report import Attributes
 from ensconce.evidence.sigstruct import SIGSTRUCT_SIZE, Sigstruct, parse_sigstruct, quotients
 from ensconce.files import read_bounded
@@ -155,7 +155,7 @@ def _identity(name: str, signed: Sigstruct) -> Identity:
         "xfrm": _mask(signed.attribute_mask.xfrm, signed.attributes.xfrm),
         "misc_select": _mask(signed.misc_mask, signed.misc_select),
     }
-    plain = "".join(each if each.isprintable() else "?" for each in name).strip()[:100]
+    plain = printable(name).strip()[:100]
     identity = Identity(
         name=plain or "enclave",
         mr_enclave=signed.mr_enclave,

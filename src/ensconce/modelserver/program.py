@@ -10,9 +10,7 @@ import asyncio
 import logging
 import os
 import resource
-import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ensconce import __version__
-from ensconce.addresses import Address, listen
-from ensconce.errors import EnsconceError, InputError
+from ensconce.addresses import Address, listen, listen_unix
+from ensconce.errors import EnsconceError, printable
 from ensconce.modelserver.files import batching_of, metrics_path_of, models_of, tls_of
 from ensconce.modelserver.flags import ignored, parse_flags, usage
 from ensconce.modelserver.options import Options
@@ -37,6 +35,7 @@ from ensconce.serving.metrics import Metrics
 from ensconce.serving.replay import replay
 from ensconce.serving.request_log import LogWriter, RequestLog, rates_of
 from ensconce.serving.rest import RestOptions
+from ensconce.serving.signals import told_to_end
 from ensconce.serving.warmup import warming_up
 from ensconce.tfserving.messages import ReloadConfigResponse
 from ensconce.tfserving.refusal import RequestError, invalid
@@ -87,9 +86,7 @@ def _leave(status: int) -> NoReturn:
 
 
 async def _serve(options: Options) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = told_to_end()
     # Everything that a mistake can be in is read before anything is loaded.
     config, batching, context = models_of(options), batching_of(options), tls_of(options.ssl_config_file)
     for part in options.channel_arguments.ignored:
@@ -104,7 +101,8 @@ async def _serve(options: Options) -> None:
     core = ServerCore(_loader(options, metrics), _core_options(options))
     log = LogWriter(sys.stderr.buffer)
     loading = asyncio.create_task(asyncio.to_thread(core.reload, config))
-    if not await _ended(loading, stopping):
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
         _leave(0)
     loading.result()
     if options.model_config_file is not None:
@@ -126,21 +124,13 @@ async def _serve(options: Options) -> None:
     try:
         await fronts.listen(*_listeners(options, context))
         _tell(options)
-        await stopping.wait()
+        await stopping
         _log.info("stopping: requests that are here are answered")
-    finally:
-        await fronts.stop(_GRACE_S)
         if options.grpc_socket_path is not None:
             options.grpc_socket_path.unlink(missing_ok=True)
+    finally:
+        await fronts.stop(_GRACE_S)
         log.close()
-
-
-async def _ended(task: asyncio.Task[Any], stopping: asyncio.Event) -> bool:
-    """Whether a task ended before the program was told to."""
-    told = asyncio.create_task(stopping.wait())
-    await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
-    return task.done()
 
 
 def _loader(options: Options, metrics: Metrics) -> Loader:
@@ -242,7 +232,7 @@ def _listeners(options: Options, context: Any) -> tuple[list[Listener], list[Lis
     if options.port:
         grpc.append((_everywhere(options.port), context))
     if options.grpc_socket_path is not None:
-        grpc.append((_unix(options.grpc_socket_path), context))
+        grpc.append((listen_unix(options.grpc_socket_path, "serving.socket", private=False), context))
     rest: list[Listener] = [(_everywhere(options.rest_api_port), None)] if options.rest_api_port else []
     return grpc, rest
 
@@ -258,25 +248,6 @@ def _everywhere(port: int) -> socket.socket:
             listener.setblocking(False)
             return listener
     return listen(Address.parse(f"0.0.0.0:{port}"), "serving.port")
-
-
-def _unix(path: Path) -> socket.socket:
-    """A listening socket at this path, in the place of one that was left there."""
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink()
-        listener.bind(str(path))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise InputError(
-            "serving.socket",
-            f"cannot listen on {path}: {error.strerror or error}",
-            rule="a path of at most 107 bytes in a folder that can be written",
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 def _tell(options: Options) -> None:
@@ -308,7 +279,7 @@ def _tensorflow() -> str:
 
 
 def _fail(text: str, status: int) -> int:
-    sys.stderr.write("".join(each if each.isprintable() else "?" for each in text) + "\n")
+    sys.stderr.write(printable(text) + "\n")
     return status
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import stat
 from pathlib import Path
 from typing import Final
 
-from ensconce.addresses import Address, listen
+from ensconce.addresses import Address, listen, listen_unix
 from ensconce.errors import InputError
 
 __all__ = ["Place", "is_local", "open_listener", "place_in"]
@@ -18,7 +17,6 @@ Place = Address | Path
 """A TCP address, or the path of a Unix socket."""
 
 _UNIX: Final = "unix:"
-_BACKLOG: Final = 511
 # unix(7): sun_path has 108 bytes, a NUL among them.
 _LONGEST_PATH: Final = 107
 
@@ -69,39 +67,4 @@ def open_listener(place: Place, *, encrypted: bool) -> socket.socket:
         )
     if isinstance(place, Address):
         return listen(place, "proxy.listen")
-    return _unix(place)
-
-
-def _unix(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
-            path.unlink()  # of a proxy that ended without tidying up
-        # The mode of what is bound: nobody else can connect in between.
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise InputError(
-            "proxy.listen",
-            f"cannot listen on unix:{path}: {error.strerror}",
-            remedy="choose another path, in a folder of your own",
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True
+    return listen_unix(place, "proxy.listen", private=True)

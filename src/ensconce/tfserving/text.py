@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from ensconce.errors import InputError
+from ensconce.errors import InputError, printable
 from ensconce.files import read_bounded
 from ensconce.tfserving.messages import POOL, SSLConfig
 
@@ -85,8 +85,7 @@ def _reason(kind: type[Message], error: text_format.ParseError) -> str:
     place = f"{line}:{column}: " if line is not None else ""
     if kind is SSLConfig:
         return f"{place}not understood"
-    text = re.sub(r"^\d+:\d+ : ", "", str(error))
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = printable(re.sub(r"^\d+:\d+ : ", "", str(error)))
     return place + (text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "...")
 
 
