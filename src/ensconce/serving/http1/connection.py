@@ -35,8 +35,6 @@ _GZIP_FROM: Final = 1024
 """Shorter answers fit into a packet as they are."""
 _IN_LOOP: Final = 16 * 1024
 """Longer bodies are decompressed and compressed in a thread."""
-
-
 _TURNS: Final = 16
 """Requests that are answered at once before other connections are looked at."""
 _CHARGED_FROM: Final = 64 * 1024
