@@ -77,6 +77,7 @@ def test_a_new_replica_behind_a_gateway_gets_its_share(world, grpc_replica, clie
 def test_a_replica_that_dies_is_left_and_tried_again(world, grpc_replica, client_of, wait_for) -> None:
     replicas = [grpc_replica(world.replica()) for _ in range(2)]
     client = client_of(*(replica.target for replica in replicas))
+    wait_for(lambda: len(client.channel.pool.replicas) == 2, "both replicas")
     assert share(client, replicas) == [6, 6]
     dead = replicas.pop()
     dead.stop()
@@ -177,6 +178,7 @@ def test_without_a_hedge_nobody_else_is_asked(world, grpc_replica, client_of) ->
 def test_calls_at_once_go_where_the_fewest_are(world, grpc_replica, client_of, wait_for) -> None:
     replicas = [grpc_replica(world.replica(), holds=True) for _ in range(2)]
     client = client_of(*(replica.target for replica in replicas))
+    wait_for(lambda: len(client.channel.pool.replicas) == 2, "both replicas")
     threads = [threading.Thread(target=client.predict, args=("digits", IMAGES)) for _ in range(6)]
     for thread in threads:
         thread.start()
