@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onenode import adapter
+from onenode import adapter, changes
 from onenode.cluster import Cluster
 from onenode.gateway import Gateway
 from onenode.host import GRPC, NAME, NAMESPACE, VENDOR, Host
@@ -280,6 +280,25 @@ def test_a_tampered_image_gets_no_key(story: Story) -> None:
         story.host.apply(story.bundles["second"], 3)
     assert names(story) == sound
     assert lost(calls) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (changes.configuration, "launcher.trusted_file"),
+        (changes.other_machine, "policy.root"),
+    ],
+)
+def test_whoever_owns_the_objects_gains_nothing(
+    story: Story, change: Callable[[changes.Objects], changes.Objects], said: str
+) -> None:
+    before = len(story.owner.log())
+    bundle, cluster = story.bundles["second"], story.host.cluster
+    cluster.apply(change(story.host.render(bundle, replicas=3)))
+    cluster.wait(lambda: said in story.host.last_words(), f"{said} to be told", pause=1)
+    assert story.host.ready() == 3
+    assert [entry for entry in story.owner.log()[before:] if entry["event"] == "key.released"] == []
+    story.host.apply(bundle, 3)
 
 
 def test_more_replicas_when_requests_wait(story: Story) -> None:
