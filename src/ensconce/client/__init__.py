@@ -11,7 +11,8 @@
 =====================================================  =============================================================
 
 From below: ``attested`` opens one connection and has it judged (``leaf``, ``freshness``); a ``tunnel`` leads what gRPC
-and httpx say into such connections (``pump``); a ``pool`` shares calls between tunnels as its ``roster`` says;
+and httpx say into such connections (``pump``); a ``pool`` shares calls between ``seats``, each a tunnel, as its
+``roster`` says;
 ``calls`` are made again (``retry``) and elsewhere (``hedge``) as ``conduct`` has it; ``questions`` are what they ask.
 Behind a balancer that ends TLS, ``routes`` stand for the pool, and what goes over them is ``sealed``. ``*_aio`` is the
 same on an event loop.

@@ -11,7 +11,7 @@ import grpc
 
 from ensconce.client.channel import AttestedChannel, MultiCallable
 from ensconce.client.conduct import Attempts, Conduct, Methods
-from ensconce.client.pool import Lease
+from ensconce.client.seats import Lease
 
 __all__ = ["Caller"]
 

@@ -11,7 +11,7 @@ import grpc
 from ensconce.client.channel import MultiCallable
 from ensconce.client.channel_aio import AsyncAttestedChannel
 from ensconce.client.conduct import Attempts, Conduct, Methods
-from ensconce.client.pool import Lease
+from ensconce.client.seats import Lease
 from ensconce.errors import UnreachableError
 
 __all__ = ["AsyncCaller"]

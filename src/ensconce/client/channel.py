@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from ensconce.appraisal.policy import Policy
-from ensconce.client.pool import CONNECTIONS, Lease, Place, Places, Pool
+from ensconce.client.pool import CONNECTIONS, Pool
+from ensconce.client.seats import Lease, Place, Places
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.errors import EnsconceError
 

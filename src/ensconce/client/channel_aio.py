@@ -14,7 +14,8 @@ import grpc.aio
 from ensconce.appraisal.policy import Policy
 from ensconce.client.channel import MultiCallable, channel_options, true_reason
 from ensconce.client.loops import call_in, run_in
-from ensconce.client.pool import CONNECTIONS, Lease, Places, Pool
+from ensconce.client.pool import CONNECTIONS, Pool
+from ensconce.client.seats import Lease, Places
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import InputError

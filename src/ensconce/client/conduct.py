@@ -14,8 +14,8 @@ import grpc
 
 from ensconce.client.channel import MultiCallable, true_reason
 from ensconce.client.hedge import Hedge, Latencies, check_hedge
-from ensconce.client.pool import Lease, Places
 from ensconce.client.retry import ATTEMPTS, Budget, may_retry, pause
+from ensconce.client.seats import Lease, Places
 from ensconce.errors import EnsconceError, InputError, UnreachableError
 
 __all__ = ["TIMEOUT_S", "Attempts", "Conduct", "Methods", "as_ours"]

@@ -14,7 +14,7 @@ from ensconce.client.codec_examples import CLASSIFY, REGRESS, Classes, decode_cl
 from ensconce.client.conduct import Conduct
 from ensconce.client.hedge import Hedge
 from ensconce.client.leaf import Accepted
-from ensconce.client.pool import Places
+from ensconce.client.seats import Places
 from ensconce.client.signatures import Inputs, Signature, Signatures, known, to_arrays
 from ensconce.errors import InputError
 

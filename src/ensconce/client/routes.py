@@ -18,8 +18,8 @@ import httpx
 
 from ensconce.addresses import Address
 from ensconce.client.leaf import Accepted
-from ensconce.client.pool import Lease
 from ensconce.client.sealed import Sealer, not_sealing
+from ensconce.client.seats import Lease
 from ensconce.errors import EnsconceError, InputError
 from ensconce.ratls.sealing import Statement
 

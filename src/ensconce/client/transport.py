@@ -12,7 +12,8 @@ import httpx
 
 from ensconce.appraisal.policy import Policy
 from ensconce.client.loops import run_in
-from ensconce.client.pool import CONNECTIONS, Lease, Places, Pool
+from ensconce.client.pool import CONNECTIONS, Pool
+from ensconce.client.seats import Lease, Places
 from ensconce.client.service import Service, ServiceOptions
 from ensconce.errors import UnreachableError
 

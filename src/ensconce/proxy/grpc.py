@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from ensconce.client.pool import Lease
+from ensconce.client.seats import Lease
 from ensconce.client.tunnel import as_failure
 from ensconce.errors import EnsconceError
 from ensconce.proxy.back import BackConnection, BackStream

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from ensconce.addresses import Address, listen
 from ensconce.client.loops import call_in, run_in
-from ensconce.client.pool import Seat
 from ensconce.client.roster import LARGEST
+from ensconce.client.seats import Seat
 from ensconce.client.service import Service
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError, InputError

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from ensconce.client.pool import Lease
+from ensconce.client.seats import Lease
 from ensconce.client.transport import check_framed
 from ensconce.errors import EnsconceError, UnreachableError
 from ensconce.proxy.refusals import CUT, check_host, refused, response_of

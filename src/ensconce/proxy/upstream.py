@@ -10,7 +10,8 @@ from typing import Final, Generic, TypeVar
 
 from ensconce.client.attested import Alpn
 from ensconce.client.leaf import Accepted
-from ensconce.client.pool import Lease, Pool, Seat
+from ensconce.client.pool import Pool
+from ensconce.client.seats import Lease, Seat
 from ensconce.client.service import Service
 from ensconce.client.tunnel import Tunnel, as_failure
 from ensconce.errors import EnsconceError, UnreachableError

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from ensconce.client.conduct import Attempts, Conduct, as_ours
-from ensconce.client.pool import Lease
 from ensconce.client.retry import ATTEMPTS, Budget, may_retry, pause
+from ensconce.client.seats import Lease
 from ensconce.errors import EnsconceError, EvidenceError, InputError, RefusedError, UnreachableError
 
 UNREACHED = UnreachableError("connect.tcp", "nobody there")

@@ -73,7 +73,7 @@ def test_the_replica_reaches_nothing_of_the_owner_the_host_or_the_client() -> No
     assert {"errors.py", "evidence", "platform", "enclave"} <= inside
     assert not inside & {"cli", "cluster", "gateway", "keys", "audit", "client", "appraisal", "demo"}
     beside = {item.target for item in own_items(Path(ensconce.__file__).parent) if "/enclave/" in item.target}
-    ours = ("__init__", "config", "early", "present", "reload", "replica", "versions")
+    ours = ("__init__", "asking", "config", "early", "present", "reload", "replica", "telling", "versions")
     assert beside == {f"site/ensconce/enclave/{name}.py" for name in ours}
 
 

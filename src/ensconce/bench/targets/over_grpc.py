@@ -19,7 +19,7 @@ from ensconce.bench.targets.carrier import MAX_ANSWER, failed_check
 from ensconce.bench.targets.dialect import Answer, Ask
 from ensconce.client.channel import true_reason
 from ensconce.client.channel_aio import AsyncAttestedChannel
-from ensconce.client.pool import Place
+from ensconce.client.seats import Place
 from ensconce.errors import EnsconceError
 from ensconce.files import read_bounded
 

@@ -17,7 +17,7 @@ import httpx
 from ensconce.bench.tally import AnswerError
 from ensconce.bench.targets.carrier import MAX_ANSWER, failed_check
 from ensconce.bench.targets.dialect import Answer, Ask
-from ensconce.client.pool import Seat
+from ensconce.client.seats import Seat
 from ensconce.client.transport import AsyncAttestedTransport
 from ensconce.errors import EnsconceError
 
