@@ -18,7 +18,7 @@ from ensconce.cli.published import (
     TrustRoot,
     published_list,
 )
-from ensconce.cli.verify import Authority, PccsOrIntel
+from ensconce.cli.verify import Authority, Pccs
 
 __all__ = ["proxy"]
 
@@ -36,7 +36,7 @@ def proxy(
     publisher_issuer: PublisherIssuer = None,
     sigstore_trust_root: TrustRoot = None,
     root: Root = None,
-    pccs: PccsOrIntel = None,
+    pccs: Pccs = None,
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the target's host when not given.")
     ] = None,

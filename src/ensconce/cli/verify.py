@@ -26,12 +26,6 @@ Address = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the ser
 ServerName = Annotated[str, typer.Option("--server-name", help="The service's TLS name.")]
 Authority = Annotated[Path, typer.Option("--ca", help="The owner's authority, ca.pem.")]
 Pccs = Annotated[
-    str,
-    typer.Option(
-        "--pccs", envvar="ENSCONCE_PCCS", help="Where collateral comes from: URL of a PCCS or Intel's PCS, or a bundle."
-    ),
-]
-PccsOrIntel = Annotated[
     str | None,
     typer.Option(
         "--pccs",
@@ -59,7 +53,7 @@ def verify(
     server_name: Annotated[
         str | None, typer.Option("--server-name", help="The service's TLS name; the address's host when not given.")
     ] = None,
-    pccs: PccsOrIntel = None,
+    pccs: Pccs = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Also have it quote a nonce of ours and this connection.")
     ] = False,
@@ -116,9 +110,9 @@ def predict(
     address: Address,
     server_name: ServerName,
     ca: Authority,
-    pccs: Pccs,
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
     input: Annotated[Path, typer.Option("--input", help="Arrays: .npz, one for each input; or .npy for a lone one.")],
+    pccs: Pccs = None,
     policy: Policy = None,
     published: Published = None,
     publisher: Publisher = None,

@@ -176,4 +176,10 @@ class PublishedList:
 
 def _key(publisher: str | Path) -> Ed25519PublicKey:
     text = str(publisher)
-    return public_key(text if text.startswith("ed25519:") else key_name(load_public_key(Path(text))))
+    name = text if text.startswith("ed25519:") else key_name(load_public_key(Path(text)))
+    try:
+        return public_key(name)
+    except InputError as error:  # It speaks of a policy's owners.
+        raise InputError(
+            "published.publisher", "no publisher has such a key", found=name, rule=error.rule, remedy=error.remedy
+        ) from error

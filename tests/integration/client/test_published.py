@@ -215,7 +215,7 @@ def test_whom_to_believe(publisher, place, key, tmp_path) -> None:
     for publishers in ([], [key] * 17):
         assert refused(lambda publishers=publishers: PublishedList(place, publishers)) == "published.publisher"
     # A point for which everybody can sign.
-    assert refused(lambda: PublishedList(place, [f"ed25519:{'00' * 32}"])) == "policy.value"
+    assert refused(lambda: PublishedList(place, [f"ed25519:{'00' * 32}"])) == "published.publisher"
     assert refused(lambda: PublishedList(place, [tmp_path / "owner.pub"])) == "file.read"
 
 
