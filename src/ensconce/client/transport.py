@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -127,7 +127,7 @@ class AttestedTransport(httpx.BaseTransport):
             raise
         assert isinstance(response.stream, httpx.SyncByteStream)
         try:
-            check_framed(request.method, response)
+            check_framed(request.method, response.status_code, response.headers)
         except BaseException:
             response.stream.close()
             lease.release()
@@ -165,7 +165,7 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
         try:
-            check_framed(request.method, response)
+            check_framed(request.method, response.status_code, response.headers)
         except BaseException:
             await response.stream.aclose()
             lease.release()
@@ -180,25 +180,26 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
         await asyncio.to_thread(self.pool.close)
 
 
-def check_framed(method: str, response: httpx.Response) -> None:
+def check_framed(method: str, status: int, fields: Collection[str]) -> None:
     """Refuse an answer that ends where the connection does (RFC 9112, section 6.3): a host could cut it short.
 
     TLS's own goodbye, which would tell, is between the replica and the tunnel.
 
     Args:
         method: of the request.
-        response: its header fields.
+        status: of the answer.
+        fields: the names of the answer's header fields, in lower case.
 
     Raises:
         UnreachableError: ``http.length``.
     """
-    if method == "HEAD" or response.status_code in (204, 304):
+    if method == "HEAD" or status in (204, 304):
         return
-    if "content-length" not in response.headers and "transfer-encoding" not in response.headers:
+    if "content-length" not in fields and "transfer-encoding" not in fields:
         raise UnreachableError(
             "http.length",
             "the answer does not say where it ends, so that a host could cut it short",
-            found=f"status {response.status_code} without a length",
+            found=f"status {status} without a length",
             rule="Content-Length, or Transfer-Encoding: chunked",
             remedy="ask a server that says so, as Ensconce's and TensorFlow Serving's do",
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ensconce.addresses import Address, listen
-from ensconce.client.loops import call_in, run_in
+from ensconce.client.loops import call_in
 from ensconce.client.roster import LARGEST
 from ensconce.client.seats import Seat
 from ensconce.client.service import Service
@@ -23,7 +23,8 @@ from ensconce.proxy.grpc import Forwarding, GrpcFront
 from ensconce.proxy.link import Link
 from ensconce.proxy.listening import Place, is_local, open_listener
 from ensconce.proxy.metrics import Metrics
-from ensconce.proxy.rest import RestFront, transport_through
+from ensconce.proxy.rest import RestFront
+from ensconce.proxy.rest_link import DIALS, RestLink
 from ensconce.proxy.status import status_server
 from ensconce.proxy.transport import open_through
 from ensconce.proxy.upstream import Upstream
@@ -103,7 +104,7 @@ class Running:
         self._loop = asyncio.get_running_loop()
         self._backs = Backs()
         # An address that swallows what is sent there keeps a thread for as long as connecting may take.
-        self._threads = ThreadPoolExecutor(LARGEST, thread_name_prefix="proxy connects")
+        self._threads = ThreadPoolExecutor((1 + DIALS) * LARGEST, thread_name_prefix="proxy connects")
         self._sockets: list[Path] = []
         self._upstreams: dict[str, Upstream[Any]] = {}
         if proxy.grpc is not None:
@@ -147,13 +148,13 @@ class Running:
         upstream.watch(lambda: call_in(self._loop, self._on_replicas))
         return upstream
 
-    def _rest_upstream(self, service: Service) -> Upstream[Any]:
-        return Upstream(
-            service,
-            "http/1.1",
-            lambda tunnel: transport_through(tunnel.path),
-            lambda transport: run_in(self._loop, transport.aclose()),
-        )
+    def _rest_upstream(self, service: Service) -> Upstream[RestLink]:
+        patience = service.timeout + _HANDSHAKE_S
+
+        def make(tunnel: Tunnel) -> RestLink:
+            return RestLink(functools.partial(open_through, tunnel, self._threads), patience)
+
+        return Upstream(service, "http/1.1", make, lambda link: link.close())
 
     def _on_replicas(self) -> None:
         if self._grpc is None or self._is_stopping:

@@ -9,23 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from OpenSSL import SSL
 
 from ensconce.client.attested import AttestedSocket
 from ensconce.client.tunnel import Tunnel
 from ensconce.errors import EnsconceError
-from ensconce.proxy.back import BackConnection
 from ensconce.ratls.buffers import read_into, write
 from ensconce.times import since_boot
 
 __all__ = ["AttestedTransport", "open_through"]
 
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BufferedProtocol)
+
 _RECORD: Final = 16 * 1024
 
 
-async def open_through(tunnel: Tunnel, threads: Executor, make: Callable[[], BackConnection]) -> BackConnection:
+async def open_through(tunnel: Tunnel, threads: Executor, make: Callable[[], ProtocolT]) -> ProtocolT:
     """A connection through a tunnel.
 
     Args:

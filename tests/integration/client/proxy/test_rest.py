@@ -158,4 +158,4 @@ def test_requests_arrive_as_they_came_and_are_never_two(
     assert b"upgrade" not in arrived
     assert b"ransfer-" not in arrived
     assert body == smuggled[3:9]
-    assert (b"ontent-Length: 6" in arrived) is bool(body)
+    assert (b"content-length: 6" in arrived) is bool(body)
