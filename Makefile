@@ -96,6 +96,7 @@ format: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	@$(BIN)/mypy
+	@$(BIN)/mypy deploy/images/*.py docs/commands.py
 
 contract: $(VENV)/.dev
 	@$(BIN)/lint-imports
