@@ -30,6 +30,7 @@ from ensconce.appraisal.published import Measurements
 from ensconce.audit import AuditLog
 from ensconce.audit.check import prove_entry
 from ensconce.audit.folder import FolderLog
+from ensconce.cluster.deployment import Deployment
 from ensconce.evidence.certificate import OID_LEGACY_GRAMINE, OID_LEGACY_MEANT, evidence_extension
 from ensconce.evidence.claims import encode_claims
 from ensconce.evidence.report import Attributes, SgxReport
@@ -104,6 +105,30 @@ def sound_report() -> Callable[..., SgxReport]:
             "report_data": bytes(range(64)),
         }
         return SgxReport(**(sound | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Callable[..., Deployment]:
+    """Makes the smallest deployment that there is, with other fields where given; nothing listens where it says."""
+
+    def make(**more: Any) -> Deployment:
+        return Deployment.check(
+            {
+                "version": 1,
+                "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
+                "replicas": 1,
+                "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
+                "provisioning": {
+                    "listen": "127.0.0.1:4433",
+                    "servers": ["127.0.0.1:4433"],
+                    "server_name": "provisioning.d.test",
+                },
+                "models": [{"name": "m"}],
+                **more,
+            }
+        )
 
     return make
 

@@ -24,7 +24,7 @@ from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.cluster.policy import policy_store, write_policy
 from ensconce.demo.data import digits_folder
-from ensconce.demo.stage import DOMAIN, processes_below
+from ensconce.demo.stage import processes_below
 from ensconce.enclave.build import SIGSTRUCT, EnclaveIdentity
 from ensconce.enclave.sign import sign_manifest
 from ensconce.evidence.report import SgxReport
@@ -160,22 +160,8 @@ def test_carry_collateral(tmp_path: Path, environment: dict[str, str], sound_rep
     assert "Genuine for a simulated platform" in said
 
 
-def test_change_a_policy(tmp_path: Path, environment: dict[str, str]) -> None:
-    deployment = Deployment.check(
-        {
-            "version": 1,
-            "service": {"domain": DOMAIN, "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-            "replicas": 1,
-            "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-            "provisioning": {
-                "listen": "127.0.0.1:4433",
-                "servers": ["127.0.0.1:4433"],
-                "server_name": f"provisioning.{DOMAIN}",
-            },
-            "models": [{"name": "digits"}],
-        }
-    )
-    owner = OwnerFolder.create(tmp_path / "owner", deployment)
+def test_change_a_policy(tmp_path: Path, environment: dict[str, str], deployment: Callable[..., Deployment]) -> None:
+    owner = OwnerFolder.create(tmp_path / "owner", deployment())
     code = EnclaveIdentity(mr_enclave=b"\x11" * 32, mr_signer=bytes(32), isv_prod_id=1, isv_svn=1)
     write_policy(owner, code, "intel")
     said = run("\n".join(blocks(REPOSITORY / "docs/how-to/change-a-policy.md", "sh")), tmp_path, environment)

@@ -31,22 +31,15 @@ MANIFEST = b'[libos]\nentrypoint = "a"\n[sgx]\nenclave_size = "256M"\nmax_thread
 
 
 @pytest.fixture
-def owner(tmp_path: Path, signing_key: RSAPrivateKey, monkeypatch: pytest.MonkeyPatch) -> OwnerFolder:
+def owner(
+    tmp_path: Path,
+    signing_key: RSAPrivateKey,
+    deployment: Callable[..., Deployment],
+    monkeypatch: pytest.MonkeyPatch,
+) -> OwnerFolder:
     """An owner's folder, with an enclave in its bundle."""
     monkeypatch.setattr("ensconce.cluster.owner.new_signing_key", lambda: signing_key)
-    deployment = {
-        "version": 1,
-        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-        "replicas": 1,
-        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-        "provisioning": {
-            "listen": "127.0.0.1:4433",
-            "servers": ["127.0.0.1:4433"],
-            "server_name": "provisioning.d.test",
-        },
-        "models": [{"name": "m"}],
-    }
-    folder = OwnerFolder.create(tmp_path / "owner", Deployment.check(deployment))
+    folder = OwnerFolder.create(tmp_path / "owner", deployment())
     (folder.bundle / "enclave").mkdir(exist_ok=True)
     manifest = replace(parse_manifest(MANIFEST), debug=False)
     signed = sign_manifest(manifest, CODE, signing_key, date=datetime.date(2026, 11, 23))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,22 +42,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def owner(here: Path) -> OwnerFolder:
-    deployment = Deployment.check(
-        {
-            "version": 1,
-            "service": {"domain": "digits.example.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-            "replicas": 1,
-            "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-            "provisioning": {
-                "listen": "127.0.0.1:4433",
-                "servers": ["127.0.0.1:4433"],
-                "server_name": "provisioning.digits.example.test",
-            },
-            "models": [{"name": "digits"}],
-        }
-    )
-    return OwnerFolder.create(here / "owner", deployment)
+def owner(here: Path, deployment: Callable[..., Deployment]) -> OwnerFolder:
+    return OwnerFolder.create(here / "owner", deployment())
 
 
 def run(*arguments: str) -> Result:

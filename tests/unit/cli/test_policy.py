@@ -50,20 +50,6 @@ IDENTITY = EnclaveIdentity(mr_enclave=b"\x11" * 32, mr_signer=bytes(32), isv_pro
 NOW = 1_790_000_000
 VENDOR = SimulatedVendor(bytes(32), NOW - 86_400)
 ROOT = f"simulated:{'0' * 64}"
-DEPLOYMENT = Deployment.check(
-    {
-        "version": 1,
-        "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-        "replicas": 1,
-        "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-        "provisioning": {
-            "listen": "127.0.0.1:4433",
-            "servers": ["127.0.0.1:4433"],
-            "server_name": "provisioning.d.test",
-        },
-        "models": [{"name": "m"}],
-    }
-)
 POLICY = """\
 version: 1
 serial: {serial}
@@ -107,8 +93,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", DEPLOYMENT).path
+def made(tmp_path_factory: pytest.TempPathFactory, deployment: Callable[..., Deployment]) -> Path:
+    return OwnerFolder.create(tmp_path_factory.mktemp("made") / "owner", deployment()).path
 
 
 @pytest.fixture

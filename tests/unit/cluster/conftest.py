@@ -1,4 +1,4 @@
-"""The smallest deployment that there is, and an owner's folder for it."""
+"""An owner's folder for the smallest deployment that there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -15,30 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from ensconce.cluster.deployment import Deployment
 from ensconce.cluster.owner import OwnerFolder
 from ensconce.keys.unlock import ScryptCost
-
-
-@pytest.fixture(scope="session")
-def deployment() -> Callable[..., Deployment]:
-    """Makes it, with other fields where given."""
-
-    def make(**more: Any) -> Deployment:
-        return Deployment.check(
-            {
-                "version": 1,
-                "service": {"domain": "d.test", "grpc": "127.0.0.1:8500", "rest": "127.0.0.1:8501"},
-                "replicas": 1,
-                "platform": {"kind": "simulated", "pccs": "127.0.0.1:8081"},
-                "provisioning": {
-                    "listen": "127.0.0.1:4433",
-                    "servers": ["127.0.0.1:4433"],
-                    "server_name": "provisioning.d.test",
-                },
-                "models": [{"name": "m"}],
-                **more,
-            }
-        )
-
-    return make
 
 
 @pytest.fixture(scope="session", autouse=True)
