@@ -14,7 +14,7 @@ from ensconce.client.tunnel import as_failure
 from ensconce.errors import EnsconceError
 from ensconce.proxy.back import BackConnection, BackStream
 from ensconce.proxy.link import Link
-from ensconce.proxy.refusals import CUT, code_of, code_of_reset
+from ensconce.proxy.refusals import code_of, code_of_reset, cut
 from ensconce.proxy.upstream import Upstream
 from ensconce.serving.grpc import status
 from ensconce.serving.grpc.call import Front, Streaming, UnaryCall
@@ -232,7 +232,7 @@ class ForwardedCall(Stream):
         """The replica ends the call without a status, or its connection is lost (``is_cut``)."""
         self._back = None
         if is_cut:
-            self.refuse(code_of(CUT), str(CUT), CUT)
+            self._refuse_with(cut())
         elif code is ErrorCode.REFUSED_STREAM and not self._has_head and not self.is_closed:
             # It has not looked at the call: gRPC's clients make it again by themselves.
             self.connection.reset(self, code)

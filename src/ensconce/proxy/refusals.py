@@ -12,13 +12,7 @@ from ensconce.serving.http1.messages import HttpError, Request, Response
 from ensconce.serving.http2.frames import ErrorCode
 from ensconce.tfserving.refusal import Code
 
-__all__ = ["CUT", "check_host", "code_of", "code_of_reset", "refused", "response_of"]
-
-CUT: Final = UnreachableError(
-    "proxy.connection",
-    "the connection to the replica was lost during the call",
-    remedy="make the call again: it goes to a replica that is there",
-)
+__all__ = ["check_host", "code_of", "code_of_reset", "cut", "refused", "response_of"]
 
 # grpc/doc/PROTOCOL-HTTP2.md, "Errors".
 _RESETS: Final = {
@@ -27,6 +21,19 @@ _RESETS: Final = {
     ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
     ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
 }
+
+
+def cut() -> UnreachableError:
+    """The connection to a replica was lost during a call.
+
+    A new error for each: one that is raised again keeps all the frames that it was raised through before, and with
+    them the requests.
+    """
+    return UnreachableError(
+        "proxy.connection",
+        "the connection to the replica was lost during the call",
+        remedy="make the call again: it goes to a replica that is there",
+    )
 
 
 def code_of(error: EnsconceError) -> Code:

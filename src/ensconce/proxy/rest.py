@@ -103,7 +103,7 @@ class RestFront:
         if request.body or request.method not in ("GET", "HEAD"):
             fields.append((b"content-length", b"%d" % len(request.body)))
         outgoing = h11.Request(method=request.method, target=request.target.encode("latin-1"), headers=fields)
-        answer = await lease.seat.channel.ask(outgoing, request.body)
+        answer = await lease.seat.channel.ask(outgoing, request.body, self.server.memory)
         return Response(
             answer.status,
             answer.body,

@@ -10,7 +10,8 @@ import h11
 
 from ensconce.client.transport import check_framed
 from ensconce.errors import UnreachableError
-from ensconce.proxy.refusals import CUT
+from ensconce.proxy.refusals import cut
+from ensconce.serving.http1.memory import Memory
 
 __all__ = ["READ_BYTES", "RestAnswer", "RestBack"]
 
@@ -50,7 +51,9 @@ class RestBack(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[RestAnswer] | None = None
+        self._answer: asyncio.Future[RestAnswer | UnreachableError] | None = None
+        self._memory: Memory | None = None
+        self._charged = 0
         self._method = ""
         self._head: h11.Response | None = None
         self._body = bytearray()
@@ -60,37 +63,46 @@ class RestBack(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         """Whether a request can be sent."""
+        if self._transport is None or self._transport.is_closing():
+            return False
         return not self._is_lost and self._http.our_state is h11.IDLE
 
-    async def ask(self, request: h11.Request, body: bytes) -> RestAnswer:
+    async def ask(self, request: h11.Request, body: bytes, memory: Memory) -> RestAnswer:
         """Send a request, and wait for its answer. Cancelled, it ends the connection.
 
         Args:
             request: with the length of ``body`` in its fields, or none.
             body: all of it.
+            memory: what arrives of the answer is taken from there, and given back when this returns.
 
         Raises:
             UnreachableError: ``proxy.connection``, the connection was lost or is spoken otherwise than it should be;
-                ``http.length``, the answer says not where it ends; ``proxy.answer``, it is too long.
+                ``http.length``, the answer says not where it ends; ``proxy.answer``, it is too long;
+                ``proxy.memory``, there is no room for it.
         """
         if not self.is_open:
-            raise CUT
-        answer: asyncio.Future[RestAnswer] = self._loop.create_future()
-        self._answer = answer
+            raise cut()
+        answer: asyncio.Future[RestAnswer | UnreachableError] = self._loop.create_future()
+        self._answer, self._memory = answer, memory
         self._method, self._head = request.method.decode("ascii"), None
         try:
             await self._send(request, memoryview(body), answer)
+            # An exception that nobody fetches, because the client has gone at this moment, would be logged.
             found = await answer
+            if isinstance(found, UnreachableError):
+                raise found
         except BaseException:
             self.abort()
             raise
         finally:
             self._answer = None
             answer.cancel()
+            memory.give(self._charged)
+            self._charged = 0
         self._go_on()
         return found
 
-    async def _send(self, request: h11.Request, body: memoryview, answer: asyncio.Future[RestAnswer]) -> None:
+    async def _send(self, request: h11.Request, body: memoryview, answer: asyncio.Future[Any]) -> None:
         """Until all is written, or the answer is here, or known not to come, before that."""
         assert self._transport is not None
         head = self._http.send(request) or b""
@@ -103,6 +115,8 @@ class RestBack(asyncio.BufferedProtocol):
             if self._writable is not None:
                 either: list[asyncio.Future[Any]] = [self._writable, answer]
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
             if answer.done():
                 return
         if head:
@@ -131,7 +145,7 @@ class RestBack(asyncio.BufferedProtocol):
     def connection_lost(self, _exception: Exception | None) -> None:
         """It has ended; what has not come is lost."""
         self._is_lost = True
-        self._fail(CUT)
+        self._fail(cut())
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -160,7 +174,7 @@ class RestBack(asyncio.BufferedProtocol):
                 pass
         except h11.RemoteProtocolError:
             self.abort()
-            self._fail(CUT)
+            self._fail(cut())
         except UnreachableError as error:
             self.abort()
             self._fail(error)
@@ -171,11 +185,17 @@ class RestBack(asyncio.BufferedProtocol):
             check_framed(self._method, event.status_code, [name.decode("ascii") for name, _ in event.headers])
             self._head, self._body = event, bytearray()
         elif isinstance(event, h11.Data):
+            assert self._memory is not None
             self._body += event.data
             if len(self._body) > _LONGEST_BODY:
                 raise UnreachableError(
                     "proxy.answer", "the answer is too long", rule=f"at most {_LONGEST_BODY} bytes", remedy="use gRPC"
                 )
+            if not self._memory.take(len(event.data)):
+                raise UnreachableError(
+                    "proxy.memory", "the proxy has no memory for the answer at the moment", remedy="ask again later"
+                )
+            self._charged += len(event.data)
         elif isinstance(event, h11.EndOfMessage):
             assert self._head is not None
             assert self._answer is not None
@@ -184,9 +204,9 @@ class RestBack(asyncio.BufferedProtocol):
             self._body.clear()
             return False
         elif event is h11.PAUSED:
-            raise CUT  # another protocol was agreed upon, or a tunnel
+            raise cut()  # another protocol was agreed upon, or a tunnel
         return event is not h11.NEED_DATA
 
     def _fail(self, error: UnreachableError) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+            self._answer.set_result(error)

@@ -11,6 +11,7 @@ import h11
 
 from ensconce.client.loops import call_in
 from ensconce.proxy.rest_back import READ_BYTES, RestAnswer, RestBack
+from ensconce.serving.http1.memory import Memory
 
 __all__ = ["DIALS", "RestLink"]
 
@@ -44,12 +45,13 @@ class RestLink:
         self._failed_at = -1.0
         self._is_closed = False
 
-    async def ask(self, request: h11.Request, body: bytes) -> RestAnswer:
+    async def ask(self, request: h11.Request, body: bytes, memory: Memory) -> RestAnswer:
         """Send a request, and wait for its answer.
 
         Args:
             request: see :meth:`RestBack.ask`.
             body: see there.
+            memory: see there.
 
         Raises:
             ConnectionError: there is no connection to be had, and nothing was sent; the tunnel knows why.
@@ -59,7 +61,7 @@ class RestLink:
             back = self._take() or await self._dial()
             self._asking.add(back)
             try:
-                answer = await back.ask(request, body)
+                answer = await back.ask(request, body, memory)
             finally:
                 self._asking.discard(back)
             self._keep(back)

@@ -7,6 +7,7 @@ local socket and a thread between took 2 % of the time of a ResNet-50.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final, TypeVar
@@ -22,6 +23,8 @@ from ensconce.times import since_boot
 __all__ = ["AttestedTransport", "open_through"]
 
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BufferedProtocol)
+
+_log = logging.getLogger(__name__)
 
 _RECORD: Final = 16 * 1024
 
@@ -179,7 +182,12 @@ class AttestedTransport(asyncio.Transport):
             else:
                 is_full = True
             if count:
-                self._protocol.buffer_updated(count)
+                try:
+                    self._protocol.buffer_updated(count)
+                except Exception:
+                    # As asyncio's own transports: who waits for an answer would wait for ever.
+                    _log.error("what a replica said was handled in a way that nobody foresaw", exc_info=True)
+                    self._end(False)
             if not is_full:
                 break
         if is_ended:

@@ -95,6 +95,8 @@ class Upstream(Generic[LinkT]):
     def reason(self, latest: EnsconceError | None = None) -> EnsconceError:
         """Why no replica can be had: a refusal if there was one, otherwise why none is reached.
 
+        An error of its own for each call: one that is raised again keeps the frames, and so the requests, of before.
+
         Args:
             latest: what one connection failed of.
         """
@@ -102,12 +104,10 @@ class Upstream(Generic[LinkT]):
         known = [latest, self._failure, *(pool.failures.values() if pool is not None else ())]
         failures = [each for each in known if each is not None]
         refusals = [each for each in failures if not isinstance(each, UnreachableError)]
-        return next(
-            iter([*refusals, *failures]),
-            UnreachableError(
-                "proxy.no_replica", "no replica has been accepted yet", remedy="wait, or ask /readyz of --status"
-            ),
+        none = UnreachableError(
+            "proxy.no_replica", "no replica has been accepted yet", remedy="wait, or ask /readyz of --status"
         )
+        return next(iter([*refusals, *failures]), none).altered()
 
     def failures(self) -> dict[str, EnsconceError]:
         """Where the latest attempt to connect failed, and why; under "" before anything was accepted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ensconce.errors import UnreachableError
 from ensconce.proxy import rest_back, rest_link
 from ensconce.proxy.rest_back import RestBack
 from ensconce.proxy.rest_link import DIALS, RestLink
+from ensconce.serving.http1.memory import Memory
 
 WELL = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell"
 
@@ -47,6 +49,7 @@ class Linked:
     def __init__(self) -> None:
         self.link: RestLink
         self.opened = 0
+        self.memory = Memory(256 << 20)
         self.ended = asyncio.Semaphore(0)
         self.dialling = self.most_dialling = 0
         self.refuses = False
@@ -56,7 +59,7 @@ class Linked:
     async def ask(self, body: bytes = b"", method: str = "POST") -> bytes:
         fields = [(b"host", b"d"), *([(b"content-length", b"%d" % len(body))] if body else [])]
         request = h11.Request(method=method, target="/a", headers=fields)
-        return (await asyncio.wait_for(self.link.ask(request, body), 5)).body
+        return (await asyncio.wait_for(self.link.ask(request, body, self.memory), 5)).body
 
 
 @pytest.fixture
@@ -269,6 +272,100 @@ async def test_an_answer_has_a_longest(linked, monkeypatch) -> None:
     with pytest.raises(UnreachableError, match=r"proxy\.answer"):
         await made.ask()
     await asyncio.wait_for(made.ended.acquire(), 5)
+
+
+async def test_answers_that_arrive_share_an_account(linked) -> None:
+    half = asyncio.Event()
+
+    async def script(far: Far) -> None:
+        await far.request()
+        far.writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhal")
+        await half.wait()
+        far.writer.write(b"ves")
+        await answers(far)
+
+    made = await linked(script, stays(WELL))
+    made.memory = Memory(6)
+    asking = asyncio.create_task(made.ask())
+    async with asyncio.timeout(5):
+        while made.memory.used < 3:
+            await asyncio.sleep(0)
+    with pytest.raises(UnreachableError, match=r"proxy\.memory"):
+        await made.ask()
+    assert made.memory.used == 3
+    half.set()
+    assert await asking == b"halves"
+    assert made.memory.used == 0
+    assert await made.ask() == b"well"
+
+
+class Takes(asyncio.Transport):
+    """Takes everything at once, unless it ``blocks``."""
+
+    def __init__(self, back: RestBack, *, blocks: bool = False) -> None:
+        super().__init__()
+        self.taken, self._back, self._blocks, self._is_over = 0, back, blocks, False
+        back.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        self.taken += len(data)
+        if self._blocks:
+            self._back.pause_writing()
+
+    def is_closing(self) -> bool:
+        return self._is_over
+
+    def abort(self) -> None:
+        self._is_over = True
+
+
+POST = h11.Request(method="POST", target="/a", headers=[("host", "d"), ("content-length", str(1 << 20))])
+
+
+async def test_others_have_their_turn_while_a_long_body_goes() -> None:
+    back = RestBack(memoryview(bytearray(1)))
+    replica = Takes(back)
+    asking = asyncio.create_task(back.ask(POST, bytes(1 << 20), Memory(0)))
+    await asyncio.sleep(0)
+    assert 0 < replica.taken < 1 << 20
+    async with asyncio.timeout(5):
+        while replica.taken < 1 << 20:
+            await asyncio.sleep(0)
+    asking.cancel()
+
+
+async def test_a_connection_whose_end_nobody_was_told_of_yet_is_not_used() -> None:
+    back = RestBack(memoryview(bytearray(1)))
+    replica = Takes(back)
+    assert back.is_open
+    replica.abort()
+    assert not back.is_open
+
+
+async def test_nothing_is_logged_where_replica_and_client_leave_at_once() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    back = RestBack(memoryview(bytearray(1)))
+    Takes(back, blocks=True)
+    asking = asyncio.create_task(back.ask(POST, bytes(1 << 20), Memory(0)))
+    await asyncio.sleep(0)
+    back.connection_lost(None)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    del asking, back
+    gc.collect()
+    assert not told
+
+
+async def test_failures_keep_nothing_of_the_requests_before(linked) -> None:
+    made = await linked(*[says(b"")] * 3)
+    depths = []
+    for _ in range(3):
+        with pytest.raises(UnreachableError) as caught:
+            await made.ask()
+        depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1
 
 
 @pytest.mark.parametrize("size", [0, 64 << 20])

@@ -80,6 +80,35 @@ async def test_nothing_is_said_or_heard_after_a_sleep_in_which_that_ended(world,
         assert heard == [b"BEFORE"]
 
 
+async def test_who_cannot_bear_what_a_replica_says_hears_no_more(world, recorder, caplog) -> None:
+    replica = recorder(world.replica(), alpn=["h2"])
+    service = world.service(replica.target)
+
+    class Fails(asyncio.BufferedProtocol):
+        room = bytearray(1 << 15)
+        is_lost = False
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def get_buffer(self, _hint: int) -> bytearray:
+            return self.room
+
+        def buffer_updated(self, _count: int) -> None:
+            raise ZeroDivisionError
+
+        def connection_lost(self, _error: Exception | None) -> None:
+            self.is_lost = True
+
+    with Tunnel(lambda: service.attest(replica.target, "h2")) as tunnel:
+        said = await open_through(tunnel, THREADS, Fails)
+        said.transport.write(b"a")
+        await until(lambda: said.is_lost)
+        await until(lambda: replica.ended == 1)
+        assert not tunnel.is_lost
+    assert "nobody foresaw" in caplog.text
+
+
 async def test_who_gives_up_leaves_no_connection_behind(world, recorder) -> None:
     replica, go_on, asked = recorder(world.replica()), threading.Event(), threading.Event()
     service = world.service(replica.target)
