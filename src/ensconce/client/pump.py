@@ -33,15 +33,21 @@ class End(Enum):
     TIME = 3
 
 
-def pump(local: socket.socket, tls: TlsStream, deadline: float) -> End:
+def pump(local: socket.socket, tls: TlsStream, deadline: float, said: bytes = b"") -> End:
     """Run until either side has ended and its last bytes are delivered, or until ``deadline``.
 
     The deadline is by :func:`ensconce.times.since_boot`; not a byte is moved behind it. The local socket is made
     non-blocking; closing both sides is the caller's. A shutdown of ``local`` from another thread ends it.
+
+    Args:
+        local: where it comes from.
+        tls: where it goes.
+        deadline: see above.
+        said: what was read from ``tls`` already; it comes first.
     """
     local.setblocking(False)
     outwards = _Direction(local.recv_into, lambda data: _write(tls, data))
-    inwards = _Direction(lambda buffer: _read(tls, buffer), local.send)
+    inwards = _Direction(lambda buffer: _read(tls, buffer), local.send, said)
     while (left := deadline - since_boot()) > 0:
         moved = outwards.move() | inwards.move()
         if (outwards.is_over and _is_sent(tls)) or inwards.is_stuck:
@@ -56,10 +62,12 @@ def pump(local: socket.socket, tls: TlsStream, deadline: float) -> End:
 class _Direction:
     """Bytes read from one side and not yet written to the other: one chunk at most."""
 
-    def __init__(self, read: Callable[[memoryview], int], write: Callable[[memoryview], int]) -> None:
+    def __init__(
+        self, read: Callable[[memoryview], int], write: Callable[[memoryview], int], said: bytes = b""
+    ) -> None:
         self._read, self._write = read, write
         self._buffer = memoryview(bytearray(_CHUNK))
-        self.pending = self._buffer[:0]
+        self.pending = memoryview(said)
         self._ended = False
         self.is_stuck = False
         """The side that is written to takes nothing any more; what it said still counts, the answers of a replica."""

@@ -22,6 +22,7 @@ from typing import Self
 
 from ensconce.addresses import Address
 from ensconce.client.attested import AttestedSocket
+from ensconce.client.early import said_early
 from ensconce.client.leaf import Accepted
 from ensconce.client.pump import End, pump
 from ensconce.errors import EnsconceError, InputError, place_of
@@ -208,17 +209,28 @@ class Tunnel:
 
     def _serve(self, local: socket.socket) -> None:
         try:
-            with local, self.attest() as attested:
-                end = End.REMOTE
-                try:
-                    end = pump(local, attested.tls, attested.deadline)
-                finally:
-                    self.ended(is_remote=end is not End.LOCAL)
+            with local:
+                # A first connection was kept for a while, and its replica may be about to go.
+                for _ in range(2):
+                    if self._carry(local):
+                        break
         except EnsconceError:
             pass  # The local connection is closed.
         finally:
             with self._lock:
                 self._open.pop(threading.current_thread(), None)
+
+    def _carry(self, local: socket.socket) -> bool:
+        """Connect for a local connection, until either ends; False if the replica was ending it from the start."""
+        with self.attest() as attested:
+            end = End.REMOTE
+            try:
+                said = said_early(attested.tls)
+                if said is not None:
+                    end = pump(local, attested.tls, attested.deadline, said)
+            finally:
+                self.ended(is_remote=end is not End.LOCAL)
+        return said is not None
 
     def _lose(self) -> None:
         self._is_lost = True

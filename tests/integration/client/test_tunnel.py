@@ -76,6 +76,52 @@ def test_every_local_connection_has_its_own(world, recorder, tunnel_to, wait_for
     assert sorted(server.names) == [DOMAIN, DOMAIN]
 
 
+SETTINGS = bytes.fromhex("000006 04 00 00000000 0003 00000064")
+GOAWAY = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
+
+
+@pytest.mark.parametrize(
+    ("said", "ends", "connections"),
+    [
+        ([SETTINGS + GOAWAY], False, 2),
+        ([SETTINGS, GOAWAY[:8], GOAWAY[8:]], False, 2),
+        ([], True, 2),
+        ([SETTINGS], True, 2),
+        ([SETTINGS], False, 1),
+        ([SETTINGS + GOAWAY[:3]], False, 1),
+        ([SETTINGS[:-1] + b"\x07", SETTINGS], False, 1),
+        ([], False, 1),
+    ],
+)
+def test_a_connection_that_is_going_before_its_use_is_not_used(
+    world, recorder, tunnel_to, wait_for, said, ends, connections
+) -> None:
+    """A replica that drains says so to the connection that waits for its first use."""
+    done = threading.Event()
+
+    def talk(tls) -> None:
+        if not done.is_set():
+            tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for each in said:
+                tls.sendall(each)
+            if ends:
+                tls.shutdown(socket.SHUT_RDWR)
+            done.set()
+
+    server = recorder(world.replica(), alpn=["h2"], talk=talk)
+    with tunnel_to(server.target) as tunnel:
+        assert done.wait(10)
+        expected = (b"".join(said) if connections == 1 else b"") + b"ONE"
+        heard = b""
+        with local(tunnel) as used:
+            used.sendall(b"one")
+            while len(heard) < len(expected) and (data := used.recv(65536)):
+                heard += data
+        assert heard == expected
+        assert server.accepted == connections
+        assert not tunnel.is_lost
+
+
 def test_a_refused_replica_is_known_at_once(world, recorder, tunnel_to) -> None:
     server = recorder(world.replica(mr_enclave=bytes(32)))
     tunnel = tunnel_to(server.target)
