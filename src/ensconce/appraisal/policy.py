@@ -274,9 +274,9 @@ class Policy:
             problem="the evidence is of a simulated platform that is not accepted"
             if simulated
             else "the root is not accepted",
-            remedy="no hardware protects a simulated enclave; for a trial, name exactly this root under roots:"
+            remedy="no hardware protects a simulated enclave; for a trial, name exactly it: policy's roots:, or --root"
             if simulated
-            else "name intel under roots: to accept real hardware",
+            else "name intel to accept real hardware: policy's roots:, or --root",
         )
 
     def _refuse_duplicates(self) -> None:

@@ -19,7 +19,7 @@ from ensconce.errors import InputError, RefusedError
 from ensconce.evidence.report import SgxReport, TdReport
 from ensconce.strict import StrictModel
 from ensconce.times import unix_of, utc_text
-from ensconce.trail import held
+from ensconce.trail import exhibit, held
 
 __all__ = [
     "Image",
@@ -85,6 +85,9 @@ class Source(StrictModel):
 
     commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
     uri: _Line | None = None
+
+    def __str__(self) -> str:
+        return f"commit {self.commit}" if self.uri is None else f"commit {self.commit} of {self.uri}"
 
 
 class PolicyReference(StrictModel):
@@ -210,6 +213,13 @@ def judge(list_: Measurements, report: SgxReport | TdReport, now: int) -> Publis
             such as ``published.mr_enclave``.
     """
     check_end(list_, now)
+    held(
+        "published.expired",
+        "end of the list",
+        found=utc_text(now),
+        rule=f"before {list_.expires}",
+        end=unix_of(list_.expires),
+    )
     if not isinstance(report, SgxReport):
         raise _refusal("tee", "only enclaves are published, and this is a trust domain", "tdx", "sgx")
     found = report.mr_enclave.hex()
@@ -230,6 +240,7 @@ def judge(list_: Measurements, report: SgxReport | TdReport, now: int) -> Publis
         if value != rule:
             raise _refusal(field, f"{label} is not what the publisher has published", value, rule)
         held(f"published.{field}", label, found=value, rule=rule)
+    exhibit("published_enclave", enclave)
     return enclave
 
 
@@ -239,8 +250,7 @@ def check_end(list_: Measurements, now: int) -> None:
     Raises:
         RefusedError: ``published.expired``.
     """
-    end = unix_of(list_.expires)
-    if now >= end:
+    if now >= unix_of(list_.expires):
         raise RefusedError(
             "published.expired",
             "the published list has come to its end",
@@ -248,13 +258,6 @@ def check_end(list_: Measurements, now: int) -> None:
             rule=f"before {list_.expires}",
             remedy="get the newest; if there is none, its publisher stands by nothing now, or somebody keeps it back",
         )
-    held(
-        "published.expired",
-        "end of the list",
-        found=utc_text(now),
-        rule=f"before {list_.expires}",
-        end=end,
-    )
 
 
 def _compared(enclave: PublishedEnclave, report: SgxReport) -> Iterator[tuple[str, str, str, str]]:

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ensconce.appraisal.policy import Policy
 from ensconce.appraisal.policy_owners import key_name, public_key
-from ensconce.appraisal.published import Measurements, check_end
+from ensconce.appraisal.published import Measurements, PublishedEnclave, check_end
 from ensconce.audit.public import load_public_key
 from ensconce.errors import EvidenceError, InputError, UnreachableError
 from ensconce.files import read_bounded
@@ -23,9 +24,10 @@ from ensconce.publication.sigstore import SigstoreIdentity, SigstoreTrust
 from ensconce.state.folder import FolderStore
 from ensconce.state.store import Store
 from ensconce.times import unix_now, unix_of
+from ensconce.trail import exhibit, held
 from ensconce.web import get
 
-__all__ = ["REFRESH_S", "PublishedList"]
+__all__ = ["REFRESH_S", "Publication", "PublishedList"]
 
 REFRESH_S = 3600
 """How long a client goes on with a list before it asks for a newer one, in seconds."""
@@ -33,6 +35,32 @@ REFRESH_S = 3600
 _RETRY_S = 60
 _TIMEOUT_S = 20.0
 _MAX_PUBLISHERS = 16
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A list that was believed, for those who report it.
+
+    Attributes:
+        source: where it was published: URL or path of a file.
+        publisher: whose word it is: name of a key, or an identity.
+        measurements: what it says.
+    """
+
+    source: str
+    publisher: str
+    measurements: Measurements
+
+    def to_json_object(self, enclave: PublishedEnclave | None) -> dict[str, Any]:
+        """For programs, with the enclave in it that was met, if it is there."""
+        return {
+            "source": self.source,
+            "publisher": self.publisher,
+            "serial": self.measurements.serial,
+            "created": self.measurements.created,
+            "expires": self.measurements.expires,
+            "enclave": None if enclave is None else enclave.model_dump(mode="json"),
+        }
 
 
 @dataclass(frozen=True)
@@ -154,6 +182,8 @@ class PublishedList:
             )
         check_end(found, self._now())
         admit(self._store, file)
+        held("published.source", "list", found=self._source, rule=self._source)
+        exhibit("publication", Publication(self._source, file.believed, found))
         return found
 
     def to_policy(self, service: str) -> Policy:

@@ -21,8 +21,10 @@ from ensconce.appraisal.bundle import CollateralBundle
 from ensconce.appraisal.collateral import Collateral
 from ensconce.appraisal.pck import chain_in
 from ensconce.appraisal.policy import Acceptance, Policy
+from ensconce.appraisal.published import PublishedEnclave
 from ensconce.appraisal.root import claimed_root
 from ensconce.client.leaf import Accepted
+from ensconce.client.published import Publication
 from ensconce.client.service import Service
 from ensconce.errors import EnsconceError, EvidenceError, IntegrityError, RefusedError, UnreachableError
 from ensconce.evidence.quote import parse_quote
@@ -87,7 +89,7 @@ class Report:
         at: when, seconds since 1970.
         target: which address.
         server_name: which TLS name was asked for.
-        policy: what it was judged by.
+        policy: what it was judged by; None where what is published alone decides.
         steps: all of :data:`STEPS`, in their order.
         accepted: why it was accepted; None where it was not.
         error: why not.
@@ -95,12 +97,14 @@ class Report:
         quote: the one in it; nothing about it is known but by the steps.
         fresh_quote: the one that was made for this connection.
         collateral: what the quote was judged with.
+        publication: the list that was asked for, if it was believed.
+        published: the enclave in it.
     """
 
     at: int
     target: Address
     server_name: str
-    policy: Policy
+    policy: Policy | None
     steps: tuple[ReportedStep, ...]
     accepted: Accepted | None
     error: EnsconceError | None
@@ -108,6 +112,8 @@ class Report:
     quote: bytes | None
     fresh_quote: bytes | None
     collateral: Collateral | None
+    publication: Publication | None
+    published: PublishedEnclave | None
 
     @property
     def tool(self) -> str:
@@ -202,9 +208,10 @@ class Report:
             "tool": self.tool,
             "target": str(self.target),
             "server_name": self.server_name,
-            "policy_sha256": self.policy.sha256,
-            "policy_serial": self.policy.serial,
-            "policy_service": self.policy.service,
+            "policy_sha256": self.policy and self.policy.sha256,
+            "policy_serial": self.policy and self.policy.serial,
+            "policy_service": self.policy and self.policy.service,
+            "published": self.publication and self.publication.to_json_object(self.published),
             "replica": self.accepted and self.accepted.replica_id,
             "identity": acceptance and acceptance.identity.name,
             "certificate_not_after": self.accepted
@@ -255,7 +262,7 @@ def examine(service: Service, target: Address) -> Report:
         at=at,
         target=target,
         server_name=service.server_name,
-        policy=service.appraiser.policy,
+        policy=None if service.appraiser.by_published_alone else service.appraiser.policy,
         steps=_steps(
             trail,
             error,
@@ -267,6 +274,8 @@ def examine(service: Service, target: Address) -> Report:
         quote=shown.get("quote"),
         fresh_quote=shown.get("fresh_quote"),
         collateral=shown.get("collateral"),
+        publication=shown.get("publication"),
+        published=shown.get("published_enclave"),
     )
 
 

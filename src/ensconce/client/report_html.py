@@ -73,7 +73,7 @@ def _outcome(report: Report, words: str) -> Html:
 
 
 def _facts(report: Report) -> dict[str, str | Html]:
-    policy = report.policy
+    policy, publication = report.policy, report.publication
     facts: dict[str, str | Html] = {
         "Address": str(report.target),
         "TLS name": report.server_name,
@@ -84,7 +84,9 @@ def _facts(report: Report) -> dict[str, str | Html]:
             f"for {policy.service}, " if policy.service else "",
             f"serial {policy.serial}, SHA-256 ",
             _value(policy.sha256),
-        ),
+        )
+        if policy is not None
+        else "none: what is published decides, on platforms that are UpToDate",
     }
     if report.root is not None:
         facts["Root" if report.accepted else "Root that is claimed"] = _value(report.root)
@@ -93,6 +95,15 @@ def _facts(report: Report) -> dict[str, str | Html]:
         facts["Replica"] = _value(report.accepted.replica_id)
         measured = report.accepted.acceptance.report.measurements()
         facts |= {name.upper().replace("_", ""): _value(str(value)) for name, value in measured.items()}
+    if publication is not None:
+        list_ = publication.measurements
+        facts["Published at"] = _value(publication.source)
+        facts["Published by"] = _value(publication.publisher)
+        facts["Published list"] = f"serial {list_.serial} of {list_.created}, good until {list_.expires}"
+    if report.published is not None:
+        facts["Published as"] = f"{report.published.name}, first on {report.published.published}"
+        if report.published.source is not None:
+            facts["Built from"] = _value(str(report.published.source))
     if report.quote is not None:
         facts["Quote, SHA-256"] = _value(hashlib.sha256(report.quote).hexdigest())
     return facts

@@ -21,7 +21,10 @@ def lines_of(report: Report) -> Iterator[str]:
     if report.warning is not None:
         yield report.warning
     yield f"{report.tool}, {utc_text(report.at)}: {report.target}, name {report.server_name}"
-    yield f"policy {report.policy.sha256}, serial {report.policy.serial}"
+    if report.policy is not None:
+        yield f"policy {report.policy.sha256}, serial {report.policy.serial}"
+    else:
+        yield "policy none: what is published decides, on platforms that are UpToDate"
     for step in report.steps:
         state = f" ({step.state})" if step.state.startswith("not ") else ""
         yield f"{_MARKS[step.state]}  {step.title}{state}"
@@ -37,6 +40,13 @@ def lines_of(report: Report) -> Iterator[str]:
             yield f"mr_enclave {verdict.report.mr_enclave.hex()}"
         else:
             yield f"mr_td      {verdict.report.mr_td.hex()}"
+        if report.publication is not None:
+            list_ = report.publication.measurements
+            yield printable(
+                f"published  {report.publication.source}: serial {list_.serial}, {report.publication.publisher}"
+            )
+        if report.published is not None and report.published.source is not None:
+            yield printable(f"built from {report.published.source}")
         yield f"root       {verdict.root}"
         yield f"TCB status {verdict.status}: {meaning_of(verdict.status)}"
         for advisory in report.advisories:

@@ -216,7 +216,12 @@ def _check_entry(file: PublishedFile) -> None:
             rule=" ".join(map(ascii, rule)),
             remedy="get the file again from its publisher",
         )
-    held("published.proof", "entry in the publisher's log", found=f"{entry.seq} of {head.size}", rule=file.sha256)
+    held(
+        "published.proof",
+        "entry in the publisher's log",
+        found=f"{entry.seq} of {head.size}",
+        rule=f"about the list with SHA-256 {file.sha256}",
+    )
 
 
 def _spelled(value: object) -> bytes:

@@ -19,6 +19,8 @@ from ensconce.cli.main import app
 from ensconce.client.predict import Client
 from ensconce.client.published import REFRESH_S, PublishedList
 from ensconce.client.report import Report, examine
+from ensconce.client.report_html import page_of
+from ensconce.client.report_text import lines_of
 from ensconce.client.service import Service
 from ensconce.errors import EnsconceError
 from ensconce.publication.file import MAX_FILE
@@ -86,6 +88,32 @@ def test_what_is_published_is_accepted(world, recorder, publisher, place, verifi
             "published.mr_enclave",
         }
     assert server.received == b""
+
+
+def test_a_report_says_where_the_code_was_published(world, recorder, publisher, place, verified, key) -> None:
+    source = {"commit": "5a" * 20, "uri": "https://example.test/digits.git"}
+    (enclave,) = world.measured(publisher, CODE).enclaves
+    published = publisher.measurements(
+        enclaves=[enclave.model_dump(mode="json", exclude_none=True) | {"source": source}]
+    )
+    place.write_bytes(publisher.publish(published).to_bytes())
+    target = recorder(world.replica()).target
+    alone, beside = verified(target), verified(target, world.appraiser().policy)
+    for report in (alone, beside):
+        told = report.to_json_object()["published"]
+        assert (told["source"], told["publisher"], told["serial"]) == (str(place), key, 1)
+        assert (told["enclave"]["source"], told["enclave"]["mr_enclave"]) == (source, CODE.hex())
+        text, page = "\n".join(lines_of(report)), page_of(report)
+        for shown in (str(place), key, source["commit"], source["uri"]):
+            assert shown in text
+            assert shown in page
+        assert text.count("end of the list: ") == 1
+    assert alone.to_json_object()["policy_sha256"] is None
+    assert "policy none: " in "\n".join(lines_of(alone))
+    assert "none: what is published decides" in page_of(alone)
+    assert beside.to_json_object()["policy_sha256"] == world.appraiser().policy.sha256
+    unpublished = verified(recorder(world.replica(mr_enclave=OTHER_CODE)).target).to_json_object()["published"]
+    assert (unpublished["source"], unpublished["enclave"]) == (str(place), None)
 
 
 def test_anything_else_is_refused(world, recorder, publisher, place, verified) -> None:

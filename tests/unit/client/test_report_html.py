@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from ensconce.addresses import Address
 from ensconce.appraisal.policy import Identity, Policy
+from ensconce.appraisal.published import Measurements
 from ensconce.appraisal.verdict import TcbStatus
+from ensconce.client.published import Publication
 from ensconce.client.report import STEPS, Report, ReportedStep
 from ensconce.client.report_html import page_of
 from ensconce.client.report_text import lines_of
@@ -19,6 +21,14 @@ from ensconce.trail import Held
 
 POLICY = Policy(
     roots=("intel",), tcb_statuses=(TcbStatus.UP_TO_DATE,), identities=(Identity(name="code", mr_enclave=bytes(32)),)
+)
+
+MEASUREMENTS = Measurements(
+    service="digits.example.test",
+    serial=1,
+    created="2026-01-01T00:00:00Z",
+    expires="2026-02-01T00:00:00Z",
+    enclaves=(),
 )
 
 
@@ -40,6 +50,8 @@ def refused(text: str, error: EnsconceError | None = None) -> Report:
         quote=text.encode(errors="replace") or b"x",
         fresh_quote=None,
         collateral=None,
+        publication=Publication(text, text, MEASUREMENTS),
+        published=None,
     )
 
 
