@@ -7,7 +7,9 @@ get, the statement and the identity, is public from then on.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["SigstoreSigner"]
 
 _MAX_CONFIG = 1 << 20
+# For certificate, log and timestamps together; who logs in with a browser takes the time he needs.
+_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -45,7 +49,7 @@ class SigstoreSigner:
         except ImportError as error:
             raise missing() from error
         self._config: ClientTrustConfig = (
-            _asked(ClientTrustConfig.production) if config_file is None else _read(config_file)
+            _asked(lambda: _soon(ClientTrustConfig.production)) if config_file is None else _read(config_file)
         )
         self._root = "Sigstore's public instance" if config_file is None else f"the instance in {config_file}"
         self._token = _asked(lambda: _token(self._config))
@@ -68,7 +72,7 @@ class SigstoreSigner:
             with SigningContext.from_trust_config(self._config).signer(self._token) as signer:
                 return signer.sign_dsse(Statement(statement)).to_json()
 
-        bundle: dict[str, Any] = json.loads(_asked(sign))
+        bundle: dict[str, Any] = json.loads(_asked(lambda: _soon(sign)))
         self.identity = identity_in(bundle)
         SigstoreTrust.under([self.identity], self._root, lambda: self._config.trusted_root).signer(bundle, statement)
         return bundle
@@ -100,6 +104,23 @@ def _token(config: ClientTrustConfig) -> IdentityToken:
     if ambient is not None:
         return IdentityToken(ambient)
     return Issuer(config.signing_config.get_oidc_url()).identity_token()
+
+
+def _soon(ask: Callable[[], T]) -> T:
+    """What is asked, within a minute; the library itself waits for ever for an instance that says nothing."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(ask())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="sigstore", daemon=True).start()
+    try:
+        return done.result(_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {_SECONDS:g} seconds") from None
 
 
 def _asked(ask: Callable[[], T]) -> T:

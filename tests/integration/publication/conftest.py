@@ -219,12 +219,16 @@ def root_file(instance: Instance, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(instance: Instance) -> Iterator[Any]:
-    """The instance's services, with ``refuses`` for those that are to refuse; what they were asked is in ``asked``."""
+    """The instance's services, with ``refuses`` for those that are to refuse, ``speaks`` set while they answer at all.
+
+    What they were asked is in ``asked``.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             server.asked.append(self.path)
+            server.speaks.wait()
             if self.path in server.refuses:
                 self._answer(403, {"code": 16, "message": "there was an error processing the identity token"})
             elif self.path == "/api/v2/signingCert":
@@ -266,9 +270,11 @@ def running(instance: Instance) -> Iterator[Any]:
         daemon_threads = True
 
     server: Any = Server(("127.0.0.1", 0), Handler)
-    server.asked, server.refuses = [], set()
+    server.asked, server.refuses, server.speaks = [], set(), threading.Event()
+    server.speaks.set()
     instance.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
+    server.speaks.set()
     server.shutdown()
     server.server_close()

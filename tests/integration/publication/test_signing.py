@@ -22,6 +22,7 @@ from ensconce.cluster.owner import OwnerFolder
 from ensconce.enclave.sign import sign_manifest
 from ensconce.errors import EnsconceError, EvidenceError, InputError, UnreachableError
 from ensconce.platform.manifest import parse_manifest
+from ensconce.publication import signing
 from ensconce.publication.sigstore import SigstoreIdentity
 from ensconce.state.folder import FolderStore
 
@@ -125,11 +126,19 @@ def test_what_identities_signed_goes_on_so_unless_said(owner: OwnerFolder, publi
     assert events(owner).count("published") == 3
 
 
-def test_an_instance_that_refuses(owner: OwnerFolder, publish: Any, running: Any) -> None:
+def test_an_instance_that_refuses(
+    owner: OwnerFolder, publish: Any, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in ("/api/v2/signingCert", "/api/v1/log/entries"):
         running.refuses = {path}
         error = failed(publish())
         assert (type(error), error.check) == (UnreachableError, "publish.sigstore")
+    running.speaks.clear()
+    monkeypatch.setattr(signing, "_SECONDS", 0.2)
+    error = failed(publish())
+    assert (type(error), error.check) == (UnreachableError, "publish.sigstore")
+    assert "no answer within 0.2 seconds" in str(error)
+    running.speaks.set()
     running.shutdown()
     running.server_close()
     assert failed(publish()).check == "publish.sigstore"
