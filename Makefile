@@ -81,7 +81,7 @@ demo: setup
 	@$(BIN)/ensconce demo
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-tensorflow: interop-env
 	@$(TF)/bin/python -m pytest $(TF_TESTS) $(PYTEST_ARGS)
