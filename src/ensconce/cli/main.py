@@ -106,7 +106,14 @@ def _assembled(names: Iterable[str]) -> typer.Typer:
     """The command with these parts."""
     made = typer.Typer(
         name="ensconce",
-        help="Serve machine-learning models from machines that nobody has to trust.",
+        help="""Serve machine-learning models from machines that nobody has to trust.
+
+        Examples:
+
+        \b
+          ensconce demo
+          ensconce verify digits.example.test:8500 --policy policy.yaml --ca ca.pem
+        """,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

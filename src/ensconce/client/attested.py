@@ -7,6 +7,7 @@ the end of this very channel. Who signed the certificate is not asked of any lis
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from ensconce.errors import EvidenceError, UnreachableError
 from ensconce.ratls.context import TLS_1_2_CIPHERS
 from ensconce.ratls.freshness import FRESH
 from ensconce.ratls.stream import TlsStream
-from ensconce.times import since_boot
+from ensconce.times import since_boot, utc_text
 from ensconce.trail import exhibit, held, recording, step
 
 __all__ = ["Alpn", "AttestedSocket", "connect_tls"]
+
+_log = logging.getLogger(__name__)
 
 Alpn = Literal["h2", "http/1.1"]
 
@@ -141,6 +144,7 @@ def connect_tls(
         stream.close()
         raise
     valid_until = accepted.valid_until if fresh is None else min(accepted.valid_until, fresh.valid_until)
+    _log.info("accepted replica %s at %s until %s", accepted.replica_id, target, utc_text(valid_until))
     left = valid_until - appraiser.now()
     stream.deadline = time.monotonic() + min(left, _LONGEST_S)
     return AttestedSocket(target, stream, accepted, fresh, since_boot() + left)
