@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -21,14 +22,15 @@ _COMMAND_S = 300
 class Deployment:
     """An owner's folder, a host's folder, a provisioning server, and ``ensconce up`` with one replica."""
 
-    def __init__(self, root: Path, models: Mapping[str, Path]) -> None:
+    def __init__(self, root: Path, models: Mapping[str, Path], *, serving: str = "") -> None:
         """Prepare nothing yet.
 
         Args:
             root: for everything; emptied.
             models: converted models by name.
+            serving: lines below ``serving:`` in ``ensconce.yaml``.
         """
-        self._root, self._models = root, models
+        self._root, self._models, self._serving = root, models, serving
         self.grpc = self.rest = self.pccs = 0
         self._provisioning: Process | None = None
 
@@ -56,6 +58,9 @@ class Deployment:
         names = [part for name in self._models for part in ("--model", name)]
         ports = [part for name, port in listening.items() for part in (f"--{name}", f"127.0.0.1:{port}")]
         self._run("init", owner, "--domain", DOMAIN, "--replicas", "1", *names, *ports)
+        if self._serving:
+            with (self._root / "owner" / "ensconce.yaml").open("a") as file:
+                file.write(f"\nserving:\n{self._serving}")
         for name, folder in self._models.items():
             self._run("model", "seal", str(folder), "--name", name, "--version", "1", "--owner", owner)
         self._run("enclave", "build", "--owner", owner)
@@ -78,7 +83,13 @@ class Deployment:
         if self._provisioning is not None:
             self._provisioning.stop()
 
-    def _run(self, *arguments: str) -> None:
+    def replica_pid(self) -> int:
+        """Of the process that serves."""
+        [replica] = json.loads(self._run("status", "--host", str(self._root / "host"), "--json"))["replicas"]
+        found: int = replica["pid"]
+        return found
+
+    def _run(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "ensconce", *arguments],
             env=self._environment(),
@@ -91,6 +102,7 @@ class Deployment:
         )
         if done.returncode:
             raise StartError(f"ensconce {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        return done.stdout
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ, NO_COLOR="1", ENSCONCE_SIMULATED_HOME=str(self._root / "platform"))
