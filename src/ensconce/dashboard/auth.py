@@ -93,13 +93,21 @@ def names_in(certificate_pem: bytes) -> frozenset[str]:
     """DNS names and IP addresses that the first of these certificates is for (RFC 5280 section 4.2.1.6).
 
     Raises:
-        ValueError: it cannot be read.
+        InputError: ``dashboard.certificate``: it cannot be read, or its names cannot.
     """
-    leaf = x509.load_pem_x509_certificates(certificate_pem)[0]
     try:
+        leaf = x509.load_pem_x509_certificates(certificate_pem)[0]
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return frozenset()
+    except ValueError as error:
+        raise InputError(
+            "dashboard.certificate",
+            "the names in the dashboard's certificate cannot be read",
+            found=str(error)[:200],
+            rule="subject alternative names as RFC 5280 section 4.2.1.6 has them",
+            remedy="have it issued again",
+        ) from None
     dns, addresses = names.get_values_for_type(x509.DNSName), names.get_values_for_type(x509.IPAddress)
     return frozenset([*(each.lower() for each in dns), *map(str, addresses)])
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ensconce.addresses import Address
-from ensconce.dashboard.auth import Gate, is_named, load_token, new_token
+from ensconce.dashboard.auth import Gate, is_named, load_token, names_in, new_token
 from ensconce.errors import InputError
 
 
@@ -166,3 +170,29 @@ class TestFile:
     def test_a_missing_one_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="token"):
             load_token(tmp_path / "token")
+
+
+def with_names(der: bytes | None) -> bytes:
+    """A certificate with these subject alternative names, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    begin = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    end = begin + datetime.timedelta(days=30)
+    made = x509.CertificateBuilder(x509.Name([]), x509.Name([]), key.public_key(), 1, begin, end)
+    if der is not None:
+        made = made.add_extension(x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, der), critical=False)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    ("der", "names"),
+    [(None, set()), (b"\x30\x06\x87\x04\x7f\x00\x00\x01", {"127.0.0.1"}), (b"\x30\x03\x82\x01A", {"a"})],
+)
+def test_the_names_in_a_certificate(der: bytes | None, names: set[str]) -> None:
+    assert names_in(with_names(der)) == names
+
+
+@pytest.mark.parametrize("der", [b"\x04\x00", b"\x30\x03\x82\x01\xff", b"\x30\x05\x87\x03\x01\x02\x03"])
+def test_names_that_cannot_be_read_are_refused(der: bytes) -> None:
+    with pytest.raises(InputError) as refused:
+        names_in(with_names(der))
+    assert refused.value.check == "dashboard.certificate"
