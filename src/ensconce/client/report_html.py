@@ -66,7 +66,7 @@ def _outcome(report: Report, words: str) -> Html:
         assert report.acceptance is not None
         assert report.valid_until is not None
         told = (
-            f"The policy knows this replica as {report.acceptance.identity.name}. "
+            f"This replica is known as {report.acceptance.identity.name}. "
             f"The answer is good until {utc_text(report.valid_until)}, when this ends: {report.ends[0][1]}."
         )
     return tag("div", tag("strong", words), told, class_=f"outcome {report.outcome}")
